@@ -1,0 +1,4 @@
+//! The supervision tree of muster.
+
+pub mod handle;
+pub mod view;

@@ -1,0 +1,375 @@
+//! What the tree shows of itself: plain data, read by the admin endpoint and by the command line.
+
+use jiff::Timestamp;
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use protocol::wire::Role;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// How one actor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActorState {
+    /// Its `pre_start` runs.
+    Starting,
+    /// It handles messages or waits for one.
+    Running,
+    /// It has been in one handler for longer than is sane.
+    Stuck,
+    /// It failed and waits for its restart.
+    Waiting,
+    /// It ended and will not return.
+    Stopped,
+}
+
+/// One actor's vitals.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ActorView {
+    /// Path in the tree: `root/node/pool/heartbeat/<peer id>`.
+    pub name: String,
+    /// What sort of actor: `heartbeat`.
+    pub kind: String,
+    /// Path of its supervisor; empty for the root.
+    pub parent: String,
+    /// How it is.
+    pub state: ActorState,
+    /// Counts its lives, from 1.
+    pub incarnation: u64,
+    /// Age of this life.
+    pub uptime_ms: u64,
+    /// Restarts since it was first started.
+    pub restarts: u64,
+    /// Why the last life ended.
+    pub last_error: Option<String>,
+    /// Messages handled in all lives.
+    pub handled: u64,
+    /// Messages sent and not yet handled.
+    pub in_flight: u64,
+    /// The most there ever were.
+    pub in_flight_max: u64,
+    /// Messages refused because the mailbox was full.
+    pub shed: u64,
+    /// How long the present handler has been running; 0 when idle.
+    pub busy_ms: u64,
+    /// Half of the handlers took no longer, microseconds.
+    pub handle_p50_us: u64,
+    /// 99 of 100 handlers took no longer, microseconds.
+    pub handle_p99_us: u64,
+    /// Half of the messages waited no longer, microseconds.
+    pub wait_p50_us: u64,
+    /// 99 of 100 messages waited no longer, microseconds.
+    pub wait_p99_us: u64,
+}
+
+/// Where a member stands in the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// No indexer has answered yet.
+    Joining,
+    /// Some answered; the own record was not yet read back.
+    Joined,
+    /// At least `min_indexer` answer and the own record was read back through another.
+    Whole,
+    /// Fewer than `min_indexer` answer.
+    Isolated,
+    /// On its way out.
+    Leaving,
+}
+
+/// One member's overview.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Its name.
+    pub name: String,
+    /// Its peer id.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// Its DID.
+    pub did: String,
+    /// Program version.
+    pub version: String,
+    /// What it is.
+    pub role: Role,
+    /// Network it belongs to.
+    pub network_id: String,
+    /// Rules about addresses: `public`, `local` or `load`.
+    pub profile: String,
+    /// Where it stands.
+    pub standing: Standing,
+    /// It can do its job.
+    pub ready: bool,
+    /// Why not, or what else an operator should know; each with its remedy.
+    pub reasons: Vec<String>,
+    /// Full addresses it listens on.
+    pub listen: Vec<Multiaddr>,
+    /// Start of the process.
+    pub born_at: Timestamp,
+    /// Age of the process.
+    pub uptime_ms: u64,
+    /// Members of the pool.
+    pub pool_members: u32,
+    /// Members that answered their last beat.
+    pub pool_answering: u32,
+    /// Configured least.
+    pub pool_min: u32,
+    /// Configured target.
+    pub pool_max: u32,
+    /// Best-scored member, which represents this node in search.
+    pub referent: Option<String>,
+    /// Nodes with a session here.
+    pub sessions: u32,
+    /// Most sessions.
+    pub max_nodes: u32,
+    /// Other indexers whose `IndexerRecord` is held here and unexpired.
+    pub indexers_known: u32,
+    /// Open connections.
+    pub connections: u32,
+    /// `seq` of the own record, 0 before the first.
+    pub record_seq: u64,
+    /// The database answers.
+    pub store_ok: bool,
+}
+
+/// A known peer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeerView {
+    /// The peer.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// Its name, empty while unknown.
+    pub name: String,
+    /// Its DID, empty while unknown.
+    pub did: String,
+    /// What it said it is.
+    pub role: Role,
+    /// Its program.
+    pub agent: String,
+    /// A connection is open.
+    pub connected: bool,
+    /// Last sign of life.
+    pub last_seen: Option<Timestamp>,
+    /// Its addresses and how they fared, best first.
+    pub addrs: Vec<AddrView>,
+}
+
+/// One address of a peer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AddrView {
+    /// The address.
+    pub addr: Multiaddr,
+    /// Dials that succeeded.
+    pub succeeded: u32,
+    /// Dials that failed since the last success.
+    pub failed: u32,
+}
+
+/// How a member of the pool does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// First answer not yet in.
+    Joining,
+    /// Answers.
+    Answering,
+    /// A second answer was missed, or the connection was reset.
+    Suspect,
+    /// Its restart budget is spent; kept because it is a seed or the last.
+    Down,
+    /// A known good candidate, kept warm.
+    Standby,
+}
+
+/// One part of a score.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PartView {
+    /// `uptime`, `latency`, …
+    pub name: String,
+    /// Weight before scaling, 0 to 1.
+    pub weight: f64,
+    /// 0 to 1; absent without evidence.
+    pub value: Option<f64>,
+    /// What the value rests on, in words.
+    pub evidence: String,
+}
+
+/// One indexer of the pool.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IndexerView {
+    /// The indexer.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// Its name, empty while unknown.
+    pub name: String,
+    /// Where it is dialled.
+    pub addrs: Vec<Multiaddr>,
+    /// How it does.
+    pub state: MemberState,
+    /// It is in the configuration.
+    pub seed: bool,
+    /// It may not be evicted for its score.
+    pub sticky: bool,
+    /// It represents this node in search.
+    pub referent: bool,
+    /// 0 to 100; absent without evidence.
+    pub score: Option<f64>,
+    /// Below this it goes.
+    pub threshold: f64,
+    /// What the score consists of.
+    pub parts: Vec<PartView>,
+    /// Last round trip, the indexer's own time taken off, milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// What it last said.
+    pub fill_rate: Option<f64>,
+    /// What it last said.
+    pub peer_count: Option<u32>,
+    /// What it last said.
+    pub max_nodes: Option<u32>,
+    /// Start of its process.
+    pub born_at: Option<Timestamp>,
+    /// When it last answered.
+    pub last_answer: Option<Timestamp>,
+    /// Answers missed in a row.
+    pub missed: u32,
+    /// Beats answered.
+    pub beats: u64,
+}
+
+/// One node's session at this indexer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SessionView {
+    /// The node.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Its DID.
+    pub did: String,
+    /// It is an indexer itself.
+    pub indexer: bool,
+    /// This indexer represents it in search.
+    pub referent: bool,
+    /// When the session began.
+    pub since: Timestamp,
+    /// Last heartbeat.
+    pub last_seen: Timestamp,
+    /// `seq` of its record, 0 while none is held.
+    pub record_seq: u64,
+    /// Beats answered.
+    pub beats: u64,
+}
+
+/// One verified record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RecordView {
+    /// The peer.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// Its DID.
+    pub did: String,
+    /// Its name.
+    pub name: String,
+    /// Not valid from here on.
+    pub expiry_date: Timestamp,
+    /// Its `seq`.
+    pub seq: u64,
+    /// Where it was found: `own`, `session`, `indexer` or `dht`.
+    pub source: String,
+    /// The record exactly as it was signed.
+    pub record: Box<RawValue>,
+}
+
+/// What to look for: exactly one of the three.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// A peer id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_id: Option<String>,
+    /// A DID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub did: Option<String>,
+    /// A name or a part of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// Why a search ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// Every indexer asked has answered.
+    Complete,
+    /// Nothing came for the idle time.
+    Idle,
+    /// The total time was over.
+    TimedOut,
+    /// The most results were shown.
+    Limit,
+    /// The same user began another search.
+    Replaced,
+    /// The asker closed it.
+    Closed,
+    /// No indexer could be asked.
+    Isolated,
+}
+
+/// One step of a running search.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum SearchView {
+    /// A verified peer that matches.
+    Hit {
+        /// Its record.
+        #[serde(flatten)]
+        hit: RecordView,
+        /// Since the search began, milliseconds.
+        after_ms: f64,
+    },
+    /// The last word.
+    End {
+        /// Why.
+        ended: Ended,
+        /// Hits shown.
+        hits: u32,
+        /// Indexers asked.
+        asked: u32,
+        /// Indexers that answered.
+        answered: u32,
+        /// Indexers that did not answer in time.
+        timed_out: u32,
+        /// Hits were left out at a limit.
+        truncated: bool,
+        /// Since the search began, milliseconds.
+        took_ms: f64,
+    },
+}
+
+/// Something that happened, for timelines.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventView {
+    /// Counts this process's events, from 1.
+    pub seq: u64,
+    /// When.
+    pub at: Timestamp,
+    /// `member_suspected`, `member_joined`, `referent_changed`, `actor_restarted`, …
+    pub kind: String,
+    /// The peer or actor it is about.
+    pub subject: String,
+    /// In words.
+    pub detail: String,
+}
+
+/// Peer ids as their usual text.
+mod text {
+    use libp2p_identity::PeerId;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(peer: &PeerId, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(peer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PeerId, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}

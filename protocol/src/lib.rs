@@ -1,0 +1,29 @@
+//! The rules of muster: what is true of records, wire messages, scores, pools, admission and search.
+//!
+//! Nothing in this crate is async, reads a clock, draws a random number, opens a socket or a file.
+//! Time comes in as [`time::Mono`] or [`jiff::Timestamp`], chance as `&mut impl rand::Rng`, bytes as slices.
+//! One module is one topic; the actor that runs a rule and the table that keeps its rows carry the same name.
+
+pub mod addr;
+pub mod behaviour;
+pub mod dht;
+pub mod frame;
+pub mod gate;
+pub mod heartbeat;
+pub mod hello;
+pub mod identity;
+pub mod json;
+pub mod names;
+pub mod pool;
+pub mod profile;
+pub mod record;
+pub mod score;
+pub mod search;
+pub mod session;
+pub mod signed;
+pub mod suggestions;
+pub mod time;
+pub mod wire;
+
+pub use jiff::Timestamp;
+pub use libp2p_identity::PeerId;

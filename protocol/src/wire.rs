@@ -1,0 +1,478 @@
+//! The messages of every stream protocol and gossip topic, exactly as page `docs/protocol.md` names them.
+//!
+//! Signed objects travel inside other messages as [`RawValue`], so that their text is kept as it came.
+
+use jiff::Timestamp;
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// One JSON protocol over libp2p streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// One exchange per connection, before anything else.
+    Hello,
+    /// Long-lived, one question and one answer per tick.
+    Heartbeat,
+    /// Records until closed, each answered by a receipt.
+    Publish,
+    /// One look-up.
+    Get,
+    /// One exchange: a member says that it goes.
+    Leave,
+    /// One exchange: addresses of other indexers.
+    Candidates,
+    /// One request, many results.
+    Search,
+    /// Results for a query that came by gossip.
+    SearchResponse,
+}
+
+impl Protocol {
+    /// Every protocol, in the order of `docs/protocol.md`.
+    pub const ALL: [Self; 8] = [
+        Self::Hello,
+        Self::Heartbeat,
+        Self::Publish,
+        Self::Get,
+        Self::Leave,
+        Self::Candidates,
+        Self::Search,
+        Self::SearchResponse,
+    ];
+
+    /// The libp2p protocol id.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Hello => "/opencloud/hello/1.0",
+            Self::Heartbeat => "/opencloud/heartbeat/1.0",
+            Self::Publish => "/opencloud/record/publish/1.0",
+            Self::Get => "/opencloud/record/get/1.0",
+            Self::Leave => "/opencloud/record/leave/1.0",
+            Self::Candidates => "/opencloud/indexer/candidates/1.0",
+            Self::Search => "/opencloud/search/peer/1.0",
+            Self::SearchResponse => "/opencloud/search/peer/response/1.0",
+        }
+    }
+
+    /// The protocol with this id, if it is one of ours.
+    #[must_use]
+    pub fn from_id(id: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.id() == id)
+    }
+
+    /// The most bytes that one value may have, its line feed not counted.
+    #[must_use]
+    pub const fn value_bytes_max(self) -> usize {
+        match self {
+            Self::Hello | Self::Leave => 4 * 1024,
+            Self::Publish => 16 * 1024,
+            Self::Heartbeat | Self::Candidates | Self::Search | Self::SearchResponse => 64 * 1024,
+            Self::Get => 256 * 1024,
+        }
+    }
+}
+
+/// Topic on which indexers ask each other for peers by part of a name.
+pub const TOPIC_SEARCH_PEER: &str = "oc-search-peer";
+
+/// Kademlia's protocol id in this network.
+pub const KADEMLIA_PROTOCOL: &str = "/oc/kad/1.0.0";
+
+/// The protocol version that this build speaks.
+pub const VERSION: &str = "1.0";
+
+/// Who a peer is and where it listens: `{"ID": …, "Addrs": […]}`, addresses without `/p2p/`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddrInfo {
+    /// The peer.
+    #[serde(rename = "ID", with = "text")]
+    pub id: PeerId,
+    /// Where it says it can be reached.
+    #[serde(rename = "Addrs", default)]
+    pub addrs: Vec<Multiaddr>,
+}
+
+/// What a peer offers to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Role {
+    /// It represents an organisation.
+    #[serde(default)]
+    pub node: bool,
+    /// It answers heartbeats and searches.
+    #[serde(default)]
+    pub indexer: bool,
+}
+
+/// First words of both sides on every connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// `major.minor`; the major must agree.
+    pub version: String,
+    /// Must agree.
+    pub network_id: String,
+    /// Program and version, for people.
+    #[serde(default)]
+    pub agent: String,
+    /// What the peer is.
+    #[serde(default)]
+    pub role: Role,
+    /// It neither stores nor serves for others.
+    #[serde(default)]
+    pub light: bool,
+    /// Protocol ids and topics that it understands.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Its DID.
+    #[serde(default)]
+    pub did: String,
+    /// Start of its process.
+    pub born_at: Timestamp,
+    /// Its clock, now.
+    pub time: Timestamp,
+}
+
+/// Why something was refused, in the words of the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalCode {
+    /// Another `network_id`.
+    Network,
+    /// Another major version.
+    Version,
+    /// No room now; `retry_after` tells when.
+    Busy,
+    /// Banned.
+    Banned,
+    /// Expired or from the future: perhaps a wrong clock, never a strike.
+    Clock,
+    /// Over a limit.
+    Limit,
+    /// No session, no record.
+    UnknownPeer,
+    /// Malformed or not valid.
+    Invalid,
+    /// It names another peer than the connection's.
+    NotYours,
+}
+
+/// An answer that says no.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Which no.
+    pub refused: RefusalCode,
+    /// In words.
+    #[serde(default)]
+    pub detail: String,
+    /// The `seq` of the request, where it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// Whole seconds to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
+    /// Others that may have room.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<AddrInfo>,
+}
+
+impl Refused {
+    /// A refusal without further fields.
+    #[must_use]
+    pub fn new(refused: RefusalCode, detail: impl Into<String>) -> Self {
+        Self { refused, detail: detail.into(), seq: None, retry_after: None, alternatives: Vec::new() }
+    }
+
+    /// The same, to be tried again after `secs` whole seconds.
+    #[must_use]
+    pub fn retry_after(mut self, secs: u64) -> Self {
+        self.retry_after = Some(secs);
+        self
+    }
+}
+
+/// An answer: what was asked for, or a refusal.
+///
+/// A refusal is tried first: it alone has a `refused` field.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Answer<T> {
+    /// No, and why.
+    Refused(Refused),
+    /// Yes.
+    Given(T),
+}
+
+/// One tick of a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Echoed by the answer.
+    pub seq: u64,
+    /// The node's name.
+    #[serde(default)]
+    pub name: String,
+    /// The node's DID.
+    #[serde(default)]
+    pub did: String,
+    /// Must be the connection's.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// Unix seconds.
+    #[serde(default)]
+    pub timestamp: i64,
+    /// How many more indexers the pool wants.
+    #[serde(default)]
+    pub need: u32,
+    /// The node's `PeerRecord` as it was signed, while its `seq` is not acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Box<RawValue>>,
+    /// Peers whose presence the indexer should tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "texts")]
+    pub challenges: Vec<PeerId>,
+    /// A DID that the indexer should look up in the DHT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge_did: Option<String>,
+    /// This indexer is the one that represents the node in distributed search.
+    #[serde(default)]
+    pub referent: bool,
+    /// An answer is wanted, a session is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub probe: bool,
+}
+
+/// What an indexer found about a challenged peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeAnswer {
+    /// The challenged peer.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// It has a session here.
+    pub found: bool,
+    /// When it was last heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+}
+
+/// Raw facts of an indexer about itself, never a score.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HeartbeatResponse {
+    /// The request's.
+    pub seq: u64,
+    /// The newest `seq` of the asker's record held here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_seq: Option<u64>,
+    /// Microseconds from the question read to the answer written.
+    #[serde(default)]
+    pub served_us: u64,
+    /// Sessions ÷ capacity, 0 to 1.
+    pub fill_rate: f64,
+    /// Sessions.
+    pub peer_count: u32,
+    /// Capacity in sessions.
+    pub max_nodes: u32,
+    /// Start of the indexer's process.
+    pub born_at: Timestamp,
+    /// Answers to the challenges asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub challenges: Vec<ChallengeAnswer>,
+    /// The challenged DID was in the DHT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dht_found: Option<bool>,
+    /// The record found there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dht_payload: Option<Box<RawValue>>,
+    /// Peers that see this indexer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<AddrInfo>,
+    /// Other indexers, at most as many as needed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suggestions: Vec<AddrInfo>,
+    /// The indexer is over-full and asks the node to move.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suggest_migrate: bool,
+}
+
+/// What became of one published record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishReceipt {
+    /// The record's.
+    pub seq: u64,
+    /// It is the newest now.
+    pub accepted: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The newest `seq` held.
+    pub record_seq: u64,
+}
+
+/// A look-up: exactly one of the three fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetValue {
+    /// A DID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// A peer.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "text_option")]
+    pub peer_id: Option<PeerId>,
+    /// An exact name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// Records found, by peer id.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct GetResponse {
+    /// At least one was found.
+    pub found: bool,
+    /// The records as they were signed; the key is the peer id's text.
+    #[serde(default)]
+    pub records: std::collections::BTreeMap<String, Box<RawValue>>,
+}
+
+/// A question for other indexers' addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidatesRequest {
+    /// How many, 1 to 10; anything else means 3.
+    #[serde(default)]
+    pub count: u32,
+}
+
+/// Addresses of other indexers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidatesResponse {
+    /// Never the asker, never the answerer.
+    #[serde(default)]
+    pub candidates: Vec<AddrInfo>,
+}
+
+/// The answer to a `Leave`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaveAck {
+    /// Heard.
+    pub ok: bool,
+}
+
+/// A search from a node to one of its indexers: exactly one of the three criteria.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SearchPeerRequest {
+    /// 128 random bits in hex, new for this hop.
+    pub query_id: String,
+    /// A peer.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "text_option")]
+    pub peer_id: Option<PeerId>,
+    /// A DID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub did: Option<String>,
+    /// A name or a part of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// The same among indexers, by gossip.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SearchQuery {
+    /// 128 random bits in hex, new for this hop.
+    pub query_id: String,
+    /// A peer.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "text_option")]
+    pub peer_id: Option<PeerId>,
+    /// A DID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub did: Option<String>,
+    /// A name or a part of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The indexer that asks; must be the gossip message's author.
+    #[serde(with = "text")]
+    pub emitter_id: PeerId,
+}
+
+/// One peer that matches a search.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SearchHit {
+    /// The peer.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// Its DID.
+    #[serde(default)]
+    pub did: String,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// Its record as it was signed; absent only from legacy peers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Box<RawValue>>,
+}
+
+/// Hits of a search, or its end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SearchPeerResult {
+    /// The request's.
+    pub query_id: String,
+    /// Peers that match.
+    #[serde(default)]
+    pub records: Vec<SearchHit>,
+    /// Nothing follows from this answerer.
+    #[serde(default)]
+    pub last: bool,
+    /// In the last value to the node: indexers asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<u32>,
+    /// In the last value to the node: indexers that answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<u32>,
+    /// In the last value to the node: indexers that did not answer in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timed_out: Option<u32>,
+    /// In the last value to the node: hits were left out at a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<bool>,
+}
+
+/// Peer ids as their usual base58 text.
+pub(crate) mod text {
+    use libp2p_identity::PeerId;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(peer: &PeerId, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(peer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PeerId, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+pub(crate) mod text_option {
+    use libp2p_identity::PeerId;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(peer: &Option<PeerId>, to: S) -> Result<S::Ok, S::Error> {
+        match peer {
+            Some(peer) => to.collect_str(peer),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PeerId>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        text.filter(|text| !text.is_empty()).map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
+pub(crate) mod texts {
+    use libp2p_identity::PeerId;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(peers: &[PeerId], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(peers.iter().map(PeerId::to_string))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PeerId>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+    }
+}
