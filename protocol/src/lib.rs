@@ -6,6 +6,7 @@
 
 pub mod addr;
 pub mod behaviour;
+pub mod book;
 pub mod dht;
 pub mod frame;
 pub mod gate;
