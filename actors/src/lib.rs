@@ -1,5 +1,6 @@
 //! The supervision tree of muster.
 
 pub mod handle;
+pub mod supervision;
 pub mod swarm;
 pub mod view;
