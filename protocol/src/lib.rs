@@ -10,6 +10,7 @@ pub mod book;
 pub mod dht;
 pub mod frame;
 pub mod gate;
+pub mod health;
 pub mod heartbeat;
 pub mod hello;
 pub mod identity;

@@ -1,0 +1,36 @@
+//! Addresses of other indexers for a node that wants more of them.
+
+use protocol::{
+    PeerId, json,
+    wire::{CandidatesRequest, CandidatesResponse, Protocol},
+};
+
+use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy, refuse};
+use crate::{
+    context::Context,
+    suggestions,
+    supervision::Class,
+    swarm::streams::{Io, Patience},
+};
+
+/// Asked for none or too many, so many are given.
+const COUNT_USUAL: u32 = 3;
+
+/// More than a pool needs at once.
+const COUNT_MAX: u32 = 10;
+
+pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result<(), ServeError> {
+    let Some(value) = io.read_value(Patience::OPENING).await? else { return Ok(()) };
+    let request: CandidatesRequest = json::parse(value.bytes, Protocol::Candidates.value_bytes_max())?;
+    if let Err(refused) = admit(context, peer, Protocol::Candidates).await {
+        return refuse(io, &refused).await;
+    }
+    let count = if (1..=COUNT_MAX).contains(&request.count) { request.count } else { COUNT_USUAL };
+    let ask = |reply| suggestions::Msg::Pick { count, besides: peer, reply };
+    match context.addresses.suggestions.ask(Class::Control, ask, ASK_WITHIN).await {
+        Ok(candidates) => io.write_json(&CandidatesResponse { candidates }, WRITE_WITHIN).await?,
+        Err(error) => return refuse(io, &busy(&error)).await,
+    }
+    io.close().await;
+    Ok(())
+}
