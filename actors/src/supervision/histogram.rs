@@ -26,19 +26,23 @@ impl Histogram {
         self.0[bucket(duration)].fetch_add(1, Relaxed);
     }
 
-    /// Microseconds that `percent` of 100 durations did not exceed, rounded up to the end of their bucket; 0 without any.
-    pub(super) fn quantile_us(&self, percent: u64) -> u64 {
+    /// Microseconds that half and that 99 of 100 durations did not exceed, rounded up to the end of their bucket; 0
+    /// without any.
+    pub(super) fn p50_p99_us(&self) -> (u64, u64) {
         let counts: [u64; BUCKETS] = std::array::from_fn(|bucket| self.0[bucket].load(Relaxed));
         let total: u64 = counts.iter().sum();
-        let wanted = (total * percent).div_ceil(100);
-        let mut seen = 0;
-        for (bucket, count) in counts.iter().enumerate() {
-            seen += count;
-            if *count > 0 && seen >= wanted {
-                return end_us(bucket);
-            }
+        if total == 0 {
+            return (0, 0);
         }
-        0
+        let quantile = |percent: u64| {
+            let mut above = (total * percent).div_ceil(100);
+            let reached = counts.iter().position(|count| {
+                above = above.saturating_sub(*count);
+                above == 0
+            });
+            end_us(reached.unwrap_or(BUCKETS - 1))
+        };
+        (quantile(50), quantile(99))
     }
 }
 
@@ -69,7 +73,7 @@ mod tests {
         for nanos in (0..34).map(|power| 1_u64 << power).flat_map(|nanos| [nanos, nanos + nanos / 3, nanos * 2 - 1]) {
             let histogram = Histogram::default();
             histogram.record(Duration::from_nanos(nanos));
-            let seen = histogram.quantile_us(50);
+            let (seen, _) = histogram.p50_p99_us();
             let exact = nanos.div_ceil(1_000);
             assert!(seen >= exact, "{nanos} ns: {seen} us");
             assert!(seen <= (exact * 3).div_ceil(2) + 1, "{nanos} ns: {seen} us");
@@ -79,19 +83,20 @@ mod tests {
     #[test]
     fn half_and_ninety_nine_of_a_hundred_are_told_apart() {
         let histogram = Histogram::default();
-        assert_eq!((histogram.quantile_us(50), histogram.quantile_us(99)), (0, 0));
+        assert_eq!(histogram.p50_p99_us(), (0, 0));
         (0..99).for_each(|_| histogram.record(Duration::from_micros(10)));
         histogram.record(Duration::from_millis(10));
-        assert!(histogram.quantile_us(50) < 20);
-        assert!(histogram.quantile_us(99) < 20);
+        let (p50, p99) = histogram.p50_p99_us();
+        assert!(p50 < 20 && p99 < 20);
         histogram.record(Duration::from_millis(10));
-        assert!(histogram.quantile_us(99) >= 10_000);
+        let (p50, p99) = histogram.p50_p99_us();
+        assert!(p50 < 20 && p99 >= 10_000);
     }
 
     #[test]
     fn what_is_longer_than_the_scale_is_counted_at_its_end() {
         let histogram = Histogram::default();
         histogram.record(Duration::MAX);
-        assert!(histogram.quantile_us(99) > 0);
+        assert!(histogram.p50_p99_us().1 > 0);
     }
 }

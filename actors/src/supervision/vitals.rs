@@ -190,6 +190,8 @@ impl Vitals {
             since => now.since(Mono::at(Duration::from_nanos(since - 1))),
         };
         let incarnation = self.incarnation();
+        let (handle_p50_us, handle_p99_us) = self.handling.p50_p99_us();
+        let (wait_p50_us, wait_p99_us) = self.waiting.p50_p99_us();
         ActorView {
             name: self.path.to_string(),
             kind: self.kind.to_owned(),
@@ -207,10 +209,10 @@ impl Vitals {
             in_flight_max: self.mailbox.in_flight_max(),
             shed: self.mailbox.shed(),
             busy_ms: millis(busy),
-            handle_p50_us: self.handling.quantile_us(50),
-            handle_p99_us: self.handling.quantile_us(99),
-            wait_p50_us: self.waiting.quantile_us(50),
-            wait_p99_us: self.waiting.quantile_us(99),
+            handle_p50_us,
+            handle_p99_us,
+            wait_p50_us,
+            wait_p99_us,
         }
     }
 
