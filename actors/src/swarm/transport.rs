@@ -115,7 +115,10 @@ pub fn is_inbound_key_mismatch_likely(error: &ListenError) -> bool {
 
 fn is_mismatch(error: &TransportError<io::Error>) -> bool {
     let TransportError::Other(error) = error else { return false };
-    error.get_ref().and_then(|inner| inner.downcast_ref::<UpgradeError>()).is_some_and(UpgradeError::is_key_mismatch_likely)
+    error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<UpgradeError>())
+        .is_some_and(UpgradeError::is_key_mismatch_likely)
 }
 
 /// The transport of a member with this identity, in the private network of `key` if there is one.
