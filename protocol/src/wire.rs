@@ -227,6 +227,9 @@ pub struct Heartbeat {
     /// The node's `PeerRecord` as it was signed, while its `seq` is not acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Box<RawValue>>,
+    /// What the referent puts into the DHT for the node, sent with the record and to the referent only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<DhtValues>,
     /// Peers whose presence the indexer should tell.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "texts")]
     pub challenges: Vec<PeerId>,
@@ -239,6 +242,17 @@ pub struct Heartbeat {
     /// An answer is wanted, a session is not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub probe: bool,
+}
+
+/// The signed values that a referent puts into the DHT beside the record itself.
+///
+/// Only the node's own key can sign them, and only its referent puts them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DhtValues {
+    /// The value of `/pid/<peer id>`.
+    pub pid: Box<RawValue>,
+    /// The node's claim in `/name/<name>`.
+    pub name: Box<RawValue>,
 }
 
 /// What an indexer found about a challenged peer.
