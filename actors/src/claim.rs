@@ -11,7 +11,7 @@ use protocol::{
     PeerId, addr,
     dht::{NameClaim, PidValue},
     heartbeat::{OwnRecord, sign_anew_due},
-    hello, names,
+    hello,
     record::PeerRecord,
     signed::Verified,
     wire::{DhtValues, GetResponse, GetValue, Protocol},
@@ -243,7 +243,7 @@ impl State {
             pub_key: record.pub_key.clone(),
         };
         let name = NameClaim {
-            name: names::normalised(&record.name),
+            name: record.name.clone(),
             did: record.did.clone(),
             peer_id: record.peer_id,
             seq: record.seq,

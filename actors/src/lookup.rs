@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use protocol::{
     PeerId,
-    dht::{self, NameClaims, PidValue},
+    dht::{self, Valid},
     identity::Did,
     names,
     record::PeerRecord,
@@ -50,7 +50,7 @@ impl Key {
                 Err(error) => Err(invalid(&error.to_string())),
             },
             (None, Some(peer), None) => Ok(Self::Peer(peer)),
-            (None, None, Some(name)) if names::is_valid(&name) => Ok(Self::Name(name)),
+            (None, None, Some(name)) if names::check(&name).is_ok() => Ok(Self::Name(name)),
             (None, None, Some(_)) => Err(invalid("got a name that no member can have, expected 1 to 64 characters")),
             _ => Err(invalid("expected exactly one of key, peer_id and name")),
         }
@@ -82,13 +82,13 @@ impl Key {
         match self {
             Self::Did(did) => record.did == *did,
             Self::Peer(peer) => record.peer_id == *peer,
-            Self::Name(name) => names::normalised(&record.name) == names::normalised(name),
+            Self::Name(name) => names::normal(&record.name) == names::normal(name),
         }
     }
 }
 
 /// The valid values under a key of the DHT.
-async fn values(context: &Context, key: dht::Key, is_first_enough: bool) -> Vec<Vec<u8>> {
+pub(crate) async fn values(context: &Context, key: dht::Key, is_first_enough: bool) -> Vec<Valid> {
     let (reply, found) = oneshot::channel();
     let command = swarm::Command::Find { key, is_first_enough, reply };
     if context.addresses.swarm.tell(Class::Search, swarm::Msg::Do(command)).is_err() {
@@ -107,35 +107,23 @@ pub async fn in_dht(context: &Context, key: &Key) -> Vec<Verified<PeerRecord>> {
     let mut found = Vec::new();
     for did in dids.into_iter().take(dht::CLAIMS_MAX) {
         let Ok(did) = did.parse() else { continue };
-        let now = context.now().wall;
-        let records = values(context, dht::Key::Node(did), true).await;
-        let record = records
-            .iter()
-            .filter_map(|value| Verified::<PeerRecord>::open(std::str::from_utf8(value).ok()?, now).ok())
-            .max_by_key(|record| record.seq);
-        found.extend(record.filter(|record| key.fits(record)));
+        let values = values(context, dht::Key::Node(did), true).await;
+        let record = values.iter().filter_map(Valid::as_node).max_by_key(|record| record.seq);
+        found.extend(record.filter(|record| key.fits(record)).cloned());
     }
     found
 }
 
 async fn did_of(context: &Context, peer: PeerId) -> Option<String> {
-    let now = context.now().wall;
-    values(context, dht::Key::Pid(peer), true)
-        .await
-        .iter()
-        .filter_map(|value| Verified::<PidValue>::open(std::str::from_utf8(value).ok()?, now).ok())
-        .max_by_key(|value| value.seq)
-        .map(|value| value.did.clone())
+    let values = values(context, dht::Key::Pid(peer), true).await;
+    values.iter().filter_map(Valid::as_pid).max_by_key(|value| value.seq).map(|value| value.did.clone())
 }
 
 async fn dids_of(context: &Context, name: &str) -> Vec<String> {
-    let key = dht::Key::Name(names::normalised(name));
-    let now = context.now().wall;
-    let mut dids: BTreeMap<PeerId, String> = BTreeMap::new();
-    for value in values(context, key.clone(), false).await {
-        let Ok(claims) = NameClaims::read(&key, &value, now) else { continue };
-        dids.extend(claims.iter().map(|claim| (claim.peer_id, claim.did.clone())));
-    }
+    let Some(key) = dht::Key::of_name(name) else { return Vec::new() };
+    let values = values(context, key, false).await;
+    let claims = values.iter().filter_map(Valid::as_name).flatten();
+    let dids: BTreeMap<PeerId, String> = claims.map(|claim| (claim.peer_id, claim.did.clone())).collect();
     dids.into_values().collect()
 }
 

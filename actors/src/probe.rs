@@ -1,0 +1,72 @@
+//! A probe: hello and one heartbeat that makes no session.
+
+use std::time::Duration;
+
+use libp2p::Multiaddr;
+use protocol::{
+    PeerId,
+    heartbeat::{Ask, Asker, Conversation, Heard},
+    json,
+    pool::Probed,
+    time::Mono,
+    wire::{Answer, HeartbeatResponse, Protocol, Refused},
+};
+use tracing::debug;
+
+use crate::{
+    context::Context,
+    fetch::{self, FetchError},
+    swarm::{OpenError, streams::Patience},
+};
+
+/// Asks a candidate how it is.
+pub(crate) async fn probe(context: &Context, peer: PeerId, addrs: Vec<Multiaddr>) -> Probed {
+    let within = context.settings.pool.probe_within;
+    let asked = tokio::time::timeout(within, ask(context, peer, addrs, within)).await;
+    match asked {
+        Ok(Ok((rtt, fill_rate))) => Probed::Answered { rtt, fill_rate },
+        Ok(Err(FetchError::Refused(refused))) => busy(refused),
+        Ok(Err(FetchError::Open(OpenError::Refused { retry_after: Some(secs), .. }))) => {
+            Probed::Busy { retry_after: Duration::from_secs(secs), alternatives: Vec::new() }
+        }
+        Ok(Err(error)) => {
+            debug!(%peer, %error, "probe failed");
+            Probed::Failed
+        }
+        Err(_) => Probed::Failed,
+    }
+}
+
+fn busy(refused: Refused) -> Probed {
+    match refused.retry_after {
+        Some(secs) => Probed::Busy { retry_after: Duration::from_secs(secs), alternatives: refused.alternatives },
+        None => Probed::Failed,
+    }
+}
+
+async fn ask(
+    context: &Context,
+    peer: PeerId,
+    addrs: Vec<Multiaddr>,
+    within: Duration,
+) -> Result<(Duration, Option<f64>), FetchError> {
+    let mut io = fetch::open(context, peer, addrs, Protocol::Heartbeat, within).await?;
+    let own = &context.own;
+    let asker = Asker { name: own.name.clone(), did: own.did.clone(), peer_id: own.peer_id };
+    let mut conversation = Conversation::default();
+    let ask = Ask { seq: conversation.ask(), probe: true, ..Ask::default() };
+    let question = asker.question(ask, None, None, context.now().wall);
+    io.write_json(&question, within).await?;
+    let clock = context.tree.clock();
+    conversation.written(&question, clock.mono());
+    let value = io.read_value(Patience::within(within)).await?.ok_or(FetchError::Ended)?;
+    let first_byte = Mono::at(clock.mono().since_start().saturating_sub(value.first_byte_at.elapsed()));
+    let answer: Answer<HeartbeatResponse> = json::parse(value.bytes, Protocol::Heartbeat.value_bytes_max())?;
+    let heard = conversation.hear(answer, first_byte);
+    io.close().await;
+    match heard {
+        Ok(Heard::Given(given)) => Ok((given.rtt, Some(given.response.fill_rate))),
+        Ok(Heard::Refused(refused)) => Err(FetchError::Refused(refused)),
+        Ok(Heard::Late) | Err(_) => Err(FetchError::Ended),
+    }
+}
