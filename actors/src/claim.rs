@@ -22,7 +22,7 @@ use tracing::{debug, info};
 
 use crate::{
     context::{Context, inform},
-    fetch, health, pool, registry, store,
+    fetch, health, peers, pool, registry, store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
 };
 
@@ -106,6 +106,10 @@ pub enum Msg {
     },
     /// Our record is wanted.
     Look(Reply<Option<Arc<Signed>>>),
+    /// The pool began a life and wants our record.
+    TellPool,
+    /// The registry began a life and wants our record.
+    TellRegistry,
     /// See whether something is due.
     Tick,
     /// Read back again.
@@ -118,6 +122,7 @@ impl Actor for Claim {
     type Arguments = Args;
 
     async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+        inform(&context.addresses.peers, Class::Control, peers::Msg::TellListening);
         let timer = seat.after(TICK, Msg::Tick);
         Ok(State {
             seat,
@@ -153,6 +158,8 @@ impl Actor for Claim {
             Msg::Members { members, referent } => state.members(&members, referent),
             Msg::ReadBack { seq } => state.read_back(seq),
             Msg::Look(reply) => reply.send(state.signed.clone()),
+            Msg::TellPool => state.tell_pool(),
+            Msg::TellRegistry => state.tell_registry(),
             Msg::Tick => state.tick(),
             Msg::ReadAgain => state.read_when_due(),
         }
@@ -201,17 +208,29 @@ impl State {
         let values = self.values(&record);
         let signed = Arc::new(Signed { own: OwnRecord::new(&record)?, record, values });
         debug!(seq, addrs = signed.record.addrs.len(), "record signed");
-        self.signed = Some(signed.clone());
+        self.signed = Some(signed);
         inform(&self.context.addresses.health, Class::Control, health::Msg::Signed(seq));
-        inform(&self.context.addresses.registry, Class::Control, registry::Msg::Own(signed.clone()));
-        inform(&self.context.addresses.pool, Class::Control, pool::Msg::Signed(signed));
+        self.tell_registry();
+        self.tell_pool();
         Ok(())
+    }
+
+    fn tell_pool(&self) {
+        if let Some(signed) = &self.signed {
+            inform(&self.context.addresses.pool, Class::Control, pool::Msg::Signed(signed.clone()));
+        }
+    }
+
+    fn tell_registry(&self) {
+        if let Some(signed) = &self.signed {
+            inform(&self.context.addresses.registry, Class::Control, registry::Msg::Own(signed.clone()));
+        }
     }
 
     fn record(&self, seq: u64) -> PeerRecord {
         let own = &self.context.own;
         let node = &self.context.settings.node;
-        let stream_address = self.addrs.first().map(|addr| addr::with_peer(addr.clone(), own.peer_id).to_string());
+        let stream_address = self.addrs.first().map(|addr| addr::with_peer(addr, own.peer_id).to_string());
         PeerRecord {
             name: own.name.clone(),
             did: own.did.clone(),
@@ -222,7 +241,7 @@ impl State {
             addrs: self.addrs.clone(),
             nats_address: node.nats_address.clone(),
             wallet_address: node.wallet_address.clone(),
-            capabilities: hello::capabilities(own.role),
+            capabilities: hello::capabilities(own.role).into_iter().map(str::to_owned).collect(),
             born_at: own.born_at,
             expiry_date: self.expiry(),
             seq,

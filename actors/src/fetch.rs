@@ -27,7 +27,7 @@ pub enum FetchError {
     /// The stream broke or was too slow.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// It ended without an answer.
+    /// It ended without an answer, or with one to another question.
     #[error("the stream ended without an answer")]
     Ended,
     /// The answer is malformed.
@@ -51,7 +51,9 @@ pub async fn open(
 ) -> Result<Io, OpenError> {
     let (reply, opened) = oneshot::channel();
     let command = swarm::Command::Open { peer, addrs, protocol, within, reply };
-    context.addresses.swarm.tell(Class::of(protocol), swarm::Msg::Do(command)).map_err(|_| OpenError::Busy)?;
+    // Searches are shed before heartbeats.
+    let class = if protocol == Protocol::Heartbeat { Class::Heartbeat } else { Class::Search };
+    context.addresses.swarm.tell(class, swarm::Msg::Do(command)).map_err(|_| OpenError::Busy)?;
     // The driver answers every open; when it dies its replies are dropped with it.
     opened.await.unwrap_or(Err(OpenError::Reset))
 }
@@ -69,19 +71,10 @@ pub async fn exchange<Q: Serialize, A: DeserializeOwned>(
     within: Duration,
 ) -> Result<A, FetchError> {
     let mut io = open(context, peer, addrs, protocol, within).await?;
-    io.write_json(question, within).await?;
-    let answer = read_answer(&mut io, protocol, within).await?;
-    io.close(within).await;
-    Ok(answer)
-}
-
-/// Reads one answer.
-///
-/// # Errors
-/// As [`exchange`].
-pub async fn read_answer<A: DeserializeOwned>(io: &mut Io, protocol: Protocol, within: Duration) -> Result<A, FetchError> {
-    let value = io.read_value(within).await?.ok_or(FetchError::Ended)?;
-    match json::parse::<Answer<A>>(value, protocol.value_bytes_max())? {
+    let value = io.ask(question, within).await?;
+    let answer = json::parse::<Answer<A>>(value.bytes, protocol.value_bytes_max())?;
+    io.close().await;
+    match answer {
         Answer::Given(answer) => Ok(answer),
         Answer::Refused(refused) => Err(FetchError::Refused(refused)),
     }

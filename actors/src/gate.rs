@@ -71,15 +71,12 @@ pub enum Msg {
         /// Whether it may.
         reply: Reply<Result<(), Refused>>,
     },
-    /// A peer signed what does not verify.
-    BadSignature {
+    /// A peer signed what does not verify, or came with another DID.
+    Offended {
         /// Who.
         peer: PeerId,
-    },
-    /// A peer came with another DID than before.
-    ChangedDid {
-        /// Who.
-        peer: PeerId,
+        /// What it did.
+        offence: Offence,
     },
     /// So many sessions are there now.
     Sessions(usize),
@@ -112,8 +109,7 @@ impl Actor for Gate {
                 reply.send(state.greet(peer, &from, role, has_session));
             }
             Msg::Request { peer, protocol, reply } => reply.send(state.request(peer, protocol)),
-            Msg::BadSignature { peer } => state.offended(peer, Offence::BadSignature),
-            Msg::ChangedDid { peer } => state.offended(peer, Offence::ChangedDid),
+            Msg::Offended { peer, offence } => state.offended(peer, offence),
             Msg::Sessions(sessions) => state.sessions = sessions,
         }
         Ok(())
@@ -143,10 +139,7 @@ impl State {
             self.behaviour.collect(now, COLLECT_MAX);
         }
         let Some(kind) = Kind::of(protocol) else { return Ok(()) };
-        match self.behaviour.observe(peer, kind, now).refusal() {
-            None => Ok(()),
-            Some(refused) => Err(refused),
-        }
+        self.behaviour.observe(peer, kind, now).refusal().map_or(Ok(()), Err)
     }
 
     fn offended(&mut self, peer: PeerId, offence: Offence) {

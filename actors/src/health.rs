@@ -7,7 +7,8 @@
 use libp2p::Multiaddr;
 use protocol::{
     PeerId,
-    health::{Facts, Journal, Standing},
+    health::{Complaints, Facts, Journal, Standing},
+    wire::Protocol,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tracing::{info, warn};
@@ -35,6 +36,7 @@ pub struct State {
     context: Context,
     facts: Facts,
     journal: Journal,
+    complaints: Complaints,
     pool: PoolFacts,
     listen: Vec<Multiaddr>,
     sessions: u32,
@@ -85,6 +87,15 @@ pub enum Msg {
         /// What to do; nothing when it is over.
         remedy: Option<String>,
     },
+    /// A peer sent what it should not have.
+    Complained {
+        /// Who.
+        about: PeerId,
+        /// On which protocol.
+        protocol: Protocol,
+        /// What.
+        cause: String,
+    },
     /// We leave.
     Leaving,
     /// The overview is wanted.
@@ -115,6 +126,7 @@ impl Actor for Health {
             context,
             facts,
             journal: Journal::default(),
+            complaints: Complaints::default(),
             pool: PoolFacts::default(),
             listen: Vec::new(),
             sessions: 0,
@@ -140,6 +152,7 @@ impl Actor for Health {
             Msg::Stored(is_ok) => state.facts.is_store_ok = is_ok,
             Msg::Noted { kind, subject, detail } => state.noted(kind, subject, detail),
             Msg::Trouble { what, remedy } => state.trouble(what, remedy),
+            Msg::Complained { about, protocol, cause } => state.complained(about, protocol, &cause),
             Msg::Leaving => state.facts.is_leaving = true,
             Msg::Look(reply) => reply.send(state.look()),
             Msg::Events { since, reply } => reply.send(state.events(since)),
@@ -180,6 +193,12 @@ impl State {
                     self.noted("trouble_over", what.to_owned(), String::new());
                 }
             }
+        }
+    }
+
+    fn complained(&mut self, about: PeerId, protocol: Protocol, cause: &str) {
+        if let Some(unsaid) = self.complaints.may_say(about, self.seat.now().mono) {
+            warn!(peer = %about, protocol = protocol.id(), cause, unsaid, "bad input");
         }
     }
 

@@ -300,8 +300,11 @@ impl State {
         let Orders { need, referent, signed, .. } = &self.orders;
         let ask = Ask { seq, need: *need, referent: *referent, challenges, probe: false };
         let record = signed.as_ref().map(|signed| &signed.own);
-        let mut question = asker.question(ask, record, self.conversation.acked(), now.wall);
-        if let Some(signed) = signed.as_ref().filter(|signed| *referent && self.values_given < signed.record.seq) {
+        // A new referent is given the record again, with what only we can sign for the DHT.
+        let gives_values = signed.as_ref().filter(|signed| *referent && self.values_given < signed.record.seq);
+        let acked = self.conversation.acked().filter(|_| gives_values.is_none());
+        let mut question = asker.question(ask, record, acked, now.wall);
+        if let Some(signed) = gives_values.filter(|_| question.record.is_some()) {
             question.values = Some(signed.values.clone());
             self.values_given = signed.record.seq;
         }

@@ -9,6 +9,7 @@ use protocol::{
     identity::Did,
     names,
     record::PeerRecord,
+    search::Wanted,
     signed::Verified,
     wire::{GetResponse, GetValue, Protocol, RefusalCode, Refused},
 };
@@ -53,6 +54,17 @@ impl Key {
             (None, None, Some(name)) if names::check(&name).is_ok() => Ok(Self::Name(name)),
             (None, None, Some(_)) => Err(invalid("got a name that no member can have, expected 1 to 64 characters")),
             _ => Err(invalid("expected exactly one of key, peer_id and name")),
+        }
+    }
+
+    /// What a search looks for; a part of a name may be all of one.
+    #[must_use]
+    pub fn of_wanted(wanted: &Wanted) -> Option<Self> {
+        match wanted {
+            Wanted::Peer(peer) => Some(Self::Peer(*peer)),
+            Wanted::Did(did) => Some(Self::Did(did.to_string())),
+            Wanted::Name(name) => Some(Self::Name(name.clone())),
+            Wanted::Part(_) => None,
         }
     }
 

@@ -4,7 +4,7 @@
 //! It tells the pool which indexers it could ask, claim and health where we listen, and the store what to keep.
 //! A restart forgets only who is connected; the rest comes back from the store. Bound: `store.peers_max` peers.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use libp2p::Multiaddr;
 use protocol::{
@@ -20,6 +20,7 @@ use crate::{
     context::{Context, inform},
     health, pool,
     store::{self, to_row},
+    suggestions,
     supervision::{Class, Envelope, Reply, Seat, Timer},
     swarm::Greeted,
     view::{AddrView, PeerView},
@@ -47,7 +48,8 @@ pub struct State {
     seat: Seat<Msg>,
     context: Context,
     book: Book,
-    changed: std::collections::BTreeSet<PeerId>,
+    changed: BTreeSet<PeerId>,
+    listen: Vec<Multiaddr>,
     timer: Timer,
 }
 
@@ -97,6 +99,15 @@ pub enum Msg {
         /// Without `/p2p/`.
         addrs: Vec<Multiaddr>,
     },
+    /// Claim, pool or suggestions began a life and want to know where we listen.
+    TellListening,
+    /// What is this peer?
+    Role {
+        /// The peer.
+        peer: PeerId,
+        /// What its hello said.
+        reply: Reply<Role>,
+    },
     /// What was kept over the restart.
     Restored(Vec<(PeerId, Entry)>),
     /// Where is it?
@@ -132,7 +143,7 @@ impl Actor for Peers {
         let reply = seat.reply(Msg::Restored);
         inform(&context.addresses.store, Class::Control, store::Msg::Peers { reply });
         let timer = seat.after(KEEP_EVERY, Msg::Keep);
-        Ok(State { seat, context, book, changed: std::collections::BTreeSet::new(), timer })
+        Ok(State { seat, context, book, changed: BTreeSet::new(), listen: Vec::new(), timer })
     }
 
     async fn handle(
@@ -148,6 +159,8 @@ impl Actor for Peers {
             Msg::DialFailed { peer, addrs } => state.failed(peer, &addrs),
             Msg::Named { peer, name, did } => state.named(peer, &name, &did),
             Msg::Listening { addrs } => state.listening(addrs),
+            Msg::TellListening => state.tell_listening(),
+            Msg::Role { peer, reply } => reply.send(state.role(&peer)),
             Msg::Restored(peers) => state.restored(peers),
             Msg::Find { peer, reply } => reply.send(state.book.addr_info(peer)),
             Msg::Names { peers, reply } => reply.send(state.names(&peers)),
@@ -162,7 +175,7 @@ impl Actor for Peers {
 impl State {
     fn met(&mut self, peer: PeerId, greeted: &Greeted, remote: &Multiaddr, is_dialer: bool) {
         let hello = &greeted.hello;
-        let dialled = is_dialer.then(|| addr::without_peer(remote));
+        let dialled = is_dialer.then(|| addr::split_peer(remote).0);
         self.book.met(peer, hello.role, &hello.agent, &hello.did, dialled.as_ref(), self.seat.now().wall);
         self.changed.insert(peer);
     }
@@ -188,12 +201,29 @@ impl State {
     }
 
     fn listening(&mut self, addrs: Vec<Multiaddr>) {
+        self.listen = addrs;
+        self.tell_listening();
+    }
+
+    fn tell_listening(&self) {
+        if self.listen.is_empty() {
+            return;
+        }
         let own = self.context.own.peer_id;
-        let announce = &self.context.settings.network.announce;
-        let told = if announce.is_empty() { addr::announced(&addrs, self.context.own.profile) } else { announce.clone() };
-        let full = addrs.into_iter().map(|addr| addr::with_peer(addr, own)).collect();
-        inform(&self.context.addresses.health, Class::Control, health::Msg::Listening(full));
-        inform(&self.context.addresses.claim, Class::Control, claim::Msg::Reachable { addrs: told });
+        let network = &self.context.settings.network;
+        let told = if network.announce.is_empty() { &self.listen } else { &network.announce };
+        // What others would not believe is not told to them either.
+        let addrs = addr::hearsay(&own, told, &network.rule());
+        let full = self.listen.iter().map(|addr| addr::with_peer(addr, own)).collect();
+        let to = &self.context.addresses;
+        inform(&to.health, Class::Control, health::Msg::Listening(full));
+        inform(&to.claim, Class::Control, claim::Msg::Reachable { addrs: addrs.clone() });
+        inform(&to.suggestions, Class::Control, suggestions::Msg::Reachable { addrs });
+        inform(&to.pool, Class::Control, pool::Msg::Listening);
+    }
+
+    fn role(&self, peer: &PeerId) -> Role {
+        self.book.get(peer).map(|entry| entry.role).unwrap_or_default()
     }
 
     fn restored(&mut self, peers: Vec<(PeerId, Entry)>) {

@@ -230,8 +230,13 @@ impl Actor for Pool {
 
     async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
         let own = &context.own;
-        let owner = Owner { peer_id: own.peer_id, is_indexer: own.role.indexer, profile: own.profile };
         let settings = &context.settings;
+        let owner = Owner {
+            peer_id: own.peer_id,
+            is_indexer: own.role.indexer,
+            is_diverse: own.profile.is_diverse(),
+            rule: settings.network.rule(),
+        };
         let machine = Machine::new(settings.pool.clone(), settings.heartbeat.clone(), owner);
         let remembered = store::Msg::Members { reply: seat.reply(Msg::Remembered) };
         inform(&context.addresses.store, Class::Control, remembered);

@@ -29,18 +29,22 @@ pub(crate) async fn probe(context: &Context, peer: PeerId, addrs: Vec<Multiaddr>
         Ok(Err(FetchError::Open(OpenError::Refused { retry_after: Some(secs), .. }))) => {
             Probed::Busy { retry_after: Duration::from_secs(secs), alternatives: Vec::new() }
         }
-        Ok(Err(error)) => {
-            debug!(%peer, %error, "probe failed");
-            Probed::Failed
+        Ok(Err(FetchError::Open(error))) => {
+            debug!(%peer, %error, "probe did not reach it");
+            Probed::Unreachable
         }
-        Err(_) => Probed::Failed,
+        Ok(Err(error)) => {
+            debug!(%peer, %error, "probe was not answered");
+            Probed::Silent
+        }
+        Err(_) => Probed::Silent,
     }
 }
 
 fn busy(refused: Refused) -> Probed {
     match refused.retry_after {
         Some(secs) => Probed::Busy { retry_after: Duration::from_secs(secs), alternatives: refused.alternatives },
-        None => Probed::Failed,
+        None => Probed::Silent,
     }
 }
 

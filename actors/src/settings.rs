@@ -7,7 +7,7 @@ use protocol::{
     addr::{Range, Rule, Seed},
     behaviour, dht, heartbeat, pool,
     profile::Profile,
-    score, search,
+    score,
     wire::AddrInfo,
 };
 use serde::{Deserialize, Serialize};
@@ -27,8 +27,6 @@ pub struct Settings {
     pub heartbeat: heartbeat::Settings,
     /// Its scores.
     pub score: score::Settings,
-    /// Its searches.
-    pub search: search::Settings,
     /// What it serves as an indexer.
     pub indexer: Indexer,
     /// How often others may ask it.

@@ -6,11 +6,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use libp2p::Multiaddr;
 use protocol::{
     PeerId,
     dht::{self, Valid},
-    record::{INDEXER_RECORD_LIFE, IndexerRecord},
+    record::{INDEXER_RECORD_LIFE, IndexerRecord, digest},
     signed::Verified,
     suggestions::{IndexerBook, Learned, Source},
     wire::AddrInfo,
@@ -208,16 +209,20 @@ impl State {
         let now = self.seat.now().wall;
         let mut salt = [0; 16];
         self.rng.fill_bytes(&mut salt);
-        let record = IndexerRecord::describing(
-            &self.context.keys,
-            self.addrs.clone(),
-            self.context.settings.indexer.region.clone(),
-            (self.context.settings.indexer.max_nodes, self.census.fill_rate, self.census.sessions),
-            (&salt, &self.census.sample),
-            self.context.own.born_at,
-            now.checked_add(INDEXER_RECORD_LIFE).unwrap_or(now),
+        let record = IndexerRecord {
+            peer_id: self.context.own.peer_id,
+            addrs: self.addrs.clone(),
+            region: self.context.settings.indexer.region.clone(),
+            capacity: self.context.settings.indexer.max_nodes,
+            fill_rate: self.census.fill_rate,
+            peer_count: self.census.sessions,
+            salt: BASE64.encode(salt),
+            peers_digest: self.census.sample.iter().map(|peer| digest(&salt, peer)).collect(),
+            born_at: self.context.own.born_at,
+            expiry_date: now.checked_add(INDEXER_RECORD_LIFE).unwrap_or(now),
             seq,
-        );
+            pub_key: self.context.keys.pub_key().to_owned(),
+        };
         let signed = Verified::sign(&record, &self.context.keys);
         let key = dht::Key::Indexer(self.context.own.peer_id);
         self.order(swarm::Command::Put { key, value: Valid::Indexer(signed.clone()), reply: None });
@@ -244,6 +249,7 @@ impl State {
     fn found(&mut self, records: Vec<Verified<IndexerRecord>>) {
         self.looking = None;
         let now = self.seat.now();
+        inform(&self.context.addresses.registry, Class::Control, registry::Msg::Known(records.clone()));
         for record in records {
             let peer = record.peer_id;
             if self.book.learn(record, Source::Dht, now.wall) == Learned::New {
@@ -265,6 +271,7 @@ impl State {
     fn gone(&mut self, peer: &PeerId) {
         debug!(indexer = %peer, "gone");
         self.book.gone(peer);
+        inform(&self.context.addresses.registry, Class::Control, registry::Msg::IndexerGone(*peer));
         self.tell_known();
     }
 
@@ -274,8 +281,6 @@ impl State {
             self.told = known;
             inform(&self.context.addresses.health, Class::Control, health::Msg::IndexersKnown(known));
         }
-        let all = self.book.pick(protocol::suggestions::KEPT_MAX, &self.context.own.peer_id, self.seat.now().wall, &mut self.rng);
-        inform(&self.context.addresses.registry, Class::Control, registry::Msg::Suggest(all));
     }
 
     fn pick(&mut self, count: u32, besides: &PeerId) -> Vec<AddrInfo> {

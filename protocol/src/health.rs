@@ -1,10 +1,14 @@
 //! Where a member stands, whether it can do its job, and what happened to it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Duration,
+};
 
 use jiff::Timestamp;
+use libp2p_identity::PeerId;
 
-use crate::wire::Role;
+use crate::{time::Mono, wire::Role};
 
 /// Events kept; a timeline of minutes, not a history.
 pub const EVENTS_MAX: usize = 1_000;
@@ -136,9 +140,70 @@ impl Journal {
     }
 }
 
+/// A peer is complained about this often at most.
+pub const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// Peers complained about lately; past it nobody new is named, so that strangers cannot fill the log.
+pub const COMPLAINTS_MAX: usize = 1_024;
+
+/// Who was complained about, so that each peer's faults are logged once a minute.
+#[derive(Debug, Default)]
+pub struct Complaints {
+    said: HashMap<PeerId, (Mono, u64)>,
+}
+
+impl Complaints {
+    /// Whether this fault of the peer may be logged now, and how many before it were not.
+    pub fn may_say(&mut self, about: PeerId, now: Mono) -> Option<u64> {
+        if self.said.len() >= COMPLAINTS_MAX && !self.said.contains_key(&about) {
+            self.said.retain(|_, (at, _)| now.since(*at) < COMPLAIN_EVERY);
+            if self.said.len() >= COMPLAINTS_MAX {
+                return None;
+            }
+        }
+        match self.said.get_mut(&about) {
+            Some((at, unsaid)) if now.since(*at) < COMPLAIN_EVERY => {
+                *unsaid += 1;
+                None
+            }
+            known => {
+                let unsaid = known.map_or(0, |(_, unsaid)| *unsaid);
+                self.said.insert(about, (now, 0));
+                Some(unsaid)
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn peer(n: u16) -> PeerId {
+        let mut seed = [7; 32];
+        seed[..2].copy_from_slice(&n.to_le_bytes());
+        libp2p_identity::Keypair::ed25519_from_bytes(seed).unwrap().public().to_peer_id()
+    }
+
+    #[test]
+    fn a_peers_faults_are_logged_once_a_minute_and_the_rest_counted() {
+        let mut complaints = Complaints::default();
+        assert_eq!(complaints.may_say(peer(1), Mono::ZERO), Some(0));
+        assert_eq!(complaints.may_say(peer(1), Mono::from_secs(59)), None);
+        assert_eq!(complaints.may_say(peer(2), Mono::from_secs(59)), Some(0));
+        assert_eq!(complaints.may_say(peer(1), Mono::from_secs(60)), Some(1));
+    }
+
+    #[test]
+    fn past_the_bound_nobody_new_is_named_until_a_minute_is_over() {
+        let mut complaints = Complaints::default();
+        for n in 0..COMPLAINTS_MAX as u16 {
+            assert!(complaints.may_say(peer(n), Mono::ZERO).is_some());
+        }
+        assert_eq!(complaints.may_say(peer(9_999), Mono::from_secs(1)), None);
+        assert_eq!(complaints.may_say(peer(9_999), Mono::from_secs(60)), Some(0));
+    }
 
     fn facts(answering: u32, has_answered: bool, is_visible: bool) -> Facts {
         Facts { answering, has_answered, is_visible, pool_min: 1, is_listening: true, is_store_ok: true, ..Facts::default() }

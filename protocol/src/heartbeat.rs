@@ -229,6 +229,7 @@ impl Asker {
             timestamp: now.as_second(),
             need: ask.need,
             record,
+            values: None,
             challenges: ask.challenges,
             challenge_did: None,
             referent: ask.referent,

@@ -1,5 +1,7 @@
 //! A look-up for another peer: our sessions first, then the DHT.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use protocol::{
     PeerId, json,
     wire::{GetResponse, GetValue, Protocol},
@@ -30,9 +32,9 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
         Err(error) => return refuse(io, &busy(&error)).await,
     };
     if found.is_empty() {
-        found = lookup::in_dht(context, &key).await;
+        found = lookup::in_dht(context, &key).await.into_iter().map(Arc::new).collect();
     }
-    let records: std::collections::BTreeMap<_, _> =
+    let records: BTreeMap<_, _> =
         found.iter().map(|record| (record.peer_id.to_string(), record.to_raw())).collect();
     context.stats.gets_served.inc();
     io.write_json(&GetResponse { found: !records.is_empty(), records }, WRITE_WITHIN).await?;

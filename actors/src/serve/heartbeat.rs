@@ -3,17 +3,22 @@
 use std::time::{Duration, Instant};
 
 use protocol::{
-    PeerId, json,
+    PeerId,
+    behaviour::Offence,
+    dht::{NameClaim, PidValue},
+    json,
     record::PeerRecord,
+    session::Values,
     signed::{Claimed, SignedObject as _, Verified},
-    wire::{Heartbeat, Protocol, RefusalCode, Refused},
+    wire::{DhtValues, Heartbeat, HeartbeatResponse, Protocol, RefusalCode, Refused},
 };
 use tracing::debug;
 
-use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, busy};
+use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy};
 use crate::{
     context::{Context, inform},
-    gate, peers, registry,
+    gate, peers,
+    registry::{self, Carried},
     supervision::Class,
     swarm::streams::{Io, Patience},
 };
@@ -22,7 +27,9 @@ use crate::{
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result<(), ServeError> {
-    // What this stream has shown to be valid: the same record is never verified twice.
+    let ask = |reply| peers::Msg::Role { peer, reply };
+    let role = context.addresses.peers.ask(Class::Control, ask, ASK_WITHIN).await.unwrap_or_default();
+    // The newest record that is known to be held here: the same one is never verified twice.
     let mut held_seq = None;
     let mut patience = Patience::OPENING;
     loop {
@@ -31,19 +38,9 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
         let read_at = Instant::now();
         let heartbeat: Heartbeat = json::parse(value.bytes, Protocol::Heartbeat.value_bytes_max())?;
         let seq = heartbeat.seq;
-        let answer = match verify(context, peer, &heartbeat, held_seq) {
-            Err(refused) => Err(refused),
-            Ok(record) => {
-                let claimed = record.as_ref().map(|record| record.seq);
-                let answer = ask(context, peer, heartbeat, record).await;
-                if answer.is_ok() {
-                    held_seq = claimed.or(held_seq);
-                }
-                answer
-            }
-        };
-        match answer {
+        match answer(context, peer, role.indexer, heartbeat, held_seq).await {
             Ok(mut response) => {
+                held_seq = response.record_seq;
                 response.served_us = u64::try_from(read_at.elapsed().as_micros()).unwrap_or(u64::MAX);
                 context.stats.beats_served.inc();
                 io.write_json(&response, WRITE_WITHIN).await?;
@@ -56,28 +53,31 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
     }
 }
 
-async fn ask(
+async fn answer(
     context: &Context,
     from: PeerId,
-    heartbeat: Heartbeat,
-    record: Option<Verified<PeerRecord>>,
-) -> Result<protocol::wire::HeartbeatResponse, Refused> {
-    let ask = |reply| registry::Msg::Beat { from, heartbeat: Box::new(heartbeat), record: record.map(Box::new), reply };
-    match context.addresses.registry.ask(Class::Heartbeat, ask, ASK_WITHIN).await {
-        Ok(answer) => answer,
-        Err(error) => Err(busy(&error)),
-    }
+    is_indexer: bool,
+    mut heartbeat: Heartbeat,
+    held_seq: Option<u64>,
+) -> Result<HeartbeatResponse, Refused> {
+    admit(context, from, Protocol::Heartbeat).await?;
+    let carried = carried(context, from, &mut heartbeat, held_seq)?.map(Box::new);
+    let heartbeat = Box::new(heartbeat);
+    let ask = |reply| registry::Msg::Beat { from, heartbeat, carried, is_indexer, reply };
+    let asked = context.addresses.registry.ask(Class::Heartbeat, ask, ASK_WITHIN).await;
+    asked.unwrap_or_else(|error| Err(busy(&error)))
 }
 
-/// Verifies the record that came along when it is news; whoever signed it is to blame for it, not the daemon's actors.
-fn verify(
+/// Verifies what came along when it is news; whoever signed it is to blame for it.
+fn carried(
     context: &Context,
     peer: PeerId,
-    heartbeat: &Heartbeat,
+    heartbeat: &mut Heartbeat,
     held_seq: Option<u64>,
-) -> Result<Option<Verified<PeerRecord>>, Refused> {
-    let Some(text) = heartbeat.record.as_ref().map(|record| record.get()) else { return Ok(None) };
-    let claimed = Claimed::peek(text, PeerRecord::BYTES_MAX).map_err(|error| {
+) -> Result<Option<Carried>, Refused> {
+    let Some(text) = heartbeat.record.take() else { return Ok(None) };
+    let values = heartbeat.values.take();
+    let claimed = Claimed::peek(text.get(), PeerRecord::BYTES_MAX).map_err(|error| {
         context.stats.records_refused.inc();
         Refused::new(RefusalCode::Invalid, error.to_string())
     })?;
@@ -85,22 +85,37 @@ fn verify(
         context.stats.records_refused.inc();
         return Err(Refused::new(RefusalCode::NotYours, format!("the record is of {}", claimed.peer_id())));
     }
-    if !claimed.is_news_to(held_seq) {
+    if !claimed.is_news_to(held_seq) && values.is_none() {
         return Ok(None);
     }
-    match Verified::<PeerRecord>::open(text, context.now().wall) {
+    match Verified::<PeerRecord>::open(text.get(), context.now().wall) {
         Ok(record) => {
             let named = peers::Msg::Named { peer, name: record.name.clone(), did: record.did.clone() };
             inform(&context.addresses.peers, Class::History, named);
-            Ok(Some(record))
+            let values = values.and_then(|values| verified_values(context, &record, &values));
+            Ok(Some(Carried { record, values }))
         }
         Err(error) => {
             context.stats.records_refused.inc();
             debug!(%peer, %error, "record refused");
             if error.is_strike() {
-                inform(&context.addresses.gate, Class::Control, gate::Msg::BadSignature { peer });
+                let offended = gate::Msg::Offended { peer, offence: Offence::BadSignature };
+                inform(&context.addresses.gate, Class::Control, offended);
             }
             Err(Refused::new(error.refusal(), error.to_string()))
         }
     }
+}
+
+/// Values that are valid and say the same as the record; others are left out, for the record stands without them.
+fn verified_values(context: &Context, record: &PeerRecord, values: &DhtValues) -> Option<Values> {
+    let now = context.now().wall;
+    let pid = Verified::<PidValue>::open(values.pid.get(), now).ok()?;
+    let name = Verified::<NameClaim>::open(values.name.get(), now).ok()?;
+    let is_same = pid.peer_id == record.peer_id
+        && pid.did == record.did
+        && name.peer_id == record.peer_id
+        && name.did == record.did
+        && name.name == record.name;
+    is_same.then(|| Values { pid: pid.text().clone(), name: name.text().clone() })
 }

@@ -18,9 +18,10 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tracing::debug;
 
 use crate::{
-    context::Context,
+    context::{Context, inform},
     gate,
     handle::AskError,
+    health,
     supervision::Class,
     swarm::{
         greet::{self, Greeting},
@@ -79,7 +80,8 @@ async fn serve(context: Context, inbound: Inbound, greet: mpsc::Sender<Greeting>
         // Reset when the stream is dropped: the peer sees that it was not served.
         if matches!(error, ServeError::Malformed(_) | ServeError::Io(IoError::TooLong { .. })) {
             context.stats.bad_inputs.inc();
-            context.complain(peer, protocol.id(), &error);
+            let complaint = health::Msg::Complained { about: peer, protocol, cause: error.to_string() };
+            inform(&context.addresses.health, Class::History, complaint);
         } else {
             debug!(%peer, protocol = protocol.id(), %error, "stream ended");
         }

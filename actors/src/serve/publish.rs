@@ -2,6 +2,7 @@
 
 use protocol::{
     PeerId,
+    behaviour::Offence,
     record::PeerRecord,
     signed::Verified,
     wire::{Protocol, PublishReceipt},
@@ -34,7 +35,8 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
             }
             Err(error) => {
                 if error.is_strike() {
-                    inform(&context.addresses.gate, Class::Control, gate::Msg::BadSignature { peer });
+                    let offended = gate::Msg::Offended { peer, offence: Offence::BadSignature };
+                    inform(&context.addresses.gate, Class::Control, offended);
                 }
                 PublishReceipt { seq: 0, accepted: false, reason: Some(error.to_string()), record_seq: 0 }
             }

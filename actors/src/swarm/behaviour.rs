@@ -1,24 +1,21 @@
 //! What one connection is made of: the behaviours composed, each with its limits.
 
-use std::{collections::HashSet, num::NonZeroUsize, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use libp2p::{
     StreamProtocol, gossipsub, identify, identity::Keypair, kad, mdns, ping,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
-use protocol::{PeerId, profile::Profile, wire};
+use protocol::{PeerId, dht, profile::Profile, wire};
 use sha2::{Digest as _, Sha256};
 
-use super::{doors, streams};
+use super::{doors, shelf::VALUES_MAX, streams};
 
 /// The largest gossip message; the largest honest query is under 1 KiB.
 pub(super) const GOSSIP_BYTES_MAX: usize = 16 * 1024;
 
-/// Records that one indexer keeps for others: 1,000 nodes with three keys each, and room.
-const RECORDS_MAX: usize = 16 * 1024;
-
-/// A whole `/name/` value: 16 claims of under 1 KiB each; a record is at most 16 KiB.
-const VALUE_BYTES_MAX: usize = 20 * 1024;
+/// A whole `/name/` value: 16 claims of at most 2 KiB each, and their brackets.
+const VALUE_BYTES_MAX: usize = 33 * 1024;
 
 /// Keys for which we list providers.
 const PROVIDED_KEYS_MAX: usize = 1_024;
@@ -29,19 +26,19 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Kademlia packets, as the wire's contract says.
 const PACKET_BYTES_MAX: usize = 64 * 1024;
 
-/// A provider record lives three minutes; `advertise` puts it again every minute.
-pub(super) const PROVIDER_LIFE: Duration = Duration::from_secs(180);
-
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
-    pub(super) doors: doors::Behaviour,
+    pub(super) doors: doors::Doors,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
     pub(super) kad: kad::Behaviour<kad::store::MemoryStore>,
-    pub(super) gossip: Toggle<gossipsub::Behaviour>,
+    pub(super) gossip: Toggle<Gossip>,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
-    pub(super) streams: streams::Behaviour,
+    pub(super) streams: streams::Streams,
 }
+
+/// Gossip on our topics only.
+pub(super) type Gossip = gossipsub::Behaviour<gossipsub::IdentityTransform, gossipsub::WhitelistSubscriptionFilter>;
 
 /// What the composition depends on.
 pub(super) struct Parts<'a> {
@@ -64,8 +61,8 @@ pub(super) enum ComposeError {
 impl Behaviour {
     pub(super) fn compose(
         parts: &Parts<'_>,
-        doors: doors::Behaviour,
-        streams: streams::Behaviour,
+        doors: doors::Doors,
+        streams: streams::Streams,
     ) -> Result<Self, ComposeError> {
         let own = parts.keypair.public().to_peer_id();
         let mdns = match parts.mdns {
@@ -99,7 +96,7 @@ fn kad_behaviour(own: PeerId, is_server: bool) -> kad::Behaviour<kad::store::Mem
     let store = kad::store::MemoryStore::with_config(
         own,
         kad::store::MemoryStoreConfig {
-            max_records: RECORDS_MAX,
+            max_records: VALUES_MAX,
             max_value_bytes: VALUE_BYTES_MAX,
             max_provided_keys: PROVIDED_KEYS_MAX,
             ..Default::default()
@@ -112,7 +109,7 @@ fn kad_behaviour(own: PeerId, is_server: bool) -> kad::Behaviour<kad::store::Mem
         .disjoint_query_paths(true)
         .set_record_filtering(kad::StoreInserts::FilterBoth)
         .set_kbucket_inserts(kad::BucketInserts::Manual)
-        .set_provider_record_ttl(Some(PROVIDER_LIFE))
+        .set_provider_record_ttl(Some(dht::PROVIDER_LIFE))
         // Renewal is the referent's and `advertise`'s, who know what is still true.
         .set_replication_interval(None)
         .set_publication_interval(None)
@@ -125,7 +122,7 @@ fn kad_behaviour(own: PeerId, is_server: bool) -> kad::Behaviour<kad::store::Mem
     kad
 }
 
-fn gossip_behaviour(parts: &Parts<'_>) -> Result<gossipsub::Behaviour, ComposeError> {
+fn gossip_behaviour(parts: &Parts<'_>) -> Result<Gossip, ComposeError> {
     let config = gossipsub::ConfigBuilder::default()
         .validation_mode(gossipsub::ValidationMode::Strict)
         .validate_messages()
@@ -142,7 +139,7 @@ fn gossip_behaviour(parts: &Parts<'_>) -> Result<gossipsub::Behaviour, ComposeEr
         .build()
         .map_err(|error| ComposeError::Gossip(error.to_string()))?;
     let mut gossip =
-        gossipsub::Behaviour::new_with_subscription_filter_and_transform(
+        Gossip::new_with_subscription_filter_and_transform(
             gossipsub::MessageAuthenticity::Signed(parts.keypair.clone()),
             config,
             gossipsub::WhitelistSubscriptionFilter(HashSet::from([search_topic().hash()])),
@@ -169,6 +166,3 @@ fn score_params(profile: Profile) -> gossipsub::PeerScoreParams {
         ..defaults
     }
 }
-
-/// How many closest servers hold a value.
-pub(super) const REPLICATION: NonZeroUsize = kad::K_VALUE;

@@ -10,17 +10,19 @@ use std::{
 
 use futures::StreamExt as _;
 use libp2p::{
-    Multiaddr, Swarm, gossipsub, identify, kad, mdns,
-    kad::store::RecordStore as _,
+    Multiaddr, Swarm, gossipsub, identify,
+    kad::{self, store::RecordStore as _},
+    mdns,
     swarm::{
         ConnectionId, DialError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
 use protocol::{
-    PeerId, addr, dht,
+    PeerId, addr,
+    dht::{self, Valid},
     time::Now,
-    wire::{AddrInfo, Protocol, SearchQuery},
+    wire::{AddrInfo, Protocol, Role, SearchQuery},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -30,12 +32,17 @@ use tracing::{debug, info, warn};
 
 use super::{
     Command, Found, OpenError,
-    behaviour::{Behaviour, BehaviourEvent, PROVIDER_LIFE, search_topic},
+    behaviour::{Behaviour, BehaviourEvent, GOSSIP_BYTES_MAX, search_topic},
     greet::{Greeted, Greeting},
+    shelf::{Declined, Shelf, life},
     streams::{self, Io},
     transport,
 };
-use crate::{context::Context, journal::Kind, peers, pool, relay};
+use crate::{
+    context::{Context, inform},
+    peers, pool, relay, suggestions,
+    supervision::Class,
+};
 
 /// Streams that wait for a connection, in all; each is one actor's or one request's.
 const WAITING_MAX: usize = 4_096;
@@ -47,7 +54,7 @@ const QUERIES_MAX: usize = 512;
 const CHECKS_MAX: usize = 256;
 
 /// The greeting must be over by then.
-const GREET_WITHIN: Duration = Duration::from_secs(3);
+pub(super) const GREET_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often what is late is looked for.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
@@ -61,7 +68,8 @@ struct Connection {
     remote: Multiaddr,
     since: Instant,
     is_dialer: bool,
-    is_greeted: bool,
+    /// What its hello said it is; nothing until then.
+    role: Option<Role>,
 }
 
 /// A stream that waits for its connection.
@@ -74,18 +82,13 @@ struct Waiting {
 /// A running Kademlia query.
 enum Query {
     Put { reply: Option<oneshot::Sender<bool>> },
-    Find { key: dht::Key, is_first_enough: bool, found: Vec<Vec<u8>>, reply: oneshot::Sender<Vec<Vec<u8>>> },
+    Find { key: dht::Key, is_first_enough: bool, found: Vec<Valid>, reply: oneshot::Sender<Vec<Valid>> },
     Providers { found: Vec<PeerId>, reply: oneshot::Sender<Vec<PeerId>> },
     Provide,
 }
 
-/// A value from another peer whose signature held.
-struct Checked {
-    owner: PeerId,
-    key: dht::Key,
-    value: Vec<u8>,
-    life: Duration,
-}
+/// A value from another peer, once its signature was looked at.
+type Checked = Result<(dht::Key, Valid), (PeerId, dht::DhtError)>;
 
 /// The loop and all it owns.
 pub(super) struct Driver {
@@ -97,8 +100,8 @@ pub(super) struct Driver {
     connections: HashMap<ConnectionId, Connection>,
     waiting: HashMap<PeerId, Vec<Waiting>>,
     queries: HashMap<kad::QueryId, Query>,
-    checks: JoinSet<Option<Checked>>,
-    quota: dht::Quota,
+    checks: JoinSet<Checked>,
+    shelf: Shelf,
     shelf_swept: Instant,
 }
 
@@ -114,13 +117,13 @@ impl Driver {
             commands,
             greetings,
             greet,
-            context,
             connections: HashMap::new(),
             waiting: HashMap::new(),
             queries: HashMap::new(),
             checks: JoinSet::new(),
-            quota: dht::Quota::default(),
+            shelf: Shelf::new(context.settings.dht.clone()),
             shelf_swept: Instant::now(),
+            context,
         }
     }
 
@@ -135,7 +138,7 @@ impl Driver {
                     None => return,
                 },
                 Some(greeting) = self.greetings.recv() => self.on_greeting(greeting),
-                Some(checked) = self.checks.join_next() => self.on_checked(checked.ok().flatten()),
+                Some(Ok(checked)) = self.checks.join_next() => self.on_checked(checked),
                 _ = sweep.tick() => self.sweep(),
                 event = self.swarm.select_next_some() => self.on_event(event),
             }
@@ -143,14 +146,14 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        self.context.clock.now()
+        self.context.now()
     }
 
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Open { peer, addrs, protocol, within, reply } => self.open(peer, addrs, protocol, within, reply),
             Command::Close { peer } => drop(self.swarm.disconnect_peer_id(peer)),
-            Command::Put { key, value, life, reply } => self.put(&key, value, life, reply),
+            Command::Put { key, value, reply } => self.put(&key, value, reply),
             Command::Find { key, is_first_enough, reply } => self.find(key, is_first_enough, reply),
             Command::Providers { reply } => self.providers(reply),
             Command::Provide => self.provide(),
@@ -177,7 +180,7 @@ impl Driver {
             return;
         }
         if let Some(connection) = self.greeted(&peer) {
-            self.swarm.behaviour_mut().streams.open(peer, Some(connection), protocol, within, reply);
+            self.order(peer, connection, protocol, within, reply);
             return;
         }
         if self.waiting.values().map(Vec::len).sum::<usize>() >= WAITING_MAX {
@@ -197,11 +200,29 @@ impl Driver {
         }
     }
 
+    /// Opens a stream on a greeted connection; the behaviour's errors become ours on their way.
+    fn order(
+        &self,
+        peer: PeerId,
+        connection: ConnectionId,
+        protocol: Protocol,
+        within: Duration,
+        reply: oneshot::Sender<Result<Io, OpenError>>,
+    ) {
+        let (opened, opening) = oneshot::channel();
+        let order = streams::Open { peer, connection: Some(connection), protocol, within, reply: opened };
+        self.swarm.behaviour().streams.open(order);
+        tokio::spawn(async move {
+            let opened = opening.await.map_err(|_| OpenError::Reset);
+            drop(reply.send(opened.and_then(|opened| opened.map_err(OpenError::from))));
+        });
+    }
+
     /// The oldest greeted connection to the peer.
     fn greeted(&self, peer: &PeerId) -> Option<ConnectionId> {
         self.connections
             .iter()
-            .filter(|(_, connection)| connection.is_greeted && connection.peer == *peer)
+            .filter(|(_, connection)| connection.role.is_some() && connection.peer == *peer)
             .min_by_key(|(_, connection)| connection.since)
             .map(|(id, _)| *id)
     }
@@ -218,17 +239,18 @@ impl Driver {
         self.context.stats.connections_opened.inc();
         self.connections.insert(
             id,
-            Connection { peer, remote: remote.clone(), since: Instant::now(), is_dialer, is_greeted: false },
+            Connection { peer, remote, since: Instant::now(), is_dialer, role: None },
         );
-        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
-            if self.greeted(&peer).is_none() {
-                gossip.blacklist_peer(&peer);
-            }
+        let is_stranger = self.greeted(&peer).is_none();
+        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut().filter(|_| is_stranger) {
+            gossip.blacklist_peer(&peer);
         }
         if is_dialer {
             let (reply, io) = oneshot::channel();
-            self.swarm.behaviour_mut().streams.open(peer, Some(id), Protocol::Hello, GREET_WITHIN, reply);
-            let greet = super::greet::dialer(self.context.clone(), id, peer, remote, io);
+            let order =
+                streams::Open { peer, connection: Some(id), protocol: Protocol::Hello, within: GREET_WITHIN, reply };
+            self.swarm.behaviour().streams.open(order);
+            let greet = super::greet::dialer(self.context.clone(), peer, io);
             let tell = self.greet.clone();
             tokio::spawn(async move {
                 let greeted = tokio::time::timeout(GREET_WITHIN, greet).await;
@@ -246,8 +268,7 @@ impl Driver {
             Err(error) => {
                 self.context.stats.greetings_failed.inc();
                 warn!(%peer, %error, "hello failed");
-                self.context.journal.note(Kind::HelloFailed, &peer, &error);
-                self.context.addresses.peers.tell_or_count(peers::Msg::Refused { peer, cause: error.to_string() });
+                self.context.note("hello_failed", peer, &error);
                 self.fail_waiting(&peer, &error);
                 if self.connections.get(&connection).is_some_and(|connection| connection.is_dialer) {
                     self.swarm.close_connection(connection);
@@ -256,28 +277,32 @@ impl Driver {
         }
         // Only now may the listener say yes: its word must not outrun the admission.
         if let Some(admitted) = admitted {
-            drop(admitted.send(()));
+            let _ = admitted.send(());
         }
     }
 
     fn admit(&mut self, id: ConnectionId, peer: PeerId, greeted: Greeted) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.is_greeted = true;
+        connection.role = Some(greeted.hello.role);
         let (remote, is_dialer) = (connection.remote.clone(), connection.is_dialer);
         let behaviour = self.swarm.behaviour_mut();
         behaviour.streams.admit(id);
-        behaviour.doors.admitted(peer);
+        behaviour.doors.admitted(&peer);
         if let Some(gossip) = behaviour.gossip.as_mut() {
             gossip.remove_blacklisted_peer(&peer);
         }
         if greeted.hello.role.indexer && is_dialer {
-            behaviour.kad.add_address(&peer, addr::without_peer(&remote));
+            behaviour.kad.add_address(&peer, addr::split_peer(&remote).0);
         }
         for waiting in self.waiting.remove(&peer).unwrap_or_default() {
             let within = waiting.until.saturating_duration_since(Instant::now());
-            self.swarm.behaviour_mut().streams.open(peer, Some(id), waiting.protocol, within, waiting.reply);
+            self.order(peer, id, waiting.protocol, within, waiting.reply);
         }
-        self.context.addresses.peers.tell_or_count(peers::Msg::Met { peer, greeted, remote, is_dialer });
+        let to = &self.context.addresses;
+        if greeted.hello.role.indexer {
+            inform(&to.suggestions, Class::Control, suggestions::Msg::Met { peer });
+        }
+        inform(&to.peers, Class::Control, peers::Msg::Met { peer, greeted, remote, is_dialer });
     }
 
     fn on_closed(&mut self, id: ConnectionId, peer: PeerId, remaining: u32) {
@@ -286,7 +311,7 @@ impl Driver {
             return;
         }
         self.fail_waiting(&peer, &OpenError::Reset);
-        self.context.addresses.peers.tell_or_count(peers::Msg::Gone { peer });
+        inform(&self.context.addresses.peers, Class::Control, peers::Msg::Gone { peer });
     }
 
     fn on_dial_failed(&mut self, peer: Option<PeerId>, error: &DialError) {
@@ -301,11 +326,11 @@ impl Driver {
         };
         debug!(%peer, %cause, "dial failed");
         let failed = match error {
-            DialError::Transport(failed) => failed.iter().map(|(addr, _)| addr::without_peer(addr)).collect(),
-            DialError::WrongPeerId { address, .. } => vec![addr::without_peer(address)],
+            DialError::Transport(failed) => failed.iter().map(|(addr, _)| addr::split_peer(addr).0).collect(),
+            DialError::WrongPeerId { address, .. } => vec![addr::split_peer(address).0],
             _ => Vec::new(),
         };
-        self.context.addresses.peers.tell_or_count(peers::Msg::DialFailed { peer, addrs: failed, cause: cause.to_string() });
+        inform(&self.context.addresses.peers, Class::History, peers::Msg::DialFailed { peer, addrs: failed });
         if self.greeted(&peer).is_none() {
             self.fail_waiting(&peer, &cause);
         }
@@ -320,7 +345,7 @@ impl Driver {
             !waiting.is_empty()
         });
         let silent = self.connections.iter().filter(|(_, connection)| {
-            !connection.is_greeted && now.duration_since(connection.since) > GREET_WITHIN + SWEEP_EVERY
+            connection.role.is_none() && now.duration_since(connection.since) > GREET_WITHIN + SWEEP_EVERY
         });
         for id in silent.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.swarm.close_connection(id);
@@ -328,45 +353,41 @@ impl Driver {
         self.context.stats.connections.set(i64::try_from(self.connections.len()).unwrap_or(i64::MAX));
         if now.duration_since(self.shelf_swept) >= SHELF_EVERY {
             self.shelf_swept = now;
+            self.shelf.sweep(self.now());
             self.swarm.behaviour_mut().kad.store_mut().retain(|_, record| !record.is_expired(now));
         }
     }
 
     // The DHT.
 
-    fn put(&mut self, key: &dht::Key, value: Vec<u8>, life: Duration, reply: Option<oneshot::Sender<bool>>) {
-        if self.queries.len() >= QUERIES_MAX {
+    /// Puts what is then held here: a name's other claims along with ours, and never an older value over a newer one.
+    fn put(&mut self, key: &dht::Key, value: Valid, reply: Option<oneshot::Sender<bool>>) {
+        let fail = |reply: Option<oneshot::Sender<bool>>| {
             if let Some(reply) = reply {
-                drop(reply.send(false));
+                let _ = reply.send(false);
             }
-            return;
-        }
-        let now = self.now();
-        let record_key = kad::RecordKey::new(&key.to_bytes());
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        let held = kad.store_mut().get(&record_key).map(|record| record.value.clone());
-        let value = match dht::admit(key, held.as_deref(), &value, now.wall) {
-            dht::Put::Replace => value,
-            dht::Put::Merge(merged) => merged,
-            // What is held is fresher than what we were asked to put; it is put again instead.
-            dht::Put::Keep => held.unwrap_or(value),
         };
-        let record = kad::Record { key: record_key, value, publisher: None, expires: Some(Instant::now() + life) };
-        match kad.put_record(record, kad::Quorum::One) {
+        let now = self.now();
+        let held = match self.shelf.place(key, value, now) {
+            Ok(held) => Some(held),
+            Err(Declined::Known) => self.shelf.get(key),
+            Err(_) => None,
+        };
+        let (Some(held), true) = (held, self.queries.len() < QUERIES_MAX) else { return fail(reply) };
+        let record = record(key, held, now);
+        match self.swarm.behaviour_mut().kad.put_record(record, kad::Quorum::One) {
             Ok(query) => {
                 self.context.stats.dht_puts.inc();
                 self.queries.insert(query, Query::Put { reply });
             }
             Err(error) => {
                 warn!(?error, "the DHT shelf is full");
-                if let Some(reply) = reply {
-                    drop(reply.send(false));
-                }
+                fail(reply);
             }
         }
     }
 
-    fn find(&mut self, key: dht::Key, is_first_enough: bool, reply: oneshot::Sender<Vec<Vec<u8>>>) {
+    fn find(&mut self, key: dht::Key, is_first_enough: bool, reply: oneshot::Sender<Vec<Valid>>) {
         if self.queries.len() >= QUERIES_MAX {
             drop(reply.send(Vec::new()));
             return;
@@ -408,43 +429,44 @@ impl Driver {
     /// Cheap checks here; the signature is checked off this task.
     fn check_put(&mut self, source: PeerId, record: kad::Record) {
         let now = self.now();
-        let is_welcome = self.greeted(&source).is_some()
-            && self.checks.len() < CHECKS_MAX
-            && self.quota.spend_write(source, now.mono);
-        let (true, Some(key)) = (is_welcome, dht::Key::parse(record.key.as_ref())) else {
+        let is_welcome = self.greeted(&source).is_some() && self.checks.len() < CHECKS_MAX;
+        let (true, Ok(key)) = (is_welcome, dht::Key::parse(record.key.as_ref())) else {
             self.context.stats.dht_refused.inc();
             return;
         };
+        let held = self.shelf.get(&key).cloned();
         self.checks.spawn(async move {
-            let valid = dht::validate(&key, &record.value, now.wall).ok()?;
-            Some(Checked { owner: valid.owner(), key, life: valid.life(now.wall), value: record.value })
+            match dht::validate(&key, &record.value, held.as_ref(), now.wall) {
+                Ok(valid) => Ok((key, valid)),
+                Err(error) => Err((source, error)),
+            }
         });
     }
 
-    fn on_checked(&mut self, checked: Option<Checked>) {
-        let Some(Checked { owner, key, value, life }) = checked else {
-            self.context.stats.dht_refused.inc();
-            return;
-        };
+    fn on_checked(&mut self, checked: Checked) {
         let now = self.now();
-        let record_key = kad::RecordKey::new(&key.to_bytes());
-        let store = self.swarm.behaviour_mut().kad.store_mut();
-        let held = store.get(&record_key).map(|record| record.value.clone());
-        if held.is_none() && !self.quota.keep(owner, &key, now.mono + life, now.mono) {
-            self.context.stats.dht_refused.inc();
-            return;
-        }
-        let value = match dht::admit(&key, held.as_deref(), &value, now.wall) {
-            dht::Put::Replace => value,
-            dht::Put::Merge(merged) => merged,
-            dht::Put::Keep => return,
+        let (key, value) = match checked {
+            Ok(checked) => checked,
+            Err((source, error)) => {
+                debug!(%source, %error, code = ?error.refusal(), "a value for the DHT was refused");
+                self.context.stats.dht_refused.inc();
+                return;
+            }
         };
-        let record = kad::Record { key: record_key, value, publisher: None, expires: Some(Instant::now() + life) };
-        if store.put(record).is_err() {
-            self.context.stats.dht_refused.inc();
-            return;
+        match self.shelf.place(&key, value, now) {
+            Ok(held) => {
+                let record = record(&key, held, now);
+                match self.swarm.behaviour_mut().kad.store_mut().put(record) {
+                    Ok(()) => drop(self.context.stats.dht_stored.inc()),
+                    Err(_) => drop(self.context.stats.dht_refused.inc()),
+                }
+            }
+            Err(Declined::Known) => {}
+            Err(error) => {
+                debug!(%error, "a value for the DHT was declined");
+                self.context.stats.dht_refused.inc();
+            }
         }
-        self.context.stats.dht_stored.inc();
     }
 
     fn on_provider(&mut self, record: kad::ProviderRecord) {
@@ -454,8 +476,8 @@ impl Driver {
             self.context.stats.dht_refused.inc();
             return;
         }
-        let addresses = addr::hearsay(&record.addresses, self.context.own.profile);
-        let record = kad::ProviderRecord { expires: Some(Instant::now() + PROVIDER_LIFE), addresses, ..record };
+        let addresses = addr::hearsay(&record.provider, &record.addresses, &self.context.settings.network.rule());
+        let record = kad::ProviderRecord { expires: Some(Instant::now() + dht::PROVIDER_LIFE), addresses, ..record };
         if self.swarm.behaviour_mut().kad.store_mut().add_provider(record).is_err() {
             self.context.stats.dht_refused.inc();
         }
@@ -466,11 +488,12 @@ impl Driver {
         if let Some(query) = self.queries.get_mut(&id) {
             let is_enough = match (query, result) {
                 (Query::Find { key, is_first_enough, found, .. }, kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(record)))) => {
-                    match dht::validate(key, &record.record.value, now.wall) {
-                        Ok(_) => {
-                            found.push(record.record.value);
+                    match dht::validate(key, &record.record.value, found.last(), now.wall) {
+                        Ok(valid) if found.len() < dht::VALUES_MAX => {
+                            found.push(valid);
                             *is_first_enough
                         }
+                        Ok(_) => true,
                         Err(error) => {
                             debug!(%error, "a value from the DHT was dropped");
                             self.context.stats.dht_refused.inc();
@@ -484,7 +507,7 @@ impl Driver {
                 }
                 (Query::Put { reply }, kad::QueryResult::PutRecord(outcome)) => {
                     if let Some(reply) = reply.take() {
-                        drop(reply.send(outcome.is_ok()));
+                        let _ = reply.send(outcome.is_ok());
                     }
                     false
                 }
@@ -520,7 +543,7 @@ impl Driver {
             Some(Ok(_)) => drop(reply.send(true)),
             Some(Err(error)) => {
                 debug!(%error, "nobody to gossip to");
-                drop(reply.send(false));
+                let _ = reply.send(false);
             }
             None => drop(reply.send(false)),
         }
@@ -528,7 +551,7 @@ impl Driver {
 
     fn on_gossip(&mut self, event: gossipsub::Event) {
         let gossipsub::Event::Message { propagation_source, message_id, message } = event else { return };
-        let query = protocol::json::parse::<SearchQuery>(&message.data, super::behaviour::GOSSIP_BYTES_MAX).ok();
+        let query = protocol::json::parse::<SearchQuery>(&message.data, GOSSIP_BYTES_MAX).ok();
         let verdict = match &query {
             Some(query) if message.source == Some(query.emitter_id) => gossipsub::MessageAcceptance::Accept,
             _ => gossipsub::MessageAcceptance::Reject,
@@ -540,7 +563,7 @@ impl Driver {
         match query {
             Some(query) if is_accepted => {
                 self.context.stats.gossip_accepted.inc();
-                self.context.addresses.relay.tell_or_count(relay::Msg::Asked { query });
+                inform(&self.context.addresses.relay, Class::Search, relay::Msg::Asked { query });
             }
             _ => drop(self.context.stats.gossip_refused.inc()),
         }
@@ -577,7 +600,7 @@ impl Driver {
 
     fn tell_listening(&mut self) {
         let addrs = self.swarm.listeners().cloned().collect();
-        self.context.addresses.peers.tell_or_count(peers::Msg::Listening { addrs });
+        inform(&self.context.addresses.peers, Class::Control, peers::Msg::Listening { addrs });
     }
 
     fn on_behaviour(&mut self, event: BehaviourEvent) {
@@ -589,8 +612,8 @@ impl Driver {
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, addr) in found {
-                    let heard = AddrInfo { id: peer, addrs: vec![addr::without_peer(&addr)] };
-                    self.context.addresses.pool.tell_or_count(pool::Msg::Heard { candidates: vec![heard] });
+                    let heard = AddrInfo { id: peer, addrs: vec![addr::split_peer(&addr).0] };
+                    inform(&self.context.addresses.pool, Class::Control, pool::Msg::Heard { candidates: vec![heard] });
                 }
             }
             _ => {}
@@ -598,9 +621,11 @@ impl Driver {
     }
 
     fn on_identified(&mut self, peer: PeerId, addrs: &[Multiaddr]) {
-        let addrs = addr::hearsay(addrs, self.context.own.profile);
-        self.context.addresses.peers.tell_or_count(peers::Msg::Identified { peer, addrs: addrs.clone() });
-        if self.context.greeted_indexers.contains(&peer) {
+        let addrs = addr::hearsay(&peer, addrs, &self.context.settings.network.rule());
+        let told = peers::Msg::Identified { peer, addrs: addrs.clone() };
+        inform(&self.context.addresses.peers, Class::Control, told);
+        let mut roles = self.connections.values().filter(|connection| connection.peer == peer);
+        if roles.any(|connection| connection.role.is_some_and(|role| role.indexer)) {
             for addr in addrs {
                 self.swarm.behaviour_mut().kad.add_address(&peer, addr);
             }
@@ -613,8 +638,17 @@ impl Driver {
             waiting: self.waiting.values().map(Vec::len).sum(),
             queries: self.queries.len(),
             listen: self.swarm.listeners().cloned().collect(),
-            streams: self.swarm.behaviour().streams.counts(),
         }
+    }
+}
+
+/// A value as Kademlia holds and sends it.
+fn record(key: &dht::Key, value: &Valid, now: Now) -> kad::Record {
+    kad::Record {
+        key: kad::RecordKey::new(&key.to_bytes()),
+        value: value.to_bytes(),
+        publisher: None,
+        expires: Some(Instant::now() + life(value, now.wall)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use libp2p::swarm::ConnectionId;
 use protocol::{
     PeerId, hello, json,
@@ -13,7 +14,7 @@ use super::{
     OpenError,
     streams::{self, Inbound, Io, Patience},
 };
-use crate::{context::Context, gate, supervision::Class};
+use crate::{context::Context, gate, registry, serve, supervision::Class};
 
 /// For the other side to read our words.
 const WRITE_WITHIN: Duration = Duration::from_secs(3);
@@ -29,8 +30,8 @@ const GATE_WITHIN: Duration = Duration::from_secs(1);
 pub struct Greeted {
     /// What it said.
     pub hello: Hello,
-    /// Its clock less ours, milliseconds.
-    pub offset_ms: i64,
+    /// Its clock less ours.
+    pub clock_offset: SignedDuration,
 }
 
 /// How the greeting on one connection ended.
@@ -50,7 +51,7 @@ fn own_hello(context: &Context) -> Hello {
         agent: own.agent.clone(),
         role: own.role,
         light: context.settings.node.light,
-        capabilities: hello::capabilities(own.role),
+        capabilities: hello::capabilities(own.role).into_iter().map(str::to_owned).collect(),
         did: own.did.clone(),
         born_at: own.born_at,
         time: context.now().wall,
@@ -60,6 +61,7 @@ fn own_hello(context: &Context) -> Hello {
 /// The dialer speaks first.
 pub(super) async fn dialer(
     context: Context,
+    peer: PeerId,
     io: oneshot::Receiver<Result<Io, streams::OpenError>>,
 ) -> Result<Greeted, OpenError> {
     let mut io = io.await.map_err(|_| OpenError::Reset)?.map_err(OpenError::from)?;
@@ -74,9 +76,10 @@ pub(super) async fn dialer(
     match answer.map_err(|error| OpenError::Hello(error.to_string()))? {
         Answer::Refused(refused) => Err(refused.into()),
         Answer::Given(hello) => {
-            judge(&context, &hello).map_err(OpenError::from)?;
-            let offset_ms = hello::offset_ms(hello.time, asked, answered);
-            Ok(Greeted { hello, offset_ms })
+            hello::judge(&hello, &peer, &context.own.network_id).map_err(|error| OpenError::from(error.refused()))?;
+            let round_trip = answered.mono.since(asked.mono);
+            let clock_offset = hello::clock_offset(hello.time, answered.wall, round_trip);
+            Ok(Greeted { hello, clock_offset })
         }
     }
 }
@@ -84,12 +87,8 @@ pub(super) async fn dialer(
 /// The listener judges, has the connection admitted, and only then says yes.
 pub(crate) async fn listener(context: Context, inbound: Inbound, tell: mpsc::Sender<Greeting>) {
     let Inbound { peer, connection, remote_addr, mut stream, .. } = inbound;
-    let heard = hear(&context, &mut stream).await;
-    let judged = match heard {
-        Ok(greeted) => match admission(&context, peer, &remote_addr, &greeted).await {
-            Ok(()) => Ok(greeted),
-            Err(refused) => Err(refused),
-        },
+    let judged = match hear(&context, peer, &mut stream).await {
+        Ok(greeted) => admission(&context, peer, &remote_addr, &greeted).await.map(|()| greeted),
         Err(refused) => Err(refused),
     };
     match judged {
@@ -97,12 +96,12 @@ pub(crate) async fn listener(context: Context, inbound: Inbound, tell: mpsc::Sen
             let (admitted, admission) = oneshot::channel();
             let greeting = Greeting { connection, peer, outcome: Ok(greeted), admitted: Some(admitted) };
             if tell.send(greeting).await.is_ok() && admission.await.is_ok() {
-                drop(stream.write_json(&own_hello(&context), WRITE_WITHIN).await);
+                let _ = stream.write_json(&own_hello(&context), WRITE_WITHIN).await;
                 stream.close().await;
             }
         }
         Err(refused) => {
-            drop(stream.write_json(&refused, WRITE_WITHIN).await);
+            let _ = stream.write_json(&refused, WRITE_WITHIN).await;
             stream.close().await;
             tokio::time::sleep(REFUSED_LINGERS).await;
             let outcome = Err(refused.into());
@@ -111,7 +110,7 @@ pub(crate) async fn listener(context: Context, inbound: Inbound, tell: mpsc::Sen
     }
 }
 
-async fn hear(context: &Context, stream: &mut Io) -> Result<Greeted, Refused> {
+async fn hear(context: &Context, peer: PeerId, stream: &mut Io) -> Result<Greeted, Refused> {
     let invalid = |detail: String| Refused::new(RefusalCode::Invalid, detail);
     let value = stream.read_value(Patience::OPENING).await.map_err(|error| invalid(error.to_string()))?;
     let value = value.ok_or_else(|| invalid("the stream ended without a hello".to_owned()))?;
@@ -119,14 +118,9 @@ async fn hear(context: &Context, stream: &mut Io) -> Result<Greeted, Refused> {
         context.stats.bad_inputs.inc();
         invalid(error.to_string())
     })?;
-    judge(context, &hello)?;
-    let now = context.now();
-    let offset_ms = hello::offset_ms(hello.time, now, now);
-    Ok(Greeted { hello, offset_ms })
-}
-
-fn judge(context: &Context, hello: &Hello) -> Result<(), Refused> {
-    hello::judge(hello, &context.own.network_id)
+    hello::judge(&hello, &peer, &context.own.network_id).map_err(|error| error.refused())?;
+    let clock_offset = hello::clock_offset(hello.time, context.now().wall, Duration::ZERO);
+    Ok(Greeted { hello, clock_offset })
 }
 
 /// An indexer asks its gate about every peer that comes; a node takes whoever holds the key.
@@ -139,11 +133,15 @@ async fn admission(
     if !context.own.role.indexer {
         return Ok(());
     }
-    let ask = |reply| gate::Msg::Greet { peer, from: remote.clone(), role: greeted.hello.role, reply };
-    match context.addresses.gate.ask(Class::Control, ask, GATE_WITHIN).await {
-        Ok(verdict) => verdict,
-        Err(error) => Err(Refused::new(RefusalCode::Busy, error.to_string()).retry_after(1)),
-    }
+    let asked = context.addresses.registry.ask(
+        Class::Control,
+        |reply| registry::Msg::HasSession { peer, reply },
+        GATE_WITHIN,
+    );
+    let has_session = asked.await.map_err(|error| serve::busy(&error))?;
+    let (from, role) = (remote.clone(), greeted.hello.role);
+    let ask = |reply| gate::Msg::Greet { peer, from, role, has_session, reply };
+    context.addresses.gate.ask(Class::Control, ask, GATE_WITHIN).await.unwrap_or_else(|error| Err(serve::busy(&error)))
 }
 
 impl From<Refused> for OpenError {

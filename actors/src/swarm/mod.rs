@@ -8,7 +8,8 @@
 mod behaviour;
 pub mod doors;
 mod driver;
-mod greet;
+pub(crate) mod greet;
+mod shelf;
 mod muxer;
 pub mod streams;
 pub mod transport;
@@ -17,7 +18,12 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use libp2p::{Multiaddr, Swarm, swarm};
-use protocol::{PeerId, dht, wire::Protocol};
+use protocol::{
+    PeerId,
+    dht::{self, Valid},
+    profile::Profile,
+    wire::Protocol,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
@@ -26,7 +32,7 @@ pub use self::greet::Greeted;
 use self::{
     behaviour::{Behaviour, Parts},
     driver::Driver,
-    streams::Io,
+    streams::{Accept, Inbound, Io, Streams},
 };
 use crate::{
     context::Context,
@@ -36,6 +42,9 @@ use crate::{
 
 /// Commands between the actor and the driver; the driver takes one in microseconds.
 const COMMANDS_MAX: usize = 4_096;
+
+/// Streams that wait to be served; a task takes one in microseconds.
+const INBOUND_MAX: usize = 1_024;
 
 /// Greetings whose end the driver has not yet heard of.
 const GREETINGS_MAX: usize = 1_024;
@@ -107,9 +116,7 @@ pub enum Command {
         /// Under this key.
         key: dht::Key,
         /// Signed.
-        value: Vec<u8>,
-        /// Until it expires.
-        life: Duration,
+        value: Valid,
         /// At least one server took it.
         reply: Option<oneshot::Sender<bool>>,
     },
@@ -120,7 +127,7 @@ pub enum Command {
         /// The first valid value ends the look-up.
         is_first_enough: bool,
         /// The values.
-        reply: oneshot::Sender<Vec<Vec<u8>>>,
+        reply: oneshot::Sender<Vec<Valid>>,
     },
     /// Who is listed as an indexer?
     Providers {
@@ -238,12 +245,23 @@ fn watched(
     }))
 }
 
-fn build(context: &Context) -> Result<(Swarm<Behaviour>, streams::Incoming), ActorProcessingErr> {
+/// What a member of this role serves; anything else is refused by negotiation.
+fn served(is_indexer: bool) -> &'static [Protocol] {
+    match is_indexer {
+        true => &Protocol::ALL,
+        false => &[Protocol::Hello, Protocol::Leave],
+    }
+}
+
+fn build(context: &Context) -> Result<(Swarm<Behaviour>, mpsc::Receiver<Inbound>), ActorProcessingErr> {
     let keypair = context.keys.to_libp2p();
     let settings = &context.settings.network;
-    let transport = transport::build(&keypair, context.network_key.as_ref())?;
-    let (streams, inbound) = streams::Behaviour::new(streams::Settings::default());
-    let doors = doors::Behaviour::new(doors::Settings::of(settings.profile), context.tree.clock().clone());
+    let transport = transport::build(&keypair, context.network_key.as_ref().map(|key| *key.as_bytes()))?;
+    let (to, inbound) = mpsc::channel(INBOUND_MAX);
+    let accepts = served(context.own.role.indexer).iter().map(|protocol| Accept::new(*protocol, to.clone()));
+    let streams = Streams::new(streams::Settings::default(), accepts);
+    let clock = context.tree.clock().clone();
+    let doors = doors::Doors::new(door_settings(settings.profile), move || clock.mono());
     let parts = Parts {
         keypair: &keypair,
         agent: &context.own.agent,
@@ -261,4 +279,12 @@ fn build(context: &Context) -> Result<(Swarm<Behaviour>, streams::Incoming), Act
         swarm.add_external_address(addr.clone());
     }
     Ok((swarm, inbound))
+}
+
+fn door_settings(profile: Profile) -> doors::Settings {
+    doors::Settings {
+        half_open_per_address: profile.half_open_per_address(),
+        new_per_second_and_address: profile.connections_per_second(),
+        ..doors::Settings::default()
+    }
 }
