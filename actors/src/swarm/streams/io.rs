@@ -113,6 +113,14 @@ pub enum IoError {
     },
 }
 
+impl IoError {
+    /// Whether the peer sent what it should not, rather than too little or too late.
+    #[must_use]
+    pub const fn is_bad_input(self) -> bool {
+        matches!(self, Self::TooLong { .. } | Self::Blank)
+    }
+}
+
 /// A value as it came.
 #[derive(Clone, Copy, Debug)]
 pub struct Value<'a> {
@@ -218,10 +226,8 @@ impl Io {
             let rest_by = whole_by.min(after(self.began.max(called), patience.rest));
             let (by, late) = if is_between { (first_byte_by, IoError::Silent) } else { (rest_by, IoError::Slow) };
             match self.fill(by, late).await {
-                Ok(0) if is_between => {
-                    self.stream = None;
-                    return Ok(None);
-                }
+                // We may still write: the peer has only said that it will not.
+                Ok(0) if is_between => return Ok(None),
                 Ok(0) => return Err(self.end(IoError::Cut)),
                 Ok(_) => {}
                 Err(error) => return Err(self.end(error)),
