@@ -15,7 +15,7 @@ use crate::{
     seqs::{self, SEQ_MAX, SEQS_MAX},
 };
 
-/// Most writes in one batch: about a quarter of a second of the writer, so that nobody waits longer for it.
+/// Most writes in one batch: about half a second of the writer, so that nobody waits longer for it.
 pub const WRITES_MAX: usize = 4_096;
 
 /// One thing to write down. Every write sets, none adds: writing it twice is writing it once.
