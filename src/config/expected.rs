@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use figment::value::{Num, Value};
 use multiaddr::{Multiaddr, Protocol};
-use protocol::time::text;
+use protocol::{identity::Did, time::text};
 use tracing_subscriber::EnvFilter;
 
 /// Forms of the log's lines.
@@ -28,7 +28,7 @@ pub(super) enum Expected {
     /// The member's name.
     Name,
     /// A DID or nothing.
-    Did,
+    Identifier,
     /// A URL or nothing.
     Url,
     /// A path.
@@ -47,13 +47,13 @@ pub(super) enum Expected {
     Level,
 }
 
-use Expected::{Announce, Did, Hosts, Level, Listen, Name, OneOf, Path, Seeds, Socket, Text, Truth, Url, Whole};
+use Expected::{Announce, Hosts, Identifier, Level, Listen, Name, OneOf, Path, Seeds, Socket, Text, Truth, Url, Whole};
 
 /// Every setting.
 pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("node.name", Name),
     ("node.mode", OneOf(&["node", "indexer", "both"])),
-    ("node.did", Did),
+    ("node.did", Identifier),
     ("node.api_url", Url),
     ("node.nats_address", Text(0, 512)),
     ("node.wallet_address", Text(0, 512)),
@@ -97,7 +97,7 @@ impl fmt::Display for Expected {
             Self::Text(0, most) => write!(f, "at most {most} characters without control characters"),
             Self::Text(least, most) => write!(f, "{least} to {most} characters without control characters"),
             Self::Name => f.write_str("empty for the host's name, or 1 to 64 characters without control characters"),
-            Self::Did => f.write_str("empty, or a DID such as \"did:key:z6Mk…\" of at most 256 characters"),
+            Self::Identifier => f.write_str("empty, a DID such as \"did:key:z6Mk…\", or a UUID in lower case"),
             Self::Url => f.write_str("empty, or an http or https URL of at most 512 characters"),
             Self::Path => f.write_str("a path of 1 to 4096 characters"),
             Self::Listen(most) => write!(f, "at most {most} addresses such as \"/ip4/192.0.2.1/tcp/4001\""),
@@ -192,7 +192,7 @@ impl Expected {
             Self::OneOf(words) => Flaw::unless(words.contains(&text)),
             Self::Text(least, most) => Flaw::unless(is_text(text, *least, *most)),
             Self::Name => Flaw::unless(text.is_empty() || is_name(text)),
-            Self::Did => Flaw::unless(text.is_empty() || is_did(text)),
+            Self::Identifier => Flaw::unless(text.is_empty() || text.parse::<Did>().is_ok()),
             Self::Url => Flaw::unless(text.is_empty() || is_url(text)),
             Self::Path => Flaw::unless(is_text(text, 1, 4096)),
             Self::Socket => Flaw::unless(text.parse::<SocketAddr>().is_ok()),
@@ -272,12 +272,6 @@ impl Flaw {
 /// Whole numbers are numbers too: `1` where `1.0` is meant.
 fn as_f64(value: &Value) -> Option<f64> {
     value.deserialize::<f64>().ok()
-}
-
-fn is_did(text: &str) -> bool {
-    let mut parts = text.splitn(3, ':');
-    let (scheme, method, id) = (parts.next(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    scheme == Some("did") && !method.is_empty() && !id.is_empty() && text.is_ascii() && is_text(text, 1, 256)
 }
 
 fn is_url(text: &str) -> bool {
