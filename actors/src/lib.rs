@@ -1,4 +1,5 @@
 //! The supervision tree of muster.
 
 pub mod handle;
+pub mod supervision;
 pub mod view;
