@@ -8,10 +8,11 @@ use std::{
 };
 
 use figment::{
-    Error, Metadata, Profile, Provider,
+    Error, Metadata, Provider,
     providers::{Format as _, Json, Yaml},
     value::{Dict, Map, Value},
 };
+use protocol::profile::Profile;
 use toml_edit::{Document, Item, TableLike};
 
 use super::{Fault, expected};
@@ -107,8 +108,8 @@ impl Provider for Layer {
         Metadata::named(self.source.to_string())
     }
 
-    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
-        Ok(Profile::Default.collect(self.values.clone()))
+    fn data(&self) -> Result<Map<figment::Profile, Dict>, Error> {
+        Ok(figment::Profile::Default.collect(self.values.clone()))
     }
 }
 
@@ -155,7 +156,16 @@ fn structured<E: fmt::Display>(path: &Path, values: Result<Dict, E>) -> Result<L
 
 /// What is built in.
 pub(super) fn defaults() -> Result<Layer, Fault> {
-    toml(Path::new("config/default.toml"), super::DEFAULT_TOML)
+    let layer = toml(Path::new("config/default.toml"), super::DEFAULT_TOML)?;
+    Ok(Layer { source: Place::Default, places: BTreeMap::new(), ..layer })
+}
+
+/// What a profile makes of the defaults.
+pub(super) fn profile(profile: Profile) -> Layer {
+    let mut layer = Layer::new(Place::Default);
+    layer.set("gate.sessions_per_subnet", Value::from(profile.sessions_per_subnet()), Place::Default);
+    layer.set("gate.sessions_in_all", Value::from(profile.sessions_whole()), Place::Default);
+    layer
 }
 
 /// A TOML text, with the line and column of every key.
@@ -203,6 +213,7 @@ fn item_value(item: &Item, mark: &mut dyn FnMut(&str, usize), key: &str) -> Valu
 }
 
 fn toml_value(value: &toml_edit::Value) -> Value {
+    use protocol::profile::Profile;
     use toml_edit::Value as Toml;
     match value {
         Toml::String(text) => Value::from(text.value().clone()),
