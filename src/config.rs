@@ -300,12 +300,16 @@ pub(crate) fn load(file: &Path, variables: &BTreeMap<String, String>, flags: &Fl
     assemble(file, layers::file(file), variables, flags)
 }
 
-/// Checks a text that would stand in `file`, as [`load`] would, with nothing over it.
+/// Checks what somebody chose for a new `file`, by setting and value; `flag` names the flag of a setting.
 ///
 /// # Errors
 /// Every fault, with code 78.
-pub(crate) fn load_text(file: &Path, text: &str) -> Result<Config, Failure> {
-    assemble(file, layers::toml(file, text), &BTreeMap::new(), &Flags::default())
+pub(crate) fn check_chosen(
+    file: &Path,
+    settings: &[(String, toml_edit::Value)],
+    flag: impl Fn(&str) -> String,
+) -> Result<Config, Failure> {
+    assemble(file, Ok(layers::chosen(settings, flag)), &BTreeMap::new(), &Flags::default())
 }
 
 fn assemble(

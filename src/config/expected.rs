@@ -10,6 +10,9 @@ use tracing_subscriber::EnvFilter;
 /// Forms of the log's lines.
 pub(super) const LOG_FORMATS: [&str; 2] = ["human", "json"];
 
+/// How much can be told.
+const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
 /// Kind and range of a setting.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Expected {
@@ -186,7 +189,7 @@ impl fmt::Display for Expected {
             ),
             Self::Socket => f.write_str("an IP address and a port such as \"127.0.0.1:7300\""),
             Self::Hosts(most) => write!(f, "at most {most} host names without a port"),
-            Self::Level => f.write_str("one of \"error\", \"warn\", \"info\", \"debug\", \"trace\", or directives"),
+            Self::Level => write!(f, "one of {}, or directives", quoted(&LOG_LEVELS)),
         }
     }
 }
@@ -271,9 +274,10 @@ impl Expected {
             Self::Url => Flaw::unless(text.is_empty() || is_url(text)),
             Self::Path => Flaw::unless(is_text(text, 1, 4096)),
             Self::Socket => Flaw::unless(text.parse::<SocketAddr>().is_ok()),
+            // One word that is no level would be taken for the name of a module.
+            Self::Level if !text.contains(['=', ',']) => Flaw::unless(LOG_LEVELS.contains(&text)),
             Self::Level => match EnvFilter::try_new(text) {
-                Ok(_) if !text.trim().is_empty() => Flaw::None,
-                Ok(_) => Flaw::Kind,
+                Ok(_) => Flaw::None,
                 Err(cause) => Flaw::Why(cause.to_string()),
             },
             _ => Flaw::Kind,

@@ -160,6 +160,15 @@ pub(super) fn defaults() -> Result<Layer, Fault> {
     Ok(Layer { source: Place::Default, places: BTreeMap::new(), ..layer })
 }
 
+/// What somebody chose on the command line, by setting, value and flag.
+pub(super) fn chosen(settings: &[(String, toml_edit::Value)], flag: impl Fn(&str) -> String) -> Layer {
+    let mut layer = Layer::new(Place::Default);
+    for (key, value) in settings {
+        layer.set(key, toml_value(value), Place::Flag(flag(key)));
+    }
+    layer
+}
+
 /// What a profile makes of the defaults.
 pub(super) fn profile(profile: Profile) -> Layer {
     let mut layer = Layer::new(Place::Default);
@@ -213,7 +222,6 @@ fn item_value(item: &Item, mark: &mut dyn FnMut(&str, usize), key: &str) -> Valu
 }
 
 fn toml_value(value: &toml_edit::Value) -> Value {
-    use protocol::profile::Profile;
     use toml_edit::Value as Toml;
     match value {
         Toml::String(text) => Value::from(text.value().clone()),
@@ -270,7 +278,7 @@ impl Flags {
     pub(super) fn layer(&self) -> Layer {
         let mut layer = Layer::new(Place::Default);
         let Some(log) = &self.log else { return layer };
-        let flag = || Place::Flag("--log".to_owned());
+        let flag = || Place::Flag("--log or variable MUSTER_LOG".to_owned());
         let (formats, levels): (Vec<&str>, Vec<&str>) =
             log.split(',').map(str::trim).partition(|word| expected::LOG_FORMATS.contains(word));
         if let Some(format) = formats.last() {

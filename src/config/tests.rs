@@ -212,7 +212,7 @@ fn every_fault_is_told_at_once_with_its_own_source() {
         "network.port (variable MUSTER_NETWORK__PORT): got \"many\"",
         "node.mode (variable MUSTER_NODE__MODE): got \"king\"",
         "ndoe (variable MUSTER_NDOE__NAME): there is no such setting; did you mean node?",
-        "log.level (flag --log): got \"=\"",
+        "log.level (flag --log or variable MUSTER_LOG): got \"=\"",
     ] {
         assert!(told.iter().any(|fault| fault.starts_with(expected)), "{expected}: {told:#?}");
     }
