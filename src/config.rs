@@ -18,7 +18,11 @@ use figment::{
     value::{Dict, Value},
 };
 use multiaddr::{Multiaddr, Protocol};
-use protocol::{profile::Profile, wire::Role};
+use protocol::{
+    addr::{Range, Seed},
+    profile::Profile,
+    wire::Role,
+};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::layers::Flags;
@@ -134,7 +138,9 @@ pub(crate) struct NetworkSettings {
     /// Addresses to tell others; empty for those listened on.
     pub(crate) announce: Vec<Multiaddr>,
     /// Indexers to begin with, each ending in `/p2p/<peer id>`.
-    pub(crate) seeds: Vec<Multiaddr>,
+    pub(crate) seeds: Vec<Seed>,
+    /// Private ranges that are believed although the profile is public.
+    pub(crate) private_ranges: Vec<Range>,
     /// Look for members by multicast DNS.
     pub(crate) mdns: bool,
     /// Serve peers that cannot say hello.
@@ -151,6 +157,7 @@ impl Default for NetworkSettings {
             listen: Vec::new(),
             announce: Vec::new(),
             seeds: Vec::new(),
+            private_ranges: Vec::new(),
             mdns: false,
             legacy_peers: false,
         }

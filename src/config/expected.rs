@@ -4,7 +4,11 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use figment::value::{Num, Value};
 use multiaddr::{Multiaddr, Protocol};
-use protocol::{identity::Did, time::text};
+use protocol::{
+    addr::{Range, Seed},
+    identity::Did,
+    time::text,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Forms of the log's lines.
@@ -42,6 +46,8 @@ pub(super) enum Expected {
     Announce(usize),
     /// At most so many addresses with a peer id.
     Seeds(usize),
+    /// At most so many ranges of addresses.
+    Ranges(usize),
     /// An IP address and a port.
     Socket,
     /// At most so many host names.
@@ -51,7 +57,8 @@ pub(super) enum Expected {
 }
 
 use Expected::{
-    Announce, Hosts, Identifier, Level, Listen, Name, Number, OneOf, Path, Seeds, Socket, Span, Text, Truth, Url, Whole,
+    Announce, Hosts, Identifier, Level, Listen, Name, Number, OneOf, Path, Ranges, Seeds, Socket, Span, Text, Truth,
+    Url, Whole,
 };
 
 /// Every setting.
@@ -70,6 +77,7 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("network.listen", Listen(16)),
     ("network.announce", Announce(8)),
     ("network.seeds", Seeds(64)),
+    ("network.private_ranges", Ranges(64)),
     ("network.mdns", Truth),
     ("network.legacy_peers", Truth),
     ("files.key", Path),
@@ -187,6 +195,7 @@ impl fmt::Display for Expected {
                 f,
                 "at most {most} addresses that end in the peer id, such as \"/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…\""
             ),
+            Self::Ranges(most) => write!(f, "at most {most} ranges such as \"10.20.0.0/16\" or \"fd00::/8\""),
             Self::Socket => f.write_str("an IP address and a port such as \"127.0.0.1:7300\""),
             Self::Hosts(most) => write!(f, "at most {most} host names without a port"),
             Self::Level => write!(f, "one of {}, or directives", quoted(&LOG_LEVELS)),
@@ -233,6 +242,7 @@ impl Expected {
             Flaw::None => Ok(()),
             Flaw::Kind => wrong(""),
             Flaw::Why(why) => wrong(&format!(" ({why})")),
+            Flaw::Whole(whole) => Err(whole),
         }
     }
 
@@ -247,7 +257,7 @@ impl Expected {
                 Flaw::unless(as_f64(value).is_some_and(|got| (*least..=*most).contains(&got)))
             }
             (
-                Self::Listen(most) | Self::Announce(most) | Self::Seeds(most) | Self::Hosts(most),
+                Self::Listen(most) | Self::Announce(most) | Self::Seeds(most) | Self::Ranges(most) | Self::Hosts(most),
                 Value::Array(_, list),
             ) => {
                 if list.len() > *most {
@@ -292,6 +302,12 @@ impl Expected {
                 && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));
             return if is_name { Flaw::None } else { Flaw::Why(format!("{text:?} is no host name")) };
         }
+        let whole = |cause: &dyn fmt::Display| Flaw::Whole(cause.to_string());
+        match self {
+            Self::Seeds(_) => return text.parse::<Seed>().map_or_else(|cause| whole(&cause), |_| Flaw::None),
+            Self::Ranges(_) => return text.parse::<Range>().map_or_else(|cause| whole(&cause), |_| Flaw::None),
+            _ => {}
+        }
         let address = match text.parse::<Multiaddr>() {
             Ok(address) => address,
             Err(cause) => return Flaw::Why(format!("{text:?} is no address: {cause}")),
@@ -304,10 +320,6 @@ impl Expected {
         let holds = match (self, parts.as_slice()) {
             (Self::Listen(_), [host, Protocol::Tcp(_)]) => ip(host),
             (Self::Announce(_), [host, Protocol::Tcp(port)]) => (ip(host) || named(host)) && *port != 0,
-            (Self::Seeds(_), [host, Protocol::Tcp(port), Protocol::P2p(_)]) => (ip(host) || named(host)) && *port != 0,
-            (Self::Seeds(_), [_, Protocol::Tcp(_)]) => {
-                return Flaw::Why(format!("{text} does not end in /p2p/ and the peer id"));
-            }
             _ => false,
         };
         if holds { Flaw::None } else { Flaw::Why(format!("{text} is of another form")) }
@@ -321,7 +333,7 @@ impl Expected {
             Self::Truth => text.parse::<bool>().map_or_else(|_| plain(), Value::from),
             Self::Whole(..) => text.parse::<i64>().map_or_else(|_| plain(), Value::from),
             Self::Number(..) => text.parse::<f64>().map_or_else(|_| plain(), Value::from),
-            Self::Listen(_) | Self::Announce(_) | Self::Seeds(_) | Self::Hosts(_) => {
+            Self::Listen(_) | Self::Announce(_) | Self::Seeds(_) | Self::Ranges(_) | Self::Hosts(_) => {
                 let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
                 let items = inner.split(',').map(|item| item.trim().trim_matches('"')).filter(|item| !item.is_empty());
                 Value::from(items.map(|item| Value::from(item.to_owned())).collect::<Vec<_>>())
@@ -340,6 +352,8 @@ enum Flaw {
     Kind,
     /// A part of it is wrong, in words.
     Why(String),
+    /// A part of it is wrong, in words that say what was got and what was expected.
+    Whole(String),
 }
 
 impl Flaw {

@@ -170,24 +170,30 @@ fn an_unknown_setting_is_told_with_the_one_that_was_meant() {
 }
 
 #[test]
-fn a_seed_without_its_peer_id_is_told_apart_from_one_that_is_no_address() {
-    let form = "expected at most 64 addresses that end in the peer id, such as \
-                \"/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…\"";
+fn a_seed_that_cannot_be_dialled_is_told_with_what_is_wrong_with_it() {
+    let told = |seed: &str| faults(&format!("[network]\nseeds = [\"{seed}\"]"));
     for (seed, why) in [
-        ("/ip4/127.0.0.1/tcp/4001", "/ip4/127.0.0.1/tcp/4001 does not end in /p2p/ and the peer id"),
-        ("/ip4/127.0.0.1/udp/4001", "/ip4/127.0.0.1/udp/4001 is of another form"),
+        ("/ip4/127.0.0.1/tcp/4001", "which does not end in /p2p/ and a peer id"),
+        ("/ip4/127.0.0.1/tcp/1/p2p/nobody", "whose peer id \"nobody\" is none"),
+        (&format!("/ip4/127.0.0.1/udp/4001/p2p/{PEER}"), "with /tcp and a port"),
+        (&format!("/ip4/300.0.0.1/tcp/1/p2p/{PEER}"), "which is no address"),
+        ("", "an empty seed address"),
     ] {
-        check(
-            &format!("[network]\nseeds = [\"{seed}\"]"),
-            &format!("network.seeds (muster.toml:2:1): got [\"{seed}\"] ({why}), {form}"),
-        );
-    }
-    for seed in ["", "127.0.0.1:4001", "/ip4/300.0.0.1/tcp/1/p2p/x", "/ip4/127.0.0.1/tcp/1/p2p/notapeer"] {
-        let told = faults(&format!("[network]\nseeds = [\"{seed}\"]"));
+        let told = told(seed);
         assert_eq!(told.len(), 1, "{seed}");
-        assert!(told[0].starts_with("network.seeds (muster.toml:2:1): got "), "{told:?}");
+        assert!(told[0].starts_with("network.seeds (muster.toml:2:1): got ") && told[0].contains(why), "{told:?}");
     }
     read(&format!("[network]\nseeds = [\"/dns4/seed.example/tcp/4001/p2p/{PEER}\"]")).unwrap();
+}
+
+#[test]
+fn a_range_whose_other_bits_are_set_is_refused() {
+    read("[network]\nprivate_ranges = [\"10.20.0.0/16\", \"fd00::/8\"]").unwrap();
+    let told = faults("[network]\nprivate_ranges = [\"10.20.1.0/16\"]");
+    assert!(
+        told[0].starts_with("network.private_ranges (muster.toml:2:1): got \"10.20.1.0/16\", expected"),
+        "{told:?}"
+    );
 }
 
 #[test]
