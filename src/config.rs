@@ -18,7 +18,11 @@ use figment::{
     value::{Dict, Value},
 };
 use multiaddr::{Multiaddr, Protocol};
-use protocol::wire::Role;
+use protocol::{
+    addr::{Range, Seed},
+    profile::Profile,
+    wire::Role,
+};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::layers::Flags;
@@ -41,6 +45,22 @@ pub(crate) struct Settings {
     pub(crate) network: NetworkSettings,
     /// Where its files are.
     pub(crate) files: FileSettings,
+    /// Which indexers it keeps.
+    pub(crate) pool: protocol::pool::Settings,
+    /// How it beats to them.
+    pub(crate) heartbeat: protocol::heartbeat::Settings,
+    /// How it judges them.
+    pub(crate) score: protocol::score::Settings,
+    /// Whom it takes as an indexer, and how many.
+    pub(crate) gate: protocol::gate::Settings,
+    /// How much it takes from each.
+    pub(crate) behaviour: protocol::behaviour::Settings,
+    /// What it stores for the network.
+    pub(crate) dht: protocol::dht::Settings,
+    /// What its database keeps.
+    pub(crate) store: store::Settings,
+    /// How its actors are healed.
+    pub(crate) supervision: actors::supervision::Settings,
     /// Its admin endpoint.
     pub(crate) admin: AdminSettings,
     /// What it says.
@@ -101,19 +121,6 @@ pub(crate) struct NodeSettings {
     pub(crate) light: bool,
 }
 
-/// Rules about addresses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Profile {
-    /// The internet.
-    #[default]
-    Public,
-    /// One machine or one site.
-    Local,
-    /// Load tests on loopback.
-    Load,
-}
-
 /// Section `[network]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -131,7 +138,9 @@ pub(crate) struct NetworkSettings {
     /// Addresses to tell others; empty for those listened on.
     pub(crate) announce: Vec<Multiaddr>,
     /// Indexers to begin with, each ending in `/p2p/<peer id>`.
-    pub(crate) seeds: Vec<Multiaddr>,
+    pub(crate) seeds: Vec<Seed>,
+    /// Private ranges that are believed although the profile is public.
+    pub(crate) private_ranges: Vec<Range>,
     /// Look for members by multicast DNS.
     pub(crate) mdns: bool,
     /// Serve peers that cannot say hello.
@@ -148,6 +157,7 @@ impl Default for NetworkSettings {
             listen: Vec::new(),
             announce: Vec::new(),
             seeds: Vec::new(),
+            private_ranges: Vec::new(),
             mdns: false,
             legacy_peers: false,
         }
@@ -297,12 +307,16 @@ pub(crate) fn load(file: &Path, variables: &BTreeMap<String, String>, flags: &Fl
     assemble(file, layers::file(file), variables, flags)
 }
 
-/// Checks a text that would stand in `file`, as [`load`] would, with nothing over it.
+/// Checks what somebody chose for a new `file`, by setting and value; `flag` names the flag of a setting.
 ///
 /// # Errors
 /// Every fault, with code 78.
-pub(crate) fn load_text(file: &Path, text: &str) -> Result<Config, Failure> {
-    assemble(file, layers::toml(file, text), &BTreeMap::new(), &Flags::default())
+pub(crate) fn check_chosen(
+    file: &Path,
+    settings: &[(String, toml_edit::Value)],
+    flag: impl Fn(&str) -> String,
+) -> Result<Config, Failure> {
+    assemble(file, Ok(layers::chosen(settings, flag)), &BTreeMap::new(), &Flags::default())
 }
 
 fn assemble(
@@ -321,12 +335,19 @@ fn assemble(
         Err(fault) => faults.push(fault),
     }
     layers.extend([variables, flags.layer()]);
+    layers.insert(1, layers::profile(profile(&layers)));
     let settings = compose(&layers, &mut faults);
     if !faults.is_empty() {
         return Err(refused(&faults));
     }
     let settings = settings.ok_or_else(|| Failure::new(Exit::Internal, "the built-in settings cannot be used"))?;
     Ok(Config { settings, folder: file.parent().unwrap_or(Path::new("")).to_owned(), warnings })
+}
+
+/// The profile that the layers choose; the default where what they say is none.
+fn profile(layers: &[Layer]) -> Profile {
+    let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer.clone()));
+    figment.extract_inner("network.profile").unwrap_or_default()
 }
 
 fn refused(faults: &[Fault]) -> Failure {
@@ -352,8 +373,7 @@ fn compose(layers: &[Layer], faults: &mut Vec<Fault>) -> Option<Settings> {
     bad.iter().for_each(|key| restore(&mut merged, &defaults, key));
     match Value::from(merged).deserialize::<Settings>() {
         Ok(settings) => {
-            let told = across(&settings, &bad).into_iter();
-            faults.extend(told.map(|(key, why)| Fault { place: place_of(layers, &key), key, why }));
+            faults.extend(contradictions(&settings, &bad).iter().map(|contradiction| told(contradiction, layers)));
             Some(settings)
         }
         Err(cause) => {
@@ -452,21 +472,72 @@ fn known_keys() -> BTreeSet<String> {
         .collect()
 }
 
-/// Faults that concern more than one setting; those that rest on a bad value are left out.
-fn across(settings: &Settings, bad: &BTreeSet<String>) -> Vec<(String, String)> {
-    let mut faults = Vec::new();
-    let mut claim = |keys: &[&str], holds: bool, why: &str| {
+/// Settings of which each is fine alone, and which do not go together.
+struct Contradiction {
+    keys: &'static [&'static str],
+    why: &'static str,
+}
+
+/// Contradictions among the settings; those that rest on a bad value are left out.
+fn contradictions(settings: &Settings, bad: &BTreeSet<String>) -> Vec<Contradiction> {
+    let mut found = Vec::new();
+    let mut claim = |keys: &'static [&'static str], holds: bool, why: &'static str| {
         if !holds && !keys.iter().any(|key| bad.contains(*key)) {
-            faults.push((keys[0].to_owned(), why.to_owned()));
+            found.push(Contradiction { keys, why });
         }
     };
-    let network = &settings.network;
+    let Settings { network, pool, heartbeat, gate, behaviour, store, supervision, .. } = settings;
     claim(
         &["network.profile", "network.listen", "network.port"],
         network.profile != Profile::Load || network.listeners().iter().all(is_loopback),
-        "got \"load\", which lifts the limits and is allowed only where every address of network.listen is loopback",
+        "the profile \"load\" lifts the limits and is allowed only where every address of network.listen is loopback",
     );
-    faults
+    claim(
+        &["pool.max_indexer", "pool.min_indexer"],
+        pool.min_indexer <= pool.max_indexer,
+        "pool.max_indexer is less than pool.min_indexer",
+    );
+    claim(
+        &["pool.backoff_max", "pool.backoff_first"],
+        pool.backoff_first <= pool.backoff_max,
+        "pool.backoff_max is less than pool.backoff_first",
+    );
+    claim(
+        &["pool.remembered_max", "store.members_max"],
+        pool.remembered_max <= store.members_max,
+        "pool.remembered_max is more than store.members_max",
+    );
+    claim(
+        &["heartbeat.challenge_every_max", "heartbeat.challenge_every_min"],
+        heartbeat.challenge_every_min <= heartbeat.challenge_every_max,
+        "heartbeat.challenge_every_max is less than heartbeat.challenge_every_min",
+    );
+    claim(
+        &["heartbeat.record_life", "heartbeat.every"],
+        heartbeat.record_life >= 2 * heartbeat.every,
+        "heartbeat.record_life is less than twice heartbeat.every: the record would expire between two beats",
+    );
+    claim(
+        &["behaviour.peers_max", "gate.max_nodes"],
+        u32::try_from(behaviour.peers_max / 2).is_ok_and(|most| most >= gate.max_nodes),
+        "behaviour.peers_max is less than twice gate.max_nodes",
+    );
+    claim(
+        &["supervision.pause_max", "supervision.pause_first"],
+        supervision.pause_first <= supervision.pause_max,
+        "supervision.pause_max is less than supervision.pause_first",
+    );
+    found
+}
+
+/// A contradiction as a fault of the setting that somebody chose, since a default is nobody's fault.
+fn told(contradiction: &Contradiction, layers: &[Layer]) -> Fault {
+    let mut places = contradiction.keys.iter().map(|key| (*key, place_of(layers, key)));
+    let first =
+        contradiction.keys.first().map_or((String::new(), Place::Default), |key| ((*key).to_owned(), Place::Default));
+    let chosen = places.find(|(_, place)| *place != Place::Default).map(|(key, place)| (key.to_owned(), place));
+    let (key, place) = chosen.unwrap_or(first);
+    Fault { key, place, why: contradiction.why.to_owned() }
 }
 
 /// The address begins with a loopback IP address or `localhost`.

@@ -10,16 +10,10 @@ use serde::Deserialize;
 use super::{Shared, problem::Problem};
 
 /// What is asked.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Question {
     since: u64,
-}
-
-impl Default for Question {
-    fn default() -> Self {
-        Self { since: 0 }
-    }
 }
 
 /// What happened after an event, oldest first.

@@ -16,6 +16,8 @@ mod search;
 mod serve;
 mod sessions;
 mod status;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tree;
 
 use std::{sync::Arc, time::Duration};

@@ -84,7 +84,8 @@ impl Client {
         Ok(Self::to(authority.as_str()))
     }
 
-    /// The address, for messages.
+    /// The address.
+    #[cfg(test)]
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }

@@ -139,14 +139,14 @@ async fn converge(folder: Folder, bar: ProgressBar, began: Instant) -> Result<()
         let members = folder.read()?.map(|state| state.members).unwrap_or_default();
         let members: Vec<Member> = members.into_iter().filter(|member| member.state == Life::Running).collect();
         let missing = unconverged(&members).await;
-        if missing.is_empty() {
+        if missing.is_empty() && !members.is_empty() {
             let statuses = ask::statuses(&members).await;
             bar.finish_and_clear();
             say(&format!("\nconverged {:.1} s after the start\n", began.elapsed().as_secs_f64()))?;
             say(&who_is_where(&members, &statuses))?;
             return say(&try_next(&own_name()));
         }
-        bar.set_message(format!("waiting: {}", missing[0]));
+        bar.set_message(missing.first().map_or_else(|| "nobody runs".to_owned(), |first| format!("waiting: {first}")));
         if patient && began.elapsed() > CONVERGE_PATIENCE {
             patient = false;
             let missing = missing.join("\n  ");

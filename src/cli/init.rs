@@ -18,7 +18,7 @@ use super::{
     shown,
 };
 use crate::{
-    config::{self, Config, DEFAULT_TOML, Mode},
+    config::{self, DEFAULT_TOML, Mode},
     keys,
 };
 
@@ -98,8 +98,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     }
     let created = create(&plan)?;
     context.output.one(&created, |created| {
+        let network = match plan.psk {
+            Some(_) => "copied",
+            None => "new, for a new network: give it to its other members (--psk FILE)",
+        };
         format!(
-            "{} is made in {}\n  peer id  {}\n  did      {}\nnext: muster run --config {}",
+            "{} is made in {}\n  peer id    {}\n  did        {}\n  swarm.key  {network}\nnext: muster run --config {}",
             created.name,
             shown(&plan.dir),
             created.peer_id,
@@ -116,13 +120,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
 /// (code 8); nothing is written then.
 pub(crate) fn create(plan: &Plan) -> Result<Created, Failure> {
     let text = settings_text(&plan.settings)?;
-    let config = checked(&plan.dir, &text)?;
+    // As a start would read it, so that `init` never writes what `run` refuses.
+    let file = plan.dir.join("muster.toml");
+    let config = config::check_chosen(&file, &plan.settings, flag)?;
     let network_key = match &plan.psk {
         Some(path) => keys::network_key(path)?,
         None => PreSharedKey::generate(&mut rand::rng()),
     };
     let identity = Keys::generate(&mut rand::rng());
-    let file = plan.dir.join("muster.toml");
     refuse_what_exists(&[file.clone(), config.key(), plan.dir.join("swarm.key"), config.data()])?;
     folder(&plan.dir)?;
     folder(&config.data())?;
@@ -138,9 +143,16 @@ pub(crate) fn create(plan: &Plan) -> Result<Created, Failure> {
     })
 }
 
-/// Reads the text as a start would, so that `init` never writes what `run` refuses.
-fn checked(dir: &Path, text: &str) -> Result<Config, Failure> {
-    config::load_text(&dir.join("muster.toml"), text)
+/// The flag that sets this setting, for messages.
+fn flag(key: &str) -> String {
+    let flag = match key {
+        "node.name" => "--name",
+        "node.mode" => "--mode",
+        "network.port" => "--port",
+        "network.seeds" => "--seed",
+        key => key,
+    };
+    flag.to_owned()
 }
 
 fn refuse_what_exists(paths: &[PathBuf]) -> Result<(), Failure> {
@@ -261,7 +273,7 @@ mod tests {
         wrong.set("network.seeds", ["/ip4/127.0.0.1/tcp/4001"].into_iter().collect::<toml_edit::Array>());
         let failure = create(&wrong).unwrap_err();
         assert_eq!(failure.exit, Exit::Configuration);
-        assert!(failure.why[0].contains("does not end in /p2p/"), "{failure:?}");
+        assert!(failure.why[0].starts_with("network.seeds (flag --seed): got "), "{failure:?}");
         assert!(!wrong.dir.exists());
     }
 

@@ -19,6 +19,7 @@ mod tree;
 use std::{
     collections::BTreeMap,
     future::Future,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -33,7 +34,7 @@ use self::{
 use crate::{
     config::{self, Config, Flags},
     demo::state::Folder,
-    keys::{AdminToken, FileError},
+    keys::AdminToken,
 };
 
 /// Name of the file in the data folder that tells where the admin endpoint listens.
@@ -68,7 +69,8 @@ pub(crate) struct At {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// The daemon's admin address [default: the variable MUSTER_ADMIN, if it is set].
+    /// The daemon's admin address [default: the variable MUSTER_ADMIN, if it is set]; its token, where one is needed, is
+    /// taken from MUSTER_ADMIN_TOKEN.
     #[arg(long, global = true, value_name = "URL", conflicts_with = "config")]
     pub(crate) admin: Option<String>,
 
@@ -174,6 +176,11 @@ impl Context {
 
     /// The settings, with these flags over them.
     pub(crate) fn config_with(&self, flags: &Flags) -> Result<Config, Failure> {
+        if self.at.demo {
+            let state = Folder::usual().find()?;
+            let file = state.member(self.at.on.as_deref())?.dir.join(USUAL_FILE);
+            return config::load(&file, self.environment.variables(), flags);
+        }
         let named = self.at.config.clone().or_else(|| self.environment.get("MUSTER_CONFIG").map(PathBuf::from));
         let usual = || Some(PathBuf::from(USUAL_FILE)).filter(|path| path.exists());
         let Some(file) = named.or_else(usual) else {
@@ -194,14 +201,14 @@ fn daemon_of(config: &Config, token: Option<String>) -> Result<Client, Failure> 
             .why(format!("{}: {cause}", path.display()))
             .next("start it: muster run --config FILE")
     })?;
-    let token = match (token, AdminToken::read(&data)) {
-        (Some(token), _) => Some(token),
-        (None, Ok(token)) => Some(token.expose().to_owned()),
-        // Reading on loopback needs none, so a verb works for other users of the machine too.
-        (None, Err(FileError::Missing { .. } | FileError::Foreign { .. } | FileError::System { .. })) => None,
-        (None, Err(error)) => return Err(error.into()),
+    let address = address.trim();
+    // Reading on loopback needs no token, and a port that another process took over meanwhile shall not learn it.
+    let is_loopback = address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    let token = match token {
+        None if !is_loopback => Some(AdminToken::read(&data)?.expose().to_owned()),
+        given => given,
     };
-    Ok(Client::to(address.trim()).with_token(token))
+    Ok(Client::to(address).with_token(token))
 }
 
 /// Reads the command line and does what it says.

@@ -1,7 +1,12 @@
 //! `muster run`: a member as a daemon, until a signal or a broken promise.
 
+use tracing::error;
+
 use super::{Context, exit::Failure, runtime};
-use crate::{config::Flags, daemon, demo, telemetry};
+use crate::{
+    config::{Flags, LogFormat},
+    daemon, demo, telemetry,
+};
 
 /// Flags of the verb.
 #[derive(Debug, clap::Args)]
@@ -17,5 +22,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let config = context.config_with(&Flags { log: args.log.clone() })?;
     telemetry::start(&config.settings.log)?;
     let chaos = context.environment.get("MUSTER_CHAOS") == Some("1");
-    runtime()?.block_on(daemon::run(&config, chaos))
+    let ended = runtime()?.block_on(daemon::run(&config, chaos));
+    ended.map_err(|failure| if config.settings.log.format == LogFormat::Json { logged(&failure) } else { failure })
+}
+
+/// Who reads the log by machine reads the last words there too, and nothing else.
+fn logged(failure: &Failure) -> Failure {
+    error!(why = failure.why.join("; "), next = failure.next, "{}", failure.what);
+    Failure::new(failure.exit, String::new())
 }

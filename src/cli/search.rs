@@ -94,8 +94,8 @@ fn unreadable(cause: &serde_json::Error) -> Failure {
 fn line(hit: &str) -> String {
     match serde_json::from_str::<Hit>(hit) {
         Ok(hit) => format!(
-            "{:<24} {} {} (from {}, valid to {}, after {:.1} ms)",
-            colour(&clean(&hit.name), AnsiColor::Green),
+            "{} {} {} (from {}, valid to {}, after {:.1} ms)",
+            colour(&format!("{:<16}", clean(&hit.name)), AnsiColor::Green),
             clean(&hit.peer_id),
             clean(&hit.did),
             clean(&hit.source),

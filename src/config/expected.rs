@@ -4,11 +4,18 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use figment::value::{Num, Value};
 use multiaddr::{Multiaddr, Protocol};
-use protocol::time::text;
+use protocol::{
+    addr::{Range, Seed},
+    identity::Did,
+    time::text,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Forms of the log's lines.
 pub(super) const LOG_FORMATS: [&str; 2] = ["human", "json"];
+
+/// How much can be told.
+const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// Kind and range of a setting.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,7 +35,7 @@ pub(super) enum Expected {
     /// The member's name.
     Name,
     /// A DID or nothing.
-    Did,
+    Identifier,
     /// A URL or nothing.
     Url,
     /// A path.
@@ -39,6 +46,8 @@ pub(super) enum Expected {
     Announce(usize),
     /// At most so many addresses with a peer id.
     Seeds(usize),
+    /// At most so many ranges of addresses.
+    Ranges(usize),
     /// An IP address and a port.
     Socket,
     /// At most so many host names.
@@ -47,13 +56,16 @@ pub(super) enum Expected {
     Level,
 }
 
-use Expected::{Announce, Did, Hosts, Level, Listen, Name, OneOf, Path, Seeds, Socket, Text, Truth, Url, Whole};
+use Expected::{
+    Announce, Hosts, Identifier, Level, Listen, Name, Number, OneOf, Path, Ranges, Seeds, Socket, Span, Text, Truth,
+    Url, Whole,
+};
 
 /// Every setting.
 pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("node.name", Name),
     ("node.mode", OneOf(&["node", "indexer", "both"])),
-    ("node.did", Did),
+    ("node.did", Identifier),
     ("node.api_url", Url),
     ("node.nats_address", Text(0, 512)),
     ("node.wallet_address", Text(0, 512)),
@@ -65,11 +77,85 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("network.listen", Listen(16)),
     ("network.announce", Announce(8)),
     ("network.seeds", Seeds(64)),
+    ("network.private_ranges", Ranges(64)),
     ("network.mdns", Truth),
     ("network.legacy_peers", Truth),
     ("files.key", Path),
     ("files.psk", Path),
     ("files.data", Path),
+    ("pool.min_indexer", Whole(1, 100)),
+    ("pool.max_indexer", Whole(1, 100)),
+    ("pool.joining_within", Span(10, 60_000)),
+    ("pool.probe_within", Span(10, 60_000)),
+    ("pool.probes_max", Whole(1, 256)),
+    ("pool.settle", Span(0, 60_000)),
+    ("pool.quick_score_min", Number(0.0, 100.0)),
+    ("pool.standby", Whole(0, 16)),
+    ("pool.refresh_every", Span(1_000, 3_600_000)),
+    ("pool.candidates_max", Whole(1, 10_000)),
+    ("pool.candidates_per_source_max", Whole(1, 10_000)),
+    ("pool.candidates_per_answer_max", Whole(1, 100)),
+    ("pool.asks_per_minute", Whole(1, 1_000)),
+    ("pool.remembered_max", Whole(1, 1_000)),
+    ("pool.backoff_first", Span(10, 600_000)),
+    ("pool.backoff_max", Span(10, 3_600_000)),
+    ("pool.dht_every", Span(1_000, 3_600_000)),
+    ("pool.referent_lead", Number(0.0, 100.0)),
+    ("pool.referent_lead_held", Span(0, 86_400_000)),
+    ("pool.referent_grace", Span(0, 60_000)),
+    ("pool.excess_kept", Span(0, 86_400_000)),
+    ("pool.migrated_rest", Span(0, 86_400_000)),
+    ("pool.evicted_rest", Span(0, 86_400_000)),
+    ("heartbeat.every", Span(100, 60_000)),
+    ("heartbeat.jitter", Number(0.0, 1.0)),
+    ("heartbeat.answer_within", Span(10, 60_000)),
+    ("heartbeat.gap_min", Span(0, 60_000)),
+    ("heartbeat.ceiling", Whole(1, 10_000)),
+    ("heartbeat.ceiling_within", Span(1_000, 3_600_000)),
+    ("heartbeat.challenge_every_min", Whole(1, 1_000)),
+    ("heartbeat.challenge_every_max", Whole(1, 1_000)),
+    ("heartbeat.challenge_others", Whole(0, 16)),
+    ("heartbeat.seen_within", Span(1_000, 3_600_000)),
+    ("heartbeat.record_life", Span(2_000, 600_000)),
+    ("score.half_life", Span(60_000, 2_592_000_000)),
+    ("score.rtt_worst", Span(10, 60_000)),
+    ("score.gap_max", Span(1_000, 3_600_000)),
+    ("score.fill_tolerance", Number(0.0, 1.0)),
+    ("score.announced_within", Span(0, 86_400_000)),
+    ("score.threshold_first", Number(0.0, 100.0)),
+    ("score.threshold_growth", Number(0.0, 100.0)),
+    ("score.threshold_grows_over", Span(60_000, 2_592_000_000)),
+    ("score.threshold_max", Number(0.0, 100.0)),
+    ("score.below_flawless", Number(0.0, 100.0)),
+    ("score.judge_every", Span(100, 600_000)),
+    ("score.judgements", Whole(1, 100)),
+    ("score.online_min", Span(0, 86_400_000)),
+    ("score.suspect_window", Span(1_000, 3_600_000)),
+    ("score.indexers_max", Whole(16, 100_000)),
+    ("gate.sessions_per_subnet", Whole(1, 1_000_000)),
+    ("gate.sessions_in_all", Whole(1, 10_000_000)),
+    ("gate.max_nodes", Whole(1, 1_000_000)),
+    ("behaviour.heartbeats", Whole(1, 65_535)),
+    ("behaviour.publishes", Whole(1, 65_535)),
+    ("behaviour.gets", Whole(1, 65_535)),
+    ("behaviour.searches", Whole(1, 65_535)),
+    ("behaviour.peers_max", Whole(16, 10_000_000)),
+    ("dht.records_per_owner", Whole(4, 1_000)),
+    ("dht.writes_per_owner", Whole(1, 100_000)),
+    ("dht.writes_within", Span(1_000, 3_600_000)),
+    ("dht.owners_max", Whole(16, 1_000_000)),
+    ("store.peers_max", Whole(1, 1_000_000)),
+    ("store.members_max", Whole(1, 1_000)),
+    ("store.bindings_max", Whole(1, 1_000_000)),
+    ("store.readers", Whole(1, 64)),
+    ("store.busy_timeout", Span(1, 60_000)),
+    ("supervision.restarts_max", Whole(0, 1_000_000)),
+    ("supervision.restarts_within", Span(1_000, 86_400_000)),
+    ("supervision.pause_first", Span(1, 60_000)),
+    ("supervision.pause_max", Span(1, 600_000)),
+    ("supervision.stuck_after", Span(10, 600_000)),
+    ("supervision.start_within", Span(100, 600_000)),
+    ("supervision.stop_within", Span(100, 60_000)),
     ("admin.listen", Socket),
     ("admin.hosts", Hosts(16)),
     ("log.level", Level),
@@ -97,7 +183,7 @@ impl fmt::Display for Expected {
             Self::Text(0, most) => write!(f, "at most {most} characters without control characters"),
             Self::Text(least, most) => write!(f, "{least} to {most} characters without control characters"),
             Self::Name => f.write_str("empty for the host's name, or 1 to 64 characters without control characters"),
-            Self::Did => f.write_str("empty, or a DID such as \"did:key:z6Mk…\" of at most 256 characters"),
+            Self::Identifier => f.write_str("empty, a DID such as \"did:key:z6Mk…\", or a UUID in lower case"),
             Self::Url => f.write_str("empty, or an http or https URL of at most 512 characters"),
             Self::Path => f.write_str("a path of 1 to 4096 characters"),
             Self::Listen(most) => write!(f, "at most {most} addresses such as \"/ip4/192.0.2.1/tcp/4001\""),
@@ -109,9 +195,10 @@ impl fmt::Display for Expected {
                 f,
                 "at most {most} addresses that end in the peer id, such as \"/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…\""
             ),
+            Self::Ranges(most) => write!(f, "at most {most} ranges such as \"10.20.0.0/16\" or \"fd00::/8\""),
             Self::Socket => f.write_str("an IP address and a port such as \"127.0.0.1:7300\""),
             Self::Hosts(most) => write!(f, "at most {most} host names without a port"),
-            Self::Level => f.write_str("one of \"error\", \"warn\", \"info\", \"debug\", \"trace\", or directives"),
+            Self::Level => write!(f, "one of {}, or directives", quoted(&LOG_LEVELS)),
         }
     }
 }
@@ -155,6 +242,7 @@ impl Expected {
             Flaw::None => Ok(()),
             Flaw::Kind => wrong(""),
             Flaw::Why(why) => wrong(&format!(" ({why})")),
+            Flaw::Whole(whole) => Err(whole),
         }
     }
 
@@ -169,7 +257,7 @@ impl Expected {
                 Flaw::unless(as_f64(value).is_some_and(|got| (*least..=*most).contains(&got)))
             }
             (
-                Self::Listen(most) | Self::Announce(most) | Self::Seeds(most) | Self::Hosts(most),
+                Self::Listen(most) | Self::Announce(most) | Self::Seeds(most) | Self::Ranges(most) | Self::Hosts(most),
                 Value::Array(_, list),
             ) => {
                 if list.len() > *most {
@@ -192,13 +280,14 @@ impl Expected {
             Self::OneOf(words) => Flaw::unless(words.contains(&text)),
             Self::Text(least, most) => Flaw::unless(is_text(text, *least, *most)),
             Self::Name => Flaw::unless(text.is_empty() || is_name(text)),
-            Self::Did => Flaw::unless(text.is_empty() || is_did(text)),
+            Self::Identifier => Flaw::unless(text.is_empty() || text.parse::<Did>().is_ok()),
             Self::Url => Flaw::unless(text.is_empty() || is_url(text)),
             Self::Path => Flaw::unless(is_text(text, 1, 4096)),
             Self::Socket => Flaw::unless(text.parse::<SocketAddr>().is_ok()),
+            // One word that is no level would be taken for the name of a module.
+            Self::Level if !text.contains(['=', ',']) => Flaw::unless(LOG_LEVELS.contains(&text)),
             Self::Level => match EnvFilter::try_new(text) {
-                Ok(_) if !text.trim().is_empty() => Flaw::None,
-                Ok(_) => Flaw::Kind,
+                Ok(_) => Flaw::None,
                 Err(cause) => Flaw::Why(cause.to_string()),
             },
             _ => Flaw::Kind,
@@ -213,6 +302,12 @@ impl Expected {
                 && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));
             return if is_name { Flaw::None } else { Flaw::Why(format!("{text:?} is no host name")) };
         }
+        let whole = |cause: &dyn fmt::Display| Flaw::Whole(cause.to_string());
+        match self {
+            Self::Seeds(_) => return text.parse::<Seed>().map_or_else(|cause| whole(&cause), |_| Flaw::None),
+            Self::Ranges(_) => return text.parse::<Range>().map_or_else(|cause| whole(&cause), |_| Flaw::None),
+            _ => {}
+        }
         let address = match text.parse::<Multiaddr>() {
             Ok(address) => address,
             Err(cause) => return Flaw::Why(format!("{text:?} is no address: {cause}")),
@@ -225,10 +320,6 @@ impl Expected {
         let holds = match (self, parts.as_slice()) {
             (Self::Listen(_), [host, Protocol::Tcp(_)]) => ip(host),
             (Self::Announce(_), [host, Protocol::Tcp(port)]) => (ip(host) || named(host)) && *port != 0,
-            (Self::Seeds(_), [host, Protocol::Tcp(port), Protocol::P2p(_)]) => (ip(host) || named(host)) && *port != 0,
-            (Self::Seeds(_), [_, Protocol::Tcp(_)]) => {
-                return Flaw::Why(format!("{text} does not end in /p2p/ and the peer id"));
-            }
             _ => false,
         };
         if holds { Flaw::None } else { Flaw::Why(format!("{text} is of another form")) }
@@ -242,7 +333,7 @@ impl Expected {
             Self::Truth => text.parse::<bool>().map_or_else(|_| plain(), Value::from),
             Self::Whole(..) => text.parse::<i64>().map_or_else(|_| plain(), Value::from),
             Self::Number(..) => text.parse::<f64>().map_or_else(|_| plain(), Value::from),
-            Self::Listen(_) | Self::Announce(_) | Self::Seeds(_) | Self::Hosts(_) => {
+            Self::Listen(_) | Self::Announce(_) | Self::Seeds(_) | Self::Ranges(_) | Self::Hosts(_) => {
                 let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
                 let items = inner.split(',').map(|item| item.trim().trim_matches('"')).filter(|item| !item.is_empty());
                 Value::from(items.map(|item| Value::from(item.to_owned())).collect::<Vec<_>>())
@@ -261,6 +352,8 @@ enum Flaw {
     Kind,
     /// A part of it is wrong, in words.
     Why(String),
+    /// A part of it is wrong, in words that say what was got and what was expected.
+    Whole(String),
 }
 
 impl Flaw {
@@ -272,12 +365,6 @@ impl Flaw {
 /// Whole numbers are numbers too: `1` where `1.0` is meant.
 fn as_f64(value: &Value) -> Option<f64> {
     value.deserialize::<f64>().ok()
-}
-
-fn is_did(text: &str) -> bool {
-    let mut parts = text.splitn(3, ':');
-    let (scheme, method, id) = (parts.next(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    scheme == Some("did") && !method.is_empty() && !id.is_empty() && text.is_ascii() && is_text(text, 1, 256)
 }
 
 fn is_url(text: &str) -> bool {

@@ -8,10 +8,11 @@ use std::{
 };
 
 use figment::{
-    Error, Metadata, Profile, Provider,
+    Error, Metadata, Provider,
     providers::{Format as _, Json, Yaml},
     value::{Dict, Map, Value},
 };
+use protocol::profile::Profile;
 use toml_edit::{Document, Item, TableLike};
 
 use super::{Fault, expected};
@@ -107,8 +108,8 @@ impl Provider for Layer {
         Metadata::named(self.source.to_string())
     }
 
-    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
-        Ok(Profile::Default.collect(self.values.clone()))
+    fn data(&self) -> Result<Map<figment::Profile, Dict>, Error> {
+        Ok(figment::Profile::Default.collect(self.values.clone()))
     }
 }
 
@@ -155,7 +156,25 @@ fn structured<E: fmt::Display>(path: &Path, values: Result<Dict, E>) -> Result<L
 
 /// What is built in.
 pub(super) fn defaults() -> Result<Layer, Fault> {
-    toml(Path::new("config/default.toml"), super::DEFAULT_TOML)
+    let layer = toml(Path::new("config/default.toml"), super::DEFAULT_TOML)?;
+    Ok(Layer { source: Place::Default, places: BTreeMap::new(), ..layer })
+}
+
+/// What somebody chose on the command line, by setting, value and flag.
+pub(super) fn chosen(settings: &[(String, toml_edit::Value)], flag: impl Fn(&str) -> String) -> Layer {
+    let mut layer = Layer::new(Place::Default);
+    for (key, value) in settings {
+        layer.set(key, toml_value(value), Place::Flag(flag(key)));
+    }
+    layer
+}
+
+/// What a profile makes of the defaults.
+pub(super) fn profile(profile: Profile) -> Layer {
+    let mut layer = Layer::new(Place::Default);
+    layer.set("gate.sessions_per_subnet", Value::from(profile.sessions_per_subnet()), Place::Default);
+    layer.set("gate.sessions_in_all", Value::from(profile.sessions_whole()), Place::Default);
+    layer
 }
 
 /// A TOML text, with the line and column of every key.
@@ -259,7 +278,7 @@ impl Flags {
     pub(super) fn layer(&self) -> Layer {
         let mut layer = Layer::new(Place::Default);
         let Some(log) = &self.log else { return layer };
-        let flag = || Place::Flag("--log".to_owned());
+        let flag = || Place::Flag("--log or variable MUSTER_LOG".to_owned());
         let (formats, levels): (Vec<&str>, Vec<&str>) =
             log.split(',').map(str::trim).partition(|word| expected::LOG_FORMATS.contains(word));
         if let Some(format) = formats.last() {

@@ -170,24 +170,30 @@ fn an_unknown_setting_is_told_with_the_one_that_was_meant() {
 }
 
 #[test]
-fn a_seed_without_its_peer_id_is_told_apart_from_one_that_is_no_address() {
-    let form = "expected at most 64 addresses that end in the peer id, such as \
-                \"/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…\"";
+fn a_seed_that_cannot_be_dialled_is_told_with_what_is_wrong_with_it() {
+    let told = |seed: &str| faults(&format!("[network]\nseeds = [\"{seed}\"]"));
     for (seed, why) in [
-        ("/ip4/127.0.0.1/tcp/4001", "/ip4/127.0.0.1/tcp/4001 does not end in /p2p/ and the peer id"),
-        ("/ip4/127.0.0.1/udp/4001", "/ip4/127.0.0.1/udp/4001 is of another form"),
+        ("/ip4/127.0.0.1/tcp/4001", "which does not end in /p2p/ and a peer id"),
+        ("/ip4/127.0.0.1/tcp/1/p2p/nobody", "whose peer id \"nobody\" is none"),
+        (&format!("/ip4/127.0.0.1/udp/4001/p2p/{PEER}"), "with /tcp and a port"),
+        (&format!("/ip4/300.0.0.1/tcp/1/p2p/{PEER}"), "which is no address"),
+        ("", "an empty seed address"),
     ] {
-        check(
-            &format!("[network]\nseeds = [\"{seed}\"]"),
-            &format!("network.seeds (muster.toml:2:1): got [\"{seed}\"] ({why}), {form}"),
-        );
-    }
-    for seed in ["", "127.0.0.1:4001", "/ip4/300.0.0.1/tcp/1/p2p/x", "/ip4/127.0.0.1/tcp/1/p2p/notapeer"] {
-        let told = faults(&format!("[network]\nseeds = [\"{seed}\"]"));
+        let told = told(seed);
         assert_eq!(told.len(), 1, "{seed}");
-        assert!(told[0].starts_with("network.seeds (muster.toml:2:1): got "), "{told:?}");
+        assert!(told[0].starts_with("network.seeds (muster.toml:2:1): got ") && told[0].contains(why), "{told:?}");
     }
     read(&format!("[network]\nseeds = [\"/dns4/seed.example/tcp/4001/p2p/{PEER}\"]")).unwrap();
+}
+
+#[test]
+fn a_range_whose_other_bits_are_set_is_refused() {
+    read("[network]\nprivate_ranges = [\"10.20.0.0/16\", \"fd00::/8\"]").unwrap();
+    let told = faults("[network]\nprivate_ranges = [\"10.20.1.0/16\"]");
+    assert!(
+        told[0].starts_with("network.private_ranges (muster.toml:2:1): got \"10.20.1.0/16\", expected"),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -212,7 +218,7 @@ fn every_fault_is_told_at_once_with_its_own_source() {
         "network.port (variable MUSTER_NETWORK__PORT): got \"many\"",
         "node.mode (variable MUSTER_NODE__MODE): got \"king\"",
         "ndoe (variable MUSTER_NDOE__NAME): there is no such setting; did you mean node?",
-        "log.level (flag --log): got \"=\"",
+        "log.level (flag --log or variable MUSTER_LOG): got \"=\"",
     ] {
         assert!(told.iter().any(|fault| fault.starts_with(expected)), "{expected}: {told:#?}");
     }
@@ -293,11 +299,67 @@ fn variables_that_are_no_settings_are_left_alone_and_strange_ones_told() {
 
 #[test]
 fn the_load_profile_needs_listeners_on_loopback() {
-    let told = "network.profile (muster.toml:2:1): got \"load\", which lifts the limits and is allowed only where every \
-                address of network.listen is loopback";
+    let told = "network.profile (muster.toml:2:1): the profile \"load\" lifts the limits and is allowed only where \
+                every address of network.listen is loopback";
     check("[network]\nprofile = \"load\"", told);
     check("[network]\nprofile = \"load\"\nlisten = [\"/ip4/127.0.0.1/tcp/1\", \"/ip4/10.0.0.1/tcp/1\"]", told);
     read("[network]\nprofile = \"load\"\nlisten = [\"/ip4/127.0.0.1/tcp/1\", \"/ip6/::1/tcp/1\"]").unwrap();
+}
+
+#[test]
+fn a_profile_changes_what_nobody_set() {
+    let gate = |text: &str| read(text).unwrap().settings.gate;
+    let local = gate("[network]\nprofile = \"local\"");
+    assert_eq!((local.sessions_per_subnet, local.sessions_in_all), (10_000, 5_000));
+    let own = gate("[network]\nprofile = \"local\"\n[gate]\nsessions_per_subnet = 7");
+    assert_eq!((own.sessions_per_subnet, own.sessions_in_all), (7, 5_000));
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_told() {
+    for (text, key, why) in [
+        ("[pool]\nmin_indexer = 6", "pool.min_indexer", "pool.max_indexer is less than pool.min_indexer"),
+        ("[pool]\nbackoff_max = \"1s\"", "pool.backoff_max", "pool.backoff_max is less than pool.backoff_first"),
+        ("[store]\nmembers_max = 31", "store.members_max", "pool.remembered_max is more than store.members_max"),
+        (
+            "[heartbeat]\nchallenge_every_min = 11",
+            "heartbeat.challenge_every_min",
+            "heartbeat.challenge_every_max is less than heartbeat.challenge_every_min",
+        ),
+        (
+            "[heartbeat]\nrecord_life = \"39s\"",
+            "heartbeat.record_life",
+            "heartbeat.record_life is less than twice heartbeat.every: the record would expire between two beats",
+        ),
+        ("[gate]\nmax_nodes = 16385", "gate.max_nodes", "behaviour.peers_max is less than twice gate.max_nodes"),
+        (
+            "[supervision]\npause_max = \"99ms\"",
+            "supervision.pause_max",
+            "supervision.pause_max is less than supervision.pause_first",
+        ),
+    ] {
+        check(text, &format!("{key} (muster.toml:2:1): {why}"));
+    }
+    read("[heartbeat]\nrecord_life = \"40s\"\n[gate]\nmax_nodes = 16384").unwrap();
+}
+
+#[test]
+fn durations_and_numbers_are_bounded_at_their_limits_and_past_them() {
+    read("[heartbeat]\nevery = \"100ms\"\njitter = 1").unwrap();
+    check(
+        "[heartbeat]\nevery = \"99ms\"",
+        "heartbeat.every (muster.toml:2:1): got \"99ms\", expected a duration from \"100ms\" to \"1m\"",
+    );
+    check(
+        "[heartbeat]\nevery = 20",
+        "heartbeat.every (muster.toml:2:1): got 20, expected a duration from \"100ms\" to \"1m\"",
+    );
+    for (got, said) in [("1.01", "1.01"), ("-0.1", "-0.1"), ("nan", "NaN"), ("\"1\"", "\"1\"")] {
+        check(
+            &format!("[heartbeat]\njitter = {got}"),
+            &format!("heartbeat.jitter (muster.toml:2:1): got {said}, expected a number from 0 to 1"),
+        );
+    }
 }
 
 #[test]

@@ -156,12 +156,22 @@ pub(crate) struct Lock {
 }
 
 impl Folder {
-    /// `muster-demo-<uid>` in the runtime folder, or in the temporary one where there is none.
+    /// `muster-demo-<uid>` in the runtime folder or in the temporary one: where there is one of ours, else the first.
+    ///
+    /// Both are looked into because the second terminal may have been opened in another way than the first, and have no
+    /// runtime folder, or another.
     pub(crate) fn usual() -> Self {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
-        let base = runtime.unwrap_or_else(std::env::temp_dir);
+        let folders: Vec<Self> =
+            runtime.into_iter().chain([std::env::temp_dir()]).map(|base| Self::below(&base)).collect();
+        let ours = folders.iter().find(|folder| folder.exists().unwrap_or(false));
+        // There are always one or two; the temporary folder stands in for none at all.
+        ours.or(folders.first()).cloned().unwrap_or_else(|| Self::below(&std::env::temp_dir()))
+    }
+
+    fn below(base: &Path) -> Self {
         // Members are told by their command line, so it must name the folder in one way only.
-        let base = base.canonicalize().unwrap_or(base);
+        let base = base.canonicalize().unwrap_or_else(|_| base.to_owned());
         Self::at(base.join(format!("muster-demo-{}", nix::unistd::geteuid())))
     }
 
@@ -285,12 +295,18 @@ impl Folder {
     /// # Errors
     /// When the machine refuses.
     pub(crate) fn remove(&self, lock: Lock) -> Result<(), Error> {
-        self.empty()?;
-        gone(fs::remove_file(self.path.join(LOCK)))
-            .and_then(|()| gone(fs::remove_dir(&self.path)))
-            .map_err(Error::io(format!("remove {}", self.path.display())))?;
+        let mut removed = Ok(());
+        for _ in 0..LOCK_TRIES_MAX {
+            self.empty()?;
+            removed = gone(fs::remove_file(self.path.join(LOCK))).and_then(|()| gone(fs::remove_dir(&self.path)));
+            match &removed {
+                // A verb looked between the two and made a lock of its own; it goes on to sweep as we do.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => std::thread::sleep(LOCK_TRY_EVERY),
+                _ => break,
+            }
+        }
         drop(lock);
-        Ok(())
+        removed.map_err(Error::io(format!("remove {}", self.path.display())))
     }
 
     /// Kills the processes that a dead demo left, then empties the folder; the lock must be held.

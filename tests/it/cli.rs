@@ -64,7 +64,7 @@ fn nobody_listening_is_3_nonsense_is_2_and_an_absent_demo_is_3() {
         assert!(!ended.err.is_empty());
     }
     let temp = tempfile::tempdir().unwrap();
-    let runtime = [("XDG_RUNTIME_DIR", temp.path().to_str().unwrap())];
+    let runtime = ["XDG_RUNTIME_DIR", "TMPDIR"].map(|name| (name, temp.path().to_str().unwrap()));
     for verb in [&["--demo", "peers"][..], &["--demo", "kill", "paris"], &["--demo", "down"]] {
         let ended = muster_in(temp.path(), &runtime, verb);
         assert_eq!(ended.code, Some(3), "{ended:?}");

@@ -29,6 +29,7 @@ impl Demo {
         let child = command()
             .arg("demo")
             .env("XDG_RUNTIME_DIR", runtime.path())
+            .env("TMPDIR", runtime.path())
             .stdout(log.try_clone().unwrap())
             .stderr(Stdio::from(log))
             .spawn()
@@ -57,8 +58,14 @@ impl Demo {
 
     #[track_caller]
     fn verb(&self, args: &[&str]) -> Ended {
+        self.muster(&[&["--demo"], args].concat())
+    }
+
+    /// Runs the binary where no other demo than this one can be seen.
+    #[track_caller]
+    fn muster(&self, args: &[&str]) -> Ended {
         let runtime = self.runtime.path().to_str().unwrap();
-        muster_in(self.runtime.path(), &[("XDG_RUNTIME_DIR", runtime)], &[&["--demo"], args].concat())
+        muster_in(self.runtime.path(), &[("XDG_RUNTIME_DIR", runtime), ("TMPDIR", runtime)], args)
     }
 
     fn signal(&self, signal: Signal) {
@@ -121,6 +128,11 @@ fn the_whole_story_of_a_demo() {
         muster_in(demo.runtime.path(), &[("XDG_RUNTIME_DIR", demo.runtime.path().to_str().unwrap())], &["demo"]);
     assert_eq!(second.code, Some(1), "{second:?}");
     assert!(second.err.contains(&demo.child.id().to_string()) && second.err.contains("down"), "{second:?}");
+
+    // A terminal opened in another way has no runtime folder, and finds the demo all the same.
+    let temporary =
+        muster_in(demo.runtime.path(), &[("TMPDIR", demo.runtime.path().to_str().unwrap())], &["--demo", "status"]);
+    assert_eq!(temporary.code, Some(0), "{temporary:?}");
 
     let peers = demo.verb(&["peers", "--output", "json"]).ok().json();
     assert!(peers.as_array().is_some_and(|peers| !peers.is_empty()), "{peers}");

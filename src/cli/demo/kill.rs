@@ -58,12 +58,7 @@ pub(super) async fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let folder = Folder::usual();
     let demo = folder.find()?;
     let dead = demo.member(Some(&args.name))?.clone();
-    let survivors: Vec<Member> = demo
-        .members
-        .iter()
-        .filter(|member| member.name != dead.name && member.state == Life::Running)
-        .cloned()
-        .collect();
+    let survivors = running_besides(&dead, demo.members.clone());
     let (told, before) = before(&survivors).await;
     let killed_at = Timestamp::now();
     let began = Instant::now();
@@ -71,6 +66,8 @@ pub(super) async fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let mut timeline = Timeline::new(dead.clone(), killed_at, &demo.members, told, before);
     output.step(&Step::Line(opening(&dead)), show)?;
     loop {
+        // Read again each time: another terminal may have killed or stopped one meanwhile.
+        let survivors = running_besides(&dead, folder.read()?.map(|demo| demo.members).unwrap_or_default());
         let round = ask_all(&survivors, &timeline).await;
         let now = Timestamp::now();
         for line in absorb(&mut timeline, now, &survivors, &round) {
@@ -93,6 +90,11 @@ pub(super) async fn run(args: &Args, output: Output) -> Result<(), Failure> {
         }
         sleep(ASK_EVERY).await;
     }
+}
+
+/// Those that can be asked what they see.
+fn running_besides(dead: &Member, members: Vec<Member>) -> Vec<Member> {
+    members.into_iter().filter(|member| member.name != dead.name && member.state == Life::Running).collect()
 }
 
 fn opening(dead: &Member) -> Line {
