@@ -13,6 +13,7 @@ use protocol::{
     heartbeat::{OwnRecord, sign_anew_due},
     hello,
     record::PeerRecord,
+    session::Values,
     signed::Verified,
     wire::{DhtValues, GetResponse, GetValue, Protocol},
 };
@@ -43,7 +44,7 @@ pub struct Signed {
     /// Ready for heartbeats.
     pub own: OwnRecord,
     /// What our referent puts into the DHT.
-    pub values: DhtValues,
+    pub values: Values,
 }
 
 /// The actor.
@@ -206,7 +207,8 @@ impl State {
         self.is_stale = false;
         let record = Verified::sign(&self.record(seq), &self.context.keys);
         let values = self.values(&record);
-        let signed = Arc::new(Signed { own: OwnRecord::new(&record)?, record, values });
+        let on_the_wire = DhtValues { pid: values.pid.to_raw(), name: values.name.to_raw() };
+        let signed = Arc::new(Signed { own: OwnRecord::new(&record, Some(on_the_wire))?, record, values });
         debug!(seq, addrs = signed.record.addrs.len(), "record signed");
         self.signed = Some(signed);
         inform(&self.context.addresses.health, Class::Control, health::Msg::Signed(seq));
@@ -253,7 +255,7 @@ impl State {
         now.checked_add(self.context.settings.heartbeat.record_life).unwrap_or(now)
     }
 
-    fn values(&self, record: &Verified<PeerRecord>) -> DhtValues {
+    fn values(&self, record: &PeerRecord) -> Values {
         let pid = PidValue {
             did: record.did.clone(),
             peer_id: record.peer_id,
@@ -269,10 +271,7 @@ impl State {
             expiry_date: record.expiry_date,
             pub_key: record.pub_key.clone(),
         };
-        DhtValues {
-            pid: Verified::sign(&pid, &self.context.keys).to_raw(),
-            name: Verified::sign(&name, &self.context.keys).to_raw(),
-        }
+        Values { pid: Verified::sign(&pid, &self.context.keys), name: Verified::sign(&name, &self.context.keys) }
     }
 
     fn held(&mut self, by: PeerId, seq: u64) {

@@ -71,8 +71,8 @@ pub async fn exchange<Q: Serialize, A: DeserializeOwned>(
     within: Duration,
 ) -> Result<A, FetchError> {
     let mut io = open(context, peer, addrs, protocol, within).await?;
-    let value = io.ask(question, within).await?;
-    let answer = json::parse::<Answer<A>>(value.bytes, protocol.value_bytes_max())?;
+    let max = protocol.value_bytes_max();
+    let answer = io.ask(question, within, |value| json::parse::<Answer<A>>(value.bytes, max)).await??;
     io.close().await;
     match answer {
         Answer::Given(answer) => Ok(answer),

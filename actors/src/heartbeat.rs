@@ -29,7 +29,7 @@ use crate::{
     supervision::{Address, Class, Envelope, Seat, Timer},
     swarm::{
         OpenError,
-        streams::{Io, IoError, Patience},
+        streams::{Io, IoError, Patience, Value},
     },
 };
 
@@ -77,8 +77,6 @@ pub struct State {
     orders: Orders,
     conversation: Conversation,
     challenges: Challenges,
-    /// The record whose DHT values the referent has been given.
-    values_given: u64,
     line: Line,
     timer: Option<Timer>,
     deadline: Option<Timer>,
@@ -179,7 +177,6 @@ impl Actor for Heartbeat {
             orders: Orders::default(),
             conversation: Conversation::default(),
             challenges,
-            values_given: 0,
             line: Line::Closed,
             timer: None,
             deadline: None,
@@ -195,12 +192,12 @@ impl Actor for Heartbeat {
         match envelope.open() {
             Msg::Begin(orders) => state.begin(orders),
             Msg::Nudge => state.nudge(),
-            Msg::Referent(referent) => state.referent(referent),
+            Msg::Referent(referent) => state.orders.referent = referent,
             Msg::Need(need) => state.orders.need = need,
             Msg::Carry(signed) => state.orders.signed = Some(signed),
             Msg::Due => state.due(),
             Msg::Opened(opened) => state.opened(opened)?,
-            Msg::Written { question, at } => state.conversation.written(&question, at),
+            Msg::Written { question, at } => state.written(&question, at),
             Msg::Heard { answer, first_byte } => state.heard(*answer, first_byte)?,
             Msg::Broken(error) => state.broken(error)?,
             Msg::Late { seq } => state.late(seq)?,
@@ -219,11 +216,6 @@ impl State {
     fn nudge(&mut self) {
         self.orders.rhythm.nudge();
         self.arm();
-    }
-
-    fn referent(&mut self, referent: bool) {
-        self.orders.referent = referent;
-        self.values_given = 0;
     }
 
     fn arm(&mut self) {
@@ -300,20 +292,18 @@ impl State {
         let Orders { need, referent, signed, .. } = &self.orders;
         let ask = Ask { seq, need: *need, referent: *referent, challenges, probe: false };
         let record = signed.as_ref().map(|signed| &signed.own);
-        // A new referent is given the record again, with what only we can sign for the DHT.
-        let gives_values = signed.as_ref().filter(|signed| *referent && self.values_given < signed.record.seq);
-        let acked = self.conversation.acked().filter(|_| gives_values.is_none());
-        let mut question = asker.question(ask, record, acked, now.wall);
-        if let Some(signed) = gives_values.filter(|_| question.record.is_some()) {
-            question.values = Some(signed.values.clone());
-            self.values_given = signed.record.seq;
-        }
+        let question = asker.question(ask, record, self.conversation.acked(), now.wall);
         self.orders.rhythm.sent(now.mono, settings, &mut self.rng);
         inform(&self.context.addresses.pool, Class::Heartbeat, pool::Msg::Sent { peer: self.peer });
         let Line::Open { questions, .. } = &self.line else { return };
         // The channel holds one and none is under way; when the task has ended its end is already on its way to us.
         drop(questions.try_send(question));
         self.deadline = Some(self.seat.after(settings.answer_within, Msg::Late { seq }));
+    }
+
+    fn written(&mut self, question: &Question, at: Mono) {
+        let record = self.orders.signed.as_ref().map(|signed| &signed.own);
+        self.conversation.written(question, record, at);
     }
 
     fn heard(&mut self, answer: Answer<HeartbeatResponse>, first_byte: Mono) -> Result<(), BeatError> {
@@ -412,7 +402,7 @@ async fn converse(context: Context, me: Address<Msg>, mut io: Io, mut asked: mps
         tokio::select! {
             question = asked.recv() => {
                 let Some(question) = question else { return };
-                if let Err(error) = io.write_json(&question, context.settings.heartbeat.answer_within).await {
+                if let Err(error) = io.write(&question, context.settings.heartbeat.answer_within).await {
                     break error.into();
                 }
                 let at = context.tree.clock().mono();
@@ -430,10 +420,12 @@ async fn converse(context: Context, me: Address<Msg>, mut io: Io, mut asked: mps
 }
 
 async fn hear(context: &Context, io: &mut Io) -> Result<(Answer<HeartbeatResponse>, Mono), LineError> {
-    let value = io.read_value(Patience::idle(SILENCE_MAX)).await?.ok_or(LineError::Closed)?;
-    let now = context.tree.clock().mono();
-    let first_byte = Mono::at(now.since_start().saturating_sub(value.first_byte_at.elapsed()));
-    let answer = json::parse(value.bytes, Protocol::Heartbeat.value_bytes_max())
-        .map_err(|error| LineError::Malformed(error.to_string()))?;
-    Ok((answer, first_byte))
+    let clock = context.tree.clock();
+    let max = Protocol::Heartbeat.value_bytes_max();
+    let take = |value: Value<'_>| {
+        let first_byte = Mono::at(clock.mono().since_start().saturating_sub(value.first_byte_at.elapsed()));
+        (json::parse(value.bytes, max), first_byte)
+    };
+    let (answer, first_byte) = io.read(Patience::idle(SILENCE_MAX), take).await?.ok_or(LineError::Closed)?;
+    Ok((answer.map_err(|error: json::JsonError| LineError::Malformed(error.to_string()))?, first_byte))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use libp2p::Multiaddr;
 use protocol::{
     PeerId,
-    heartbeat::{Ask, Asker, Conversation, Heard},
+    heartbeat::{Acked, Ask, Asker, Conversation, Heard},
     json,
     pool::Probed,
     time::Mono,
@@ -16,7 +16,7 @@ use tracing::debug;
 use crate::{
     context::Context,
     fetch::{self, FetchError},
-    swarm::{OpenError, streams::Patience},
+    swarm::{OpenError, streams::{Patience, Value}},
 };
 
 /// Asks a candidate how it is.
@@ -59,13 +59,17 @@ async fn ask(
     let asker = Asker { name: own.name.clone(), did: own.did.clone(), peer_id: own.peer_id };
     let mut conversation = Conversation::default();
     let ask = Ask { seq: conversation.ask(), probe: true, ..Ask::default() };
-    let question = asker.question(ask, None, None, context.now().wall);
-    io.write_json(&question, within).await?;
+    let question = asker.question(ask, None, Acked::default(), context.now().wall);
+    io.write(&question, within).await?;
     let clock = context.tree.clock();
-    conversation.written(&question, clock.mono());
-    let value = io.read_value(Patience::within(within)).await?.ok_or(FetchError::Ended)?;
-    let first_byte = Mono::at(clock.mono().since_start().saturating_sub(value.first_byte_at.elapsed()));
-    let answer: Answer<HeartbeatResponse> = json::parse(value.bytes, Protocol::Heartbeat.value_bytes_max())?;
+    conversation.written(&question, None, clock.mono());
+    let max = Protocol::Heartbeat.value_bytes_max();
+    let take = |value: Value<'_>| {
+        let first_byte = Mono::at(clock.mono().since_start().saturating_sub(value.first_byte_at.elapsed()));
+        (json::parse::<Answer<HeartbeatResponse>>(value.bytes, max), first_byte)
+    };
+    let (answer, first_byte) = io.read(Patience::within(within), take).await?.ok_or(FetchError::Ended)?;
+    let answer = answer?;
     let heard = conversation.hear(answer, first_byte);
     io.close().await;
     match heard {

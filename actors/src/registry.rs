@@ -287,11 +287,8 @@ impl State {
     }
 
     fn own(&mut self, signed: &Signed) {
-        let values = Values {
-            pid: signed.values.pid.get().into(),
-            name: signed.values.name.get().into(),
-        };
-        self.sessions.set_own(signed.record.clone(), Some(values), self.seat.now().mono);
+        let values = Some(signed.values.clone());
+        self.sessions.set_own(signed.record.clone(), values, self.seat.now().mono);
     }
 
     fn known(&mut self, records: Vec<Verified<IndexerRecord>>) {
@@ -395,19 +392,13 @@ impl State {
 
 /// Puts a peer's record and what it signed beside it; true when all found a server.
 async fn put_values(context: &Context, put: Put) -> bool {
-    let now = context.now().wall;
     let record: &Verified<PeerRecord> = &put.record;
     let Ok(did) = record.did.parse() else { return true };
     let mut values = vec![(dht::Key::Node(did), Valid::Node(record.clone()))];
     if let Some(beside) = &put.values {
-        let pid = dht::Key::Pid(record.peer_id);
-        let valid = dht::validate(&pid, beside.pid.as_bytes(), None, now);
-        values.extend(valid.map(|valid| (pid, valid)));
-        if let Some(name) = dht::Key::of_name(&record.name) {
-            let claims = format!("[{}]", beside.name);
-            let valid = dht::validate(&name, claims.as_bytes(), None, now);
-            values.extend(valid.map(|valid| (name, valid)));
-        }
+        values.push((dht::Key::Pid(record.peer_id), Valid::Pid(beside.pid.clone())));
+        let name = dht::Key::of_name(&record.name);
+        values.extend(name.map(|name| (name, Valid::Name(vec![beside.name.clone()]))));
     }
     let mut is_done = true;
     for (key, value) in values {

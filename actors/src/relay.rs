@@ -249,7 +249,7 @@ impl State {
                 Err(error) => return debug!(%emitter, %error, "a query could not be answered"),
             };
             for value in &values {
-                if io.write_json(value, ANSWER_WITHIN).await.is_err() {
+                if io.write(value, ANSWER_WITHIN).await.is_err() {
                     return;
                 }
             }

@@ -283,10 +283,12 @@ async fn listen(
     request: &SearchPeerRequest,
 ) -> Result<(), FetchError> {
     let mut io = fetch::open(context, from, Vec::new(), Protocol::Search, OPEN_WITHIN).await?;
-    io.write_json(request, OPEN_WITHIN).await?;
+    io.write(request, OPEN_WITHIN).await?;
+    let max = Protocol::Search.value_bytes_max();
     loop {
-        let value = io.read_value(Patience::within(protocol::search::TOTAL)).await?.ok_or(FetchError::Ended)?;
-        let result: SearchPeerResult = match json::parse(value.bytes, Protocol::Search.value_bytes_max())? {
+        let patience = Patience::within(protocol::search::TOTAL);
+        let read = io.read(patience, |value| json::parse::<Answer<SearchPeerResult>>(value.bytes, max)).await?;
+        let result = match read.ok_or(FetchError::Ended)?? {
             Answer::Given(result) => result,
             Answer::Refused(refused) => return Err(FetchError::Refused(refused)),
         };

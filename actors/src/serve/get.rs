@@ -17,8 +17,9 @@ use crate::{
 };
 
 pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result<(), ServeError> {
-    let Some(value) = io.read_value(Patience::OPENING).await? else { return Ok(()) };
-    let request: GetValue = json::parse(value.bytes, Protocol::Get.value_bytes_max())?;
+    let max = Protocol::Get.value_bytes_max();
+    let read = io.read(Patience::OPENING, |value| json::parse::<GetValue>(value.bytes, max)).await?;
+    let Some(request) = read.transpose()? else { return Ok(()) };
     let key = match Key::of(request) {
         Ok(key) => key,
         Err(refused) => return refuse(io, &refused).await,
@@ -37,7 +38,7 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
     let records: BTreeMap<_, _> =
         found.iter().map(|record| (record.peer_id.to_string(), record.to_raw())).collect();
     context.stats.gets_served.inc();
-    io.write_json(&GetResponse { found: !records.is_empty(), records }, WRITE_WITHIN).await?;
+    io.write(&GetResponse { found: !records.is_empty(), records }, WRITE_WITHIN).await?;
     io.close().await;
     Ok(())
 }

@@ -33,21 +33,22 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
     let mut held_seq = None;
     let mut patience = Patience::OPENING;
     loop {
-        let Some(value) = io.read_value(patience).await? else { return Ok(()) };
+        let max = Protocol::Heartbeat.value_bytes_max();
+        let read = io.read(patience, |value| json::parse::<Heartbeat>(value.bytes, max)).await?;
+        let Some(heartbeat) = read.transpose()? else { return Ok(()) };
         patience = Patience::idle(SILENCE_MAX);
         let read_at = Instant::now();
-        let heartbeat: Heartbeat = json::parse(value.bytes, Protocol::Heartbeat.value_bytes_max())?;
         let seq = heartbeat.seq;
         match answer(context, peer, role.indexer, heartbeat, held_seq).await {
             Ok(mut response) => {
                 held_seq = response.record_seq;
                 response.served_us = u64::try_from(read_at.elapsed().as_micros()).unwrap_or(u64::MAX);
                 context.stats.beats_served.inc();
-                io.write_json(&response, WRITE_WITHIN).await?;
+                io.write(&response, WRITE_WITHIN).await?;
             }
             Err(refused) => {
                 context.stats.beats_refused.inc();
-                io.write_json(&Refused { seq: Some(seq), ..refused }, WRITE_WITHIN).await?;
+                io.write(&Refused { seq: Some(seq), ..refused }, WRITE_WITHIN).await?;
             }
         }
     }
@@ -117,5 +118,5 @@ fn verified_values(context: &Context, record: &PeerRecord, values: &DhtValues) -
         && name.peer_id == record.peer_id
         && name.did == record.did
         && name.name == record.name;
-    is_same.then(|| Values { pid: pid.text().clone(), name: name.text().clone() })
+    is_same.then(|| Values { pid, name })
 }

@@ -16,8 +16,8 @@ use crate::{
 };
 
 pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result<(), ServeError> {
-    let Some(value) = io.read_value(Patience::OPENING).await? else { return Ok(()) };
-    let text = String::from_utf8_lossy(value.bytes).into_owned();
+    let read = io.read(Patience::OPENING, |value| String::from_utf8_lossy(value.bytes).into_owned()).await?;
+    let Some(text) = read else { return Ok(()) };
     let leave = match Verified::<Leave>::open(&text, context.now().wall) {
         Ok(leave) if leave.peer_id == peer => leave,
         Ok(leave) => {
@@ -30,7 +30,7 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
     inform(&context.addresses.registry, Class::Control, registry::Msg::Left { peer });
     let alternatives = leave.alternatives.clone();
     inform(&context.addresses.pool, Class::Control, pool::Msg::Left { peer, alternatives });
-    io.write_json(&LeaveAck { ok: true }, WRITE_WITHIN).await?;
+    io.write(&LeaveAck { ok: true }, WRITE_WITHIN).await?;
     io.close().await;
     Ok(())
 }

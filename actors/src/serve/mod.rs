@@ -101,7 +101,7 @@ pub(crate) fn busy(error: &AskError) -> Refused {
 
 /// Says no and ends the stream.
 pub(crate) async fn refuse(mut io: Io, refused: &Refused) -> Result<(), ServeError> {
-    io.write_json(refused, WRITE_WITHIN).await?;
+    io.write(refused, WRITE_WITHIN).await?;
     io.close().await;
     Ok(())
 }

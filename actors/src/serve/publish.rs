@@ -19,9 +19,9 @@ use crate::{
 pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result<(), ServeError> {
     let mut patience = Patience::OPENING;
     loop {
-        let Some(value) = io.read_value(patience).await? else { return Ok(()) };
+        let read = io.read(patience, |value| String::from_utf8_lossy(value.bytes).into_owned()).await?;
+        let Some(text) = read else { return Ok(()) };
         patience = Patience::NEXT;
-        let text = String::from_utf8_lossy(value.bytes).into_owned();
         if let Err(refused) = admit(context, peer, Protocol::Publish).await {
             return refuse(io, &refused).await;
         }
@@ -45,6 +45,6 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
             true => drop(context.stats.publishes_accepted.inc()),
             false => drop(context.stats.records_refused.inc()),
         }
-        io.write_json(&receipt, WRITE_WITHIN).await?;
+        io.write(&receipt, WRITE_WITHIN).await?;
     }
 }

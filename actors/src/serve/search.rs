@@ -19,8 +19,9 @@ use crate::{
 };
 
 pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result<(), ServeError> {
-    let Some(value) = io.read_value(Patience::OPENING).await? else { return Ok(()) };
-    let request: SearchPeerRequest = json::parse(value.bytes, Protocol::Search.value_bytes_max())?;
+    let max = Protocol::Search.value_bytes_max();
+    let read = io.read(Patience::OPENING, |value| json::parse::<SearchPeerRequest>(value.bytes, max)).await?;
+    let Some(request) = read.transpose()? else { return Ok(()) };
     let wanted = match Wanted::of_request(&request) {
         Ok(wanted) => wanted,
         Err(error) => return refuse(io, &error.refusal()).await,
@@ -87,10 +88,10 @@ async fn hand_on(io: &mut Io, values: &mut tokio::sync::mpsc::Receiver<SearchPee
         let value = tokio::select! {
             value = values.recv() => value,
             // A node that says anything more, its goodbye included, has closed its search.
-            _ = io.read_value(Patience::within(protocol::search::TOTAL)) => return Ok(()),
+            _ = io.read(Patience::within(protocol::search::TOTAL), |_| ()) => return Ok(()),
         };
         let Some(value) = value else { return Ok(()) };
-        io.write_json(&value, WRITE_WITHIN).await?;
+        io.write(&value, WRITE_WITHIN).await?;
     }
 }
 
@@ -98,9 +99,10 @@ pub(super) async fn collect(context: &Context, from: PeerId, mut io: Io) -> Resu
     let ask = |reply| peers::Msg::Role { peer: from, reply };
     let role = context.addresses.peers.ask(Class::Control, ask, ASK_WITHIN).await.unwrap_or_default();
     let mut patience = Patience::OPENING;
-    while let Some(value) = io.read_value(patience).await? {
+    let max = Protocol::SearchResponse.value_bytes_max();
+    while let Some(read) = io.read(patience, |value| json::parse::<SearchPeerResult>(value.bytes, max)).await? {
         patience = Patience::NEXT;
-        let result: SearchPeerResult = json::parse(value.bytes, Protocol::SearchResponse.value_bytes_max())?;
+        let result = read?;
         let is_last = result.last;
         let answered = relay::Msg::Answered { from, is_indexer: role.indexer, result };
         inform(&context.addresses.relay, Class::Search, answered);

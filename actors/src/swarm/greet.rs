@@ -66,11 +66,11 @@ pub(super) async fn dialer(
 ) -> Result<Greeted, OpenError> {
     let mut io = io.await.map_err(|_| OpenError::Reset)?.map_err(OpenError::from)?;
     let asked = context.now();
-    let value = io
-        .ask(&own_hello(&context), super::driver::GREET_WITHIN)
+    let max = Protocol::Hello.value_bytes_max();
+    let answer = io
+        .ask(&own_hello(&context), super::driver::GREET_WITHIN, |value| json::parse::<Answer<Hello>>(value.bytes, max))
         .await
         .map_err(|error| OpenError::Hello(error.to_string()))?;
-    let answer = json::parse::<Answer<Hello>>(value.bytes, Protocol::Hello.value_bytes_max());
     let answered = context.now();
     io.close().await;
     match answer.map_err(|error| OpenError::Hello(error.to_string()))? {
@@ -96,12 +96,12 @@ pub(crate) async fn listener(context: Context, inbound: Inbound, tell: mpsc::Sen
             let (admitted, admission) = oneshot::channel();
             let greeting = Greeting { connection, peer, outcome: Ok(greeted), admitted: Some(admitted) };
             if tell.send(greeting).await.is_ok() && admission.await.is_ok() {
-                let _ = stream.write_json(&own_hello(&context), WRITE_WITHIN).await;
+                let _ = stream.write(&own_hello(&context), WRITE_WITHIN).await;
                 stream.close().await;
             }
         }
         Err(refused) => {
-            let _ = stream.write_json(&refused, WRITE_WITHIN).await;
+            let _ = stream.write(&refused, WRITE_WITHIN).await;
             stream.close().await;
             tokio::time::sleep(REFUSED_LINGERS).await;
             let outcome = Err(refused.into());
@@ -112,9 +112,11 @@ pub(crate) async fn listener(context: Context, inbound: Inbound, tell: mpsc::Sen
 
 async fn hear(context: &Context, peer: PeerId, stream: &mut Io) -> Result<Greeted, Refused> {
     let invalid = |detail: String| Refused::new(RefusalCode::Invalid, detail);
-    let value = stream.read_value(Patience::OPENING).await.map_err(|error| invalid(error.to_string()))?;
-    let value = value.ok_or_else(|| invalid("the stream ended without a hello".to_owned()))?;
-    let hello: Hello = json::parse(value.bytes, Protocol::Hello.value_bytes_max()).map_err(|error| {
+    let max = Protocol::Hello.value_bytes_max();
+    let heard = stream.read(Patience::OPENING, |value| json::parse::<Hello>(value.bytes, max)).await;
+    let heard = heard.map_err(|error| invalid(error.to_string()))?;
+    let heard = heard.ok_or_else(|| invalid("the stream ended without a hello".to_owned()))?;
+    let hello = heard.map_err(|error| {
         context.stats.bad_inputs.inc();
         invalid(error.to_string())
     })?;
