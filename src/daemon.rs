@@ -30,6 +30,7 @@ use crate::{
     },
     config::Config,
     keys::{self, AdminToken, FolderLock},
+    ports,
 };
 
 /// The leave phase has 10 s; the rest of the tree ends within two more.
@@ -90,9 +91,11 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
     make_folder(&data)?;
     let _lock = FolderLock::take(&data)?;
     // The ports first: a start that fails on one leaves nothing behind.
-    let Some(listener) = signals.unless_told(admin::bind(config.settings.admin.listen)).await.transpose()? else {
-        return Ok(());
+    let ports = async {
+        ports::wait_free(&config.settings.network.listeners()).await?;
+        ports::bind(config.settings.admin.listen, ports::Use::Admin).await
     };
+    let Some(listener) = signals.unless_told(ports).await.transpose()? else { return Ok(()) };
     let peer_id = keys.peer_id();
     info!(name = config.name(), %peer_id, version = env!("CARGO_PKG_VERSION"), "starting");
     let Some(mut running) =
@@ -314,6 +317,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut plan = Plan { dir: folder.path().join("paris"), ..Plan::default() };
         plan.set("admin.listen", "127.0.0.1:0");
+        plan.set("network.port", 0);
         settings.iter().for_each(|(key, value)| plan.set(key, *value));
         let created = init::create(&plan).unwrap();
         let config = config::load(&created.config, &BTreeMap::new(), &Flags::default()).unwrap();

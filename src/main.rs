@@ -6,6 +6,7 @@ mod config;
 mod daemon;
 mod demo;
 mod keys;
+mod ports;
 mod telemetry;
 
 use cli::exit::Exit;

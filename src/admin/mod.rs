@@ -30,11 +30,7 @@ use axum::{
 };
 use tower_http::{limit::RequestBodyLimitLayer, set_header::SetResponseHeaderLayer, timeout::TimeoutLayer};
 
-pub(crate) use self::{
-    guard::Rules,
-    serve::{bind, serve},
-    tree::Tree,
-};
+pub(crate) use self::{guard::Rules, serve::serve, tree::Tree};
 
 /// Many times the longest question.
 const BODY_BYTES_MAX: usize = 64 * 1024;

@@ -1,6 +1,6 @@
 //! Listens: bounded connections, a deadline for every header, an end in order.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -11,12 +11,10 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, info, warn};
-
-use crate::cli::exit::{Exit, Failure};
+use tracing::{debug, info};
 
 /// More than the dashboards, probes and shells of one machine; the next one waits in the system's queue.
 const CONNECTIONS_MAX: usize = 64;
@@ -30,58 +28,11 @@ const HEADERS_MAX: usize = 64;
 /// Enough for the headers of a browser; also bounds what one connection costs.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// A port is often free again moments after its last owner ended.
-const BIND_FOR: Duration = Duration::from_secs(10);
-
-/// Time between two tries.
-const BIND_EVERY: Duration = Duration::from_millis(250);
-
 /// What is under way at the end gets this long.
 const END_WITHIN: Duration = Duration::from_secs(1);
 
 /// Pause after the system refused a connection for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Listens at this address; a port in use is tried for 10 s.
-///
-/// # Errors
-/// When it stays in use (code 1), or the address is none of ours (code 78).
-pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    bind_within(address, BIND_FOR).await
-}
-
-async fn bind_within(address: SocketAddr, patience: Duration) -> Result<TcpListener, Failure> {
-    let deadline = Instant::now() + patience;
-    let mut tries = interval(BIND_EVERY);
-    tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_told = false;
-    loop {
-        tries.tick().await;
-        match TcpListener::bind(address).await {
-            Ok(listener) => return Ok(listener),
-            Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => {
-                if Instant::now() >= deadline {
-                    return Err(in_use(address, patience));
-                }
-                if !is_told {
-                    is_told = true;
-                    warn!(%address, "the admin port is in use; trying on");
-                }
-            }
-            Err(cause) => {
-                return Err(Failure::new(Exit::Configuration, format!("cannot listen at admin.listen {address}"))
-                    .why(cause.to_string())
-                    .next("set admin.listen to an address of this machine and a port we may use"));
-            }
-        }
-    }
-}
-
-fn in_use(address: SocketAddr, patience: Duration) -> Failure {
-    Failure::new(Exit::Failed, format!("the admin port {} is in use", address.port()))
-        .why(format!("{address} was tried for {} s", patience.as_secs()))
-        .next("stop what uses it, or set admin.listen to another port (0 takes any free one)")
-}
 
 /// Answers until the end, then gives what is under way a second.
 pub(crate) async fn serve(listener: TcpListener, router: Router, end: CancellationToken) {
@@ -144,13 +95,18 @@ async fn answer(socket: TcpStream, place: OwnedSemaphorePermit, router: Router, 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::net::SocketAddr;
+
     use axum::routing::get;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::Instant,
+    };
 
     use super::*;
 
     async fn serving() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let end = CancellationToken::new();
         let router = Router::new().route("/", get(|| async { "here" }));
@@ -163,31 +119,6 @@ mod tests {
         let mut text = String::new();
         socket.read_to_string(&mut text).await.unwrap();
         text
-    }
-
-    #[tokio::test]
-    async fn a_port_in_use_is_said_with_its_remedy() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = taken.local_addr().unwrap();
-        let failure = bind_within(address, Duration::ZERO).await.unwrap_err();
-        assert_eq!(failure.exit, Exit::Failed);
-        assert_eq!(failure.what, format!("the admin port {} is in use", address.port()));
-    }
-
-    #[tokio::test]
-    async fn a_port_that_becomes_free_is_taken() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = taken.local_addr().unwrap();
-        let waiting = tokio::spawn(bind_within(address, Duration::from_secs(10)));
-        tokio::task::yield_now().await;
-        drop(taken);
-        assert_eq!(waiting.await.unwrap().unwrap().local_addr().unwrap(), address);
-    }
-
-    #[tokio::test]
-    async fn an_address_of_another_machine_is_a_setting_that_cannot_be_used() {
-        let failure = bind("192.0.2.1:7300".parse().unwrap()).await.unwrap_err();
-        assert_eq!(failure.exit, Exit::Configuration);
     }
 
     #[tokio::test]
