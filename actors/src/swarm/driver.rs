@@ -70,6 +70,8 @@ struct Connection {
     is_dialer: bool,
     /// What its hello said it is; nothing until then.
     role: Option<Role>,
+    /// Where it listens, as identify said, which may come before hello.
+    listens: Vec<Multiaddr>,
 }
 
 /// A stream that waits for its connection.
@@ -239,7 +241,7 @@ impl Driver {
         self.context.stats.connections_opened.inc();
         self.connections.insert(
             id,
-            Connection { peer, remote, since: Instant::now(), is_dialer, role: None },
+            Connection { peer, remote, since: Instant::now(), is_dialer, role: None, listens: Vec::new() },
         );
         let is_stranger = self.greeted(&peer).is_none();
         if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut().filter(|_| is_stranger) {
@@ -285,14 +287,18 @@ impl Driver {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.role = Some(greeted.hello.role);
         let (remote, is_dialer) = (connection.remote.clone(), connection.is_dialer);
+        let mut listens = connection.listens.clone();
+        if is_dialer {
+            listens.push(addr::split_peer(&remote).0);
+        }
         let behaviour = self.swarm.behaviour_mut();
         behaviour.streams.admit(id);
         behaviour.doors.admitted(&peer);
         if let Some(gossip) = behaviour.gossip.as_mut() {
             gossip.remove_blacklisted_peer(&peer);
         }
-        if greeted.hello.role.indexer && is_dialer {
-            behaviour.kad.add_address(&peer, addr::split_peer(&remote).0);
+        for addr in listens.iter().filter(|_| greeted.hello.role.indexer) {
+            behaviour.kad.add_address(&peer, addr.clone());
         }
         for waiting in self.waiting.remove(&peer).unwrap_or_default() {
             let within = waiting.until.saturating_duration_since(Instant::now());
@@ -607,8 +613,8 @@ impl Driver {
         match event {
             BehaviourEvent::Kad(event) => self.on_kad(event),
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
-            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
-                self.on_identified(peer_id, &info.listen_addrs);
+            BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
+                self.on_identified(connection_id, peer_id, &info.listen_addrs);
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, addr) in found {
@@ -620,12 +626,13 @@ impl Driver {
         }
     }
 
-    fn on_identified(&mut self, peer: PeerId, addrs: &[Multiaddr]) {
+    fn on_identified(&mut self, connection: ConnectionId, peer: PeerId, addrs: &[Multiaddr]) {
         let addrs = addr::hearsay(&peer, addrs, &self.context.settings.network.rule());
         let told = peers::Msg::Identified { peer, addrs: addrs.clone() };
         inform(&self.context.addresses.peers, Class::Control, told);
-        let mut roles = self.connections.values().filter(|connection| connection.peer == peer);
-        if roles.any(|connection| connection.role.is_some_and(|role| role.indexer)) {
+        let Some(connection) = self.connections.get_mut(&connection) else { return };
+        connection.listens.clone_from(&addrs);
+        if connection.role.is_some_and(|role| role.indexer) {
             for addr in addrs {
                 self.swarm.behaviour_mut().kad.add_address(&peer, addr);
             }
