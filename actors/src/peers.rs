@@ -143,7 +143,11 @@ impl Actor for Peers {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
         let peers_max = context.settings.store.peers_max as usize;
         let book = Book::new(context.own.peer_id, peers_max);
         let reply = seat.reply(Msg::Restored);

@@ -4,7 +4,7 @@
 //! every running query and everybody who waits for a stream; all three are bounded and end with the task.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
@@ -239,10 +239,8 @@ impl Driver {
         let is_dialer = endpoint.is_dialer();
         let remote = endpoint.get_remote_address().clone();
         self.context.stats.connections_opened.inc();
-        self.connections.insert(
-            id,
-            Connection { peer, remote, since: Instant::now(), is_dialer, role: None, listens: Vec::new() },
-        );
+        self.connections
+            .insert(id, Connection { peer, remote, since: Instant::now(), is_dialer, role: None, listens: Vec::new() });
         let is_stranger = self.greeted(&peer).is_none();
         if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut().filter(|_| is_stranger) {
             gossip.blacklist_peer(&peer);
@@ -325,10 +323,14 @@ impl Driver {
         if matches!(error, DialError::DialPeerConditionFalse(_)) {
             return;
         }
-        let cause = if transport::is_key_mismatch_likely(error) {
-            OpenError::KeyMismatch { fingerprint: self.context.own.network_key.clone() }
-        } else {
-            OpenError::Unreachable(in_words(error))
+        let cause = match error {
+            DialError::WrongPeerId { obtained, address } => {
+                OpenError::WrongPeer { address: addr::split_peer(address).0, got: *obtained }
+            }
+            error if transport::is_key_mismatch_likely(error) => {
+                OpenError::KeyMismatch { fingerprint: self.context.own.network_key.clone() }
+            }
+            error => OpenError::Unreachable(in_words(error)),
         };
         debug!(%peer, %cause, "dial failed");
         let failed = match error {
@@ -421,7 +423,9 @@ impl Driver {
 
     fn on_kad(&mut self, event: kad::Event) {
         match event {
-            kad::Event::InboundRequest { request: kad::InboundRequest::PutRecord { source, record: Some(record), .. } } => {
+            kad::Event::InboundRequest {
+                request: kad::InboundRequest::PutRecord { source, record: Some(record), .. },
+            } => {
                 self.check_put(source, record);
             }
             kad::Event::InboundRequest { request: kad::InboundRequest::AddProvider { record: Some(record) } } => {
@@ -493,21 +497,25 @@ impl Driver {
         let now = self.now();
         if let Some(query) = self.queries.get_mut(&id) {
             let is_enough = match (query, result) {
-                (Query::Find { key, is_first_enough, found, .. }, kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(record)))) => {
-                    match dht::validate(key, &record.record.value, found.last(), now.wall) {
-                        Ok(valid) if found.len() < dht::VALUES_MAX => {
-                            found.push(valid);
-                            *is_first_enough
-                        }
-                        Ok(_) => true,
-                        Err(error) => {
-                            debug!(%error, "a value from the DHT was dropped");
-                            self.context.stats.dht_refused.inc();
-                            false
-                        }
+                (
+                    Query::Find { key, is_first_enough, found, .. },
+                    kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(record))),
+                ) => match dht::validate(key, &record.record.value, found.last(), now.wall) {
+                    Ok(valid) if found.len() < dht::VALUES_MAX => {
+                        found.push(valid);
+                        *is_first_enough
                     }
-                }
-                (Query::Providers { found, .. }, kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. }))) => {
+                    Ok(_) => true,
+                    Err(error) => {
+                        debug!(%error, "a value from the DHT was dropped");
+                        self.context.stats.dht_refused.inc();
+                        false
+                    }
+                },
+                (
+                    Query::Providers { found, .. },
+                    kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })),
+                ) => {
                     found.extend(providers);
                     false
                 }
@@ -659,18 +667,12 @@ fn record(key: &dht::Key, value: &Valid, now: Now) -> kad::Record {
     }
 }
 
+/// Each address once with what went wrong there; libp2p names one with and without its peer, and puts line feeds in.
 fn in_words(error: &DialError) -> String {
-    match error {
-        DialError::WrongPeerId { obtained, address } => {
-            format!("{address} is the peer {obtained}, not the one that was asked for: correct the address's /p2p/ part")
-        }
-        DialError::Transport(failed) => failed
-            .iter()
-            .map(|(addr, error)| format!("{addr}: {}", innermost(error)))
-            .collect::<Vec<_>>()
-            .join("; "),
-        other => other.to_string(),
-    }
+    let DialError::Transport(failed) = error else { return error.to_string() };
+    let words: BTreeSet<String> =
+        failed.iter().map(|(addr, error)| format!("{}: {}", addr::split_peer(addr).0, innermost(error))).collect();
+    words.into_iter().collect::<Vec<_>>().join("; ")
 }
 
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
@@ -678,5 +680,7 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    let words = error.to_string();
+    let last = words.lines().last().unwrap_or_default();
+    last.trim_start_matches([' ', '-']).to_owned()
 }
