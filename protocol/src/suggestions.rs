@@ -164,9 +164,10 @@ impl IndexerBook {
 
     /// Marks an indexer as gone: it said so, or others found it dead. It is neither suggested nor expected to answer
     /// until it returns or signs a newer record.
-    pub fn gone(&mut self, peer: &PeerId) {
+    pub fn gone(&mut self, peer: &PeerId, now: Timestamp) {
         self.set_gone(peer, true);
         self.kept.retain(|kept| kept != peer);
+        self.fill_up(now);
     }
 
     /// An indexer that was marked as gone was met again.
@@ -261,6 +262,15 @@ impl IndexerBook {
     fn keep(&mut self, peer: PeerId, now: Timestamp) {
         let Some(entry) = self.known.get(&peer).filter(|entry| entry.is_suggestible(now)) else { return };
         if self.kept.len() < KEPT_MAX && !self.kept.contains(&peer) && self.is_apart(entry) {
+            self.kept.push(peer);
+        }
+    }
+
+    /// Fills the place of one that went, in no better order than that of their ids until the next refresh.
+    fn fill_up(&mut self, now: Timestamp) {
+        let suggestible = self.known.iter().filter(|(_, entry)| entry.is_suggestible(now));
+        let spare = suggestible.filter(|(peer, entry)| !self.kept.contains(peer) && self.is_apart(entry));
+        if let Some(peer) = spare.map(|(peer, _)| *peer).next().filter(|_| self.kept.len() < KEPT_MAX) {
             self.kept.push(peer);
         }
     }
@@ -419,16 +429,29 @@ mod tests {
     fn who_left_is_neither_suggested_nor_expected_until_it_returns() {
         let mut book = book(false);
         learn(&mut book, 1, 0);
-        book.gone(&keys(1).peer_id());
+        book.gone(&keys(1).peer_id(), now(1).wall);
         assert!(book.roll(now(1)).is_empty() && picked(&book, 1, 0, 1, 1).is_empty());
         assert_eq!(learn(&mut book, 1, 0), Learned::Known);
         assert!(book.roll(now(1)).is_empty(), "the record it left in the DHT does not bring it back");
         let newer = record(1, 2, 0.5, "/ip4/10.0.1.1/tcp/1", 600);
         assert_eq!(book.learn(newer, Source::Itself, now(2).wall), Learned::Renewed);
         assert_eq!((book.roll(now(2)).len(), picked(&book, 1, 0, 2, 1).len()), (1, 1));
-        book.gone(&keys(1).peer_id());
+        book.gone(&keys(1).peer_id(), now(1).wall);
         book.back(&keys(1).peer_id(), now(3).wall);
         assert_eq!((book.roll(now(3)).len(), picked(&book, 1, 0, 3, 1).len()), (1, 1));
+    }
+
+    #[test]
+    fn another_one_takes_the_place_of_one_that_went() {
+        let mut book = book(false);
+        for n in 1..=12 {
+            learn(&mut book, n, 0);
+        }
+        for (n, left) in [(1, 10), (2, 10), (3, 9)] {
+            book.gone(&keys(n).peer_id(), now(1).wall);
+            assert_eq!(picked(&book, 10, 0, 1, 1).len(), left);
+            assert_eq!(book.kept.iter().collect::<BTreeSet<_>>().len(), left);
+        }
     }
 
     #[test]
@@ -463,7 +486,7 @@ mod tests {
         assert_eq!(learn(&mut book, 4097, 0), Learned::Full);
         assert_eq!(book.roll(now(1)).len(), KNOWN_MAX);
         assert!(book.roll(now(1)).is_sorted());
-        book.gone(&keys(1).peer_id());
+        book.gone(&keys(1).peer_id(), now(1).wall);
         assert_eq!(book.roll(now(1)).len(), KNOWN_MAX, "a large roll is written once a second");
         assert_eq!(book.roll(now(2)).len(), KNOWN_MAX - 1);
         assert_eq!(learn(&mut book, 4097, 600), Learned::New, "the expired made room");
