@@ -86,7 +86,11 @@ struct Entry {
 
 impl Entry {
     fn is_suggestible(&self, now: Timestamp) -> bool {
-        !self.is_gone && now < self.record.expiry_date && !self.record.addrs.is_empty()
+        self.is_present() && now < self.record.expiry_date
+    }
+
+    fn is_present(&self) -> bool {
+        !self.is_gone && !self.record.addrs.is_empty()
     }
 
     fn is_full(&self) -> bool {
@@ -164,10 +168,10 @@ impl IndexerBook {
 
     /// Marks an indexer as gone: it said so, or others found it dead. It is neither suggested nor expected to answer
     /// until it returns or signs a newer record.
-    pub fn gone(&mut self, peer: &PeerId, now: Timestamp) {
+    pub fn gone(&mut self, peer: &PeerId) {
         self.set_gone(peer, true);
         self.kept.retain(|kept| kept != peer);
-        self.fill_up(now);
+        self.fill_up();
     }
 
     /// An indexer that was marked as gone was met again.
@@ -267,9 +271,9 @@ impl IndexerBook {
     }
 
     /// Fills the place of one that went, in no better order than that of their ids until the next refresh.
-    fn fill_up(&mut self, now: Timestamp) {
-        let suggestible = self.known.iter().filter(|(_, entry)| entry.is_suggestible(now));
-        let spare = suggestible.filter(|(peer, entry)| !self.kept.contains(peer) && self.is_apart(entry));
+    fn fill_up(&mut self) {
+        let present = self.known.iter().filter(|(_, entry)| entry.is_present());
+        let spare = present.filter(|(peer, entry)| !self.kept.contains(peer) && self.is_apart(entry));
         if let Some(peer) = spare.map(|(peer, _)| *peer).next().filter(|_| self.kept.len() < KEPT_MAX) {
             self.kept.push(peer);
         }
@@ -429,14 +433,14 @@ mod tests {
     fn who_left_is_neither_suggested_nor_expected_until_it_returns() {
         let mut book = book(false);
         learn(&mut book, 1, 0);
-        book.gone(&keys(1).peer_id(), now(1).wall);
+        book.gone(&keys(1).peer_id());
         assert!(book.roll(now(1)).is_empty() && picked(&book, 1, 0, 1, 1).is_empty());
         assert_eq!(learn(&mut book, 1, 0), Learned::Known);
         assert!(book.roll(now(1)).is_empty(), "the record it left in the DHT does not bring it back");
         let newer = record(1, 2, 0.5, "/ip4/10.0.1.1/tcp/1", 600);
         assert_eq!(book.learn(newer, Source::Itself, now(2).wall), Learned::Renewed);
         assert_eq!((book.roll(now(2)).len(), picked(&book, 1, 0, 2, 1).len()), (1, 1));
-        book.gone(&keys(1).peer_id(), now(1).wall);
+        book.gone(&keys(1).peer_id());
         book.back(&keys(1).peer_id(), now(3).wall);
         assert_eq!((book.roll(now(3)).len(), picked(&book, 1, 0, 3, 1).len()), (1, 1));
     }
@@ -448,7 +452,7 @@ mod tests {
             learn(&mut book, n, 0);
         }
         for (n, left) in [(1, 10), (2, 10), (3, 9)] {
-            book.gone(&keys(n).peer_id(), now(1).wall);
+            book.gone(&keys(n).peer_id());
             assert_eq!(picked(&book, 10, 0, 1, 1).len(), left);
             assert_eq!(book.kept.iter().collect::<BTreeSet<_>>().len(), left);
         }
@@ -486,7 +490,7 @@ mod tests {
         assert_eq!(learn(&mut book, 4097, 0), Learned::Full);
         assert_eq!(book.roll(now(1)).len(), KNOWN_MAX);
         assert!(book.roll(now(1)).is_sorted());
-        book.gone(&keys(1).peer_id(), now(1).wall);
+        book.gone(&keys(1).peer_id());
         assert_eq!(book.roll(now(1)).len(), KNOWN_MAX, "a large roll is written once a second");
         assert_eq!(book.roll(now(2)).len(), KNOWN_MAX - 1);
         assert_eq!(learn(&mut book, 4097, 600), Learned::New, "the expired made room");
