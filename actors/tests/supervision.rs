@@ -83,6 +83,7 @@ enum ProbeMsg {
     Await(oneshot::Receiver<()>),
     Block(mpsc::Receiver<()>),
     HoldFor(Duration),
+    EchoFromTask(Duration),
     Echo { armed_by: u64 },
     Ignore,
 }
@@ -123,6 +124,15 @@ impl Actor for Probe {
                 tokio::spawn(async move {
                     sleep(time).await;
                     drop(hold);
+                });
+            }
+            ProbeMsg::EchoFromTask(after) => {
+                let (me, reply) = (state.seat.me().clone(), state.seat.reply(|armed_by| ProbeMsg::Echo { armed_by }));
+                let armed_by = state.seat.incarnation();
+                tokio::spawn(async move {
+                    sleep(after).await;
+                    drop(me.tell(Class::Own, ProbeMsg::Echo { armed_by }));
+                    reply.send(armed_by);
                 });
             }
             ProbeMsg::Echo { armed_by } => {
@@ -382,6 +392,21 @@ async fn an_actor_s_own_timer_fires_in_a_full_mailbox_but_never_in_a_later_life(
     assert_eq!(*one.echoes.lock().unwrap(), [202]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_task_or_a_neighbour_answers_reaches_only_the_life_that_asked() {
+    let tree = tree(Settings::default());
+    let (a, one) = (probe(&tree, "a"), Probe::default());
+    let _root = Root::start(&tree, vec![spec(&a, &one)]).await.unwrap();
+    let mut outcomes = tree.outcomes();
+    a.tell(Class::Control, ProbeMsg::EchoFromTask(SECOND)).unwrap();
+    a.tell(Class::Control, ProbeMsg::Panic).unwrap();
+    assert_eq!(next_start(&mut outcomes).await.1, 2);
+    a.tell(Class::Control, ProbeMsg::EchoFromTask(SECOND)).unwrap();
+    sleep(3 * SECOND).await;
+    assert_eq!(life_when_free(&a).await, 2);
+    assert_eq!(*one.echoes.lock().unwrap(), [202, 202]);
+}
+
 async fn life_when_free(address: &Address<ProbeMsg>) -> u64 {
     while address.in_flight() > 0 {
         tokio::task::yield_now().await;
@@ -552,6 +577,8 @@ async fn a_spent_budget_goes_up_and_ends_the_root_with_its_cause_and_all_childre
     assert_eq!(root.ended().await, Ended::Failed("root/b failed too often: as told".into()));
     assert_eq!(log.take(), ["!b", "-c", "!c", "-a", "!a"]);
     assert_eq!(view(&tree, &Path::root()).state, ActorState::Stopped);
+    // It goes on saying so to whoever asks again.
+    assert_eq!(root.stop().await, Ended::Failed("root/b failed too often: as told".into()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -687,7 +714,8 @@ async fn a_transient_child_may_end_but_a_permanent_one_is_wanted_back() {
     let (a, b) = (family.child("a"), family.child("b"));
     family.start(spec(&a, &Probe::default()).transient()).await.unwrap();
     family.start(spec(&b, &Probe::default())).await.unwrap();
-    (family.next().await, family.next().await);
+    family.next().await;
+    family.next().await;
     a.tell(Class::Control, ProbeMsg::Quit).unwrap();
     assert_eq!(family.next().await, Outcome::Ended { path: a.path().clone() });
     b.tell(Class::Control, ProbeMsg::Quit).unwrap();

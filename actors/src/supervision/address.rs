@@ -126,6 +126,13 @@ struct Target<M> {
     actor: ActorRef<Envelope<M>>,
 }
 
+impl<M> Target<M> {
+    /// It is the life that is wanted.
+    fn is(&self, only: Option<u64>) -> bool {
+        only.is_none_or(|only| only == self.incarnation)
+    }
+}
+
 struct Slot<M> {
     vitals: Arc<Vitals>,
     clock: Clock,
@@ -241,7 +248,8 @@ impl<M: Send + 'static> Address<M> {
 
     /// The actor that is reached now.
     pub(super) fn cell(&self) -> Option<ActorCell> {
-        self.slot.with_target(self.only, |actor| actor.get_cell())
+        let target = self.slot.target.read().unwrap_or_else(PoisonError::into_inner);
+        target.as_ref().filter(|target| target.is(self.only)).map(|target| target.actor.get_cell())
     }
 }
 
@@ -250,18 +258,14 @@ impl<M: Send + 'static> Slot<M> {
     fn post(&self, message: Option<M>, only: Option<u64>) -> Result<(), Envelope<M>> {
         let permit = Some(Permit(self.vitals.clone()));
         let envelope = Envelope { message, sent: self.clock.mono(), permit };
-        let Some(actor) = self.with_target(only, ActorRef::clone) else {
+        let target = self.target.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(target) = target.as_ref().filter(|target| target.is(only)) else {
             return Err(envelope);
         };
-        actor.send_message(envelope).map_err(|refused| match refused {
+        target.actor.send_message(envelope).map_err(|refused| match refused {
             MessagingErr::SendErr(envelope) => envelope,
             _ => unreachable!("an address is only pointed at an actor of its own message type"),
         })
-    }
-
-    fn with_target<T>(&self, only: Option<u64>, read: impl FnOnce(&ActorRef<Envelope<M>>) -> T) -> Option<T> {
-        let target = self.target.read().unwrap_or_else(PoisonError::into_inner);
-        target.as_ref().filter(|target| only.is_none_or(|only| only == target.incarnation)).map(|to| read(&to.actor))
     }
 
     fn target_mut(&self) -> std::sync::RwLockWriteGuard<'_, Option<Target<M>>> {

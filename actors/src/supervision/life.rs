@@ -52,7 +52,6 @@ impl Timer {
 }
 
 /// What the supervision gives an actor for one life; it belongs into the actor's state.
-#[derive(Debug)]
 pub struct Seat<M> {
     me: Address<M>,
     tree: Tree,
@@ -149,6 +148,12 @@ impl<M: Send + 'static> Seat<M> {
     }
 }
 
+impl<M> fmt::Debug for Seat<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat").field("me", &self.me).field("incarnation", &self.incarnation).finish_non_exhaustive()
+    }
+}
+
 /// The failure that [`Fault::Error`] injects.
 #[derive(Debug, thiserror::Error)]
 #[error("an injected error")]
@@ -190,26 +195,21 @@ pub(super) struct Alive<S, M: Send + 'static> {
 }
 
 impl<S, M: Send + 'static> Alive<S, M> {
-    fn state(&mut self) -> &mut S {
-        self.state.as_mut().expect("an actor handles nothing after its post_stop")
-    }
-
     /// The actor handles something from now on until this is dropped, also by a panic or a kill.
-    fn begin(&mut self, envelope: Option<&mut Envelope<M>>) -> (Handling, &mut S) {
-        let vitals = self.reached.0.vitals().clone();
-        let began = self.clock.mono();
+    fn begin(&mut self, envelope: Option<&mut Envelope<M>>) -> (Handling<'_>, &mut S) {
+        let Self { state, reached, clock, .. } = self;
+        let vitals = reached.0.vitals();
+        let began = clock.mono();
         vitals.busy(began);
-        let message = envelope.map(|envelope| {
-            if !envelope.is_poke() {
+        let counted = envelope.as_ref().is_some_and(|envelope| !envelope.is_poke());
+        let permit = envelope.and_then(|envelope| {
+            if counted {
                 vitals.waited(began.since(envelope.sent()));
             }
-            (envelope.is_poke(), envelope.take_permit())
+            envelope.take_permit()
         });
-        let (counted, permit) = match message {
-            Some((is_poke, permit)) => (!is_poke, permit),
-            None => (false, None),
-        };
-        (Handling { vitals, clock: self.clock.clone(), began, counted, _permit: permit }, self.state())
+        let state = state.as_mut().expect("an actor handles nothing after its post_stop");
+        (Handling { vitals, clock, began, counted, _permit: permit }, state)
     }
 }
 
@@ -223,16 +223,16 @@ impl<M: Send + 'static> Drop for Reached<M> {
 }
 
 /// One handler running.
-struct Handling {
-    vitals: Arc<Vitals>,
-    clock: Clock,
+struct Handling<'a> {
+    vitals: &'a Vitals,
+    clock: &'a Clock,
     began: Mono,
     /// It is a message, not an event of supervision or a poke.
     counted: bool,
     _permit: Option<Permit>,
 }
 
-impl Drop for Handling {
+impl Drop for Handling<'_> {
     fn drop(&mut self) {
         if self.counted {
             self.vitals.handled(self.clock.mono().since(self.began));

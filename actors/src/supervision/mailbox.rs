@@ -18,16 +18,23 @@ impl Mailbox {
     pub(super) fn admit(&self, limit: u64) -> bool {
         let taken = self.in_flight.fetch_update(AcqRel, Acquire, |count| (count < limit).then_some(count + 1));
         match taken {
-            Ok(before) => self.in_flight_max.fetch_max(before + 1, Relaxed),
-            Err(_) => self.shed.fetch_add(1, Relaxed),
-        };
+            Ok(before) => self.rose_to(before + 1),
+            Err(_) => drop(self.shed.fetch_add(1, Relaxed)),
+        }
         taken.is_ok()
     }
 
     /// Takes a place whatever the count, for what is bounded elsewhere.
     pub(super) fn admit_always(&self) {
         let before = self.in_flight.fetch_add(1, AcqRel);
-        self.in_flight_max.fetch_max(before + 1, Relaxed);
+        self.rose_to(before + 1);
+    }
+
+    /// Looks before it writes, because a new maximum is rare.
+    fn rose_to(&self, count: u64) {
+        if self.in_flight_max.load(Relaxed) < count {
+            self.in_flight_max.fetch_max(count, Relaxed);
+        }
     }
 
     /// Gives a place back.

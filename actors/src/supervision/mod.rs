@@ -14,6 +14,8 @@
 //! - A failure is an `Err` or a panic, in `pre_start` too. A failed child pauses, longer each time, and lives again
 //!   only when its last life is gone: its state dropped, its own children gone, every [`Hold`] dropped. A spent budget
 //!   goes up, or is reported when the child is [`ChildSpec::forgotten_when_spent`].
+//! - An actor that ends, or fails by a child, stops its children in reverse order; one that fails by itself has them
+//!   killed. Either way they are gone before it lives again.
 //!
 //! # An actor, whole
 //!

@@ -67,7 +67,7 @@ mod tests {
     fn a_branch_is_read_whole_before_its_neighbour() {
         let node = Path::root().child("node");
         let mut paths =
-            vec![Path::root().child("node-2"), node.child("pool"), Path::root(), node.clone(), node.child("claim")];
+            [Path::root().child("node-2"), node.child("pool"), Path::root(), node.clone(), node.child("claim")];
         paths.sort();
         let read: Vec<_> = paths.iter().map(Path::as_str).collect();
         assert_eq!(read, ["root", "root/node", "root/node/claim", "root/node/pool", "root/node-2"]);

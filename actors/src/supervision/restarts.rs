@@ -203,7 +203,7 @@ mod tests {
     fn a_quiet_period_makes_the_first_pause_short_again() {
         let quiet = 30_000;
         let after = |millis| Verdict::RestartAfter(Duration::from_millis(millis));
-        let verdicts = |waits: &[u64]| run(&steady(), waits, 1).into_iter().map(|(_, verdict)| verdict).last();
+        let verdicts = |waits: &[u64]| run(&steady(), waits, 1).into_iter().map(|(_, verdict)| verdict).next_back();
         assert_eq!(verdicts(&[0, 0, quiet]), Some(after(100)));
         assert_eq!(verdicts(&[0, 0, quiet - 1]), Some(after(400)));
     }

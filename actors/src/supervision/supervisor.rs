@@ -108,7 +108,8 @@ pub struct Root {
     tree: Tree,
     address: Address<Msg>,
     actor: ActorCell,
-    ended: oneshot::Receiver<Ended>,
+    told: oneshot::Receiver<Ended>,
+    ended: Option<Ended>,
     gone: CancellationToken,
 }
 
@@ -125,7 +126,7 @@ impl Root {
         let arguments: MakeArguments<Supervisor, Msg> = Arc::new(move |seat| Args { seat, children: children.clone() });
         let birth = Birth { arguments, address: address.clone(), tree: tree.clone(), incarnation, hold };
         match Self::spawn(birth).await {
-            Ok((actor, ended)) => Ok(Self { tree: tree.clone(), address, actor, ended, gone }),
+            Ok((actor, told)) => Ok(Self { tree: tree.clone(), address, actor, told, ended: None, gone }),
             Err(error) => {
                 address.vitals().stopped();
                 let cause = match error {
@@ -150,10 +151,18 @@ impl Root {
         }
     }
 
-    /// Waits until the root has ended and every actor is gone; a killed one that never awaits is not waited for.
+    /// Waits until the root has ended and every actor is gone; a killed one that never awaits is not waited for. It may
+    /// be given up and called again.
     pub async fn ended(&mut self) -> Ended {
-        // The witness goes without a word only when the runtime does.
-        let ended = (&mut self.ended).await.unwrap_or_else(|_| Ended::Failed("the runtime has ended".to_owned()));
+        let ended = match &self.ended {
+            Some(ended) => ended.clone(),
+            None => {
+                let told = (&mut self.told).await;
+                // The witness goes without a word only when the runtime does.
+                let ended = told.unwrap_or_else(|_| Ended::Failed("the runtime has ended".to_owned()));
+                self.ended.insert(ended).clone()
+            }
+        };
         let _ = timeout(KILL_WITHIN, self.gone.cancelled()).await;
         self.address.vitals().stopped();
         match &ended {

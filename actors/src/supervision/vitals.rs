@@ -68,7 +68,7 @@ pub(super) struct Vitals {
     born_nanos: AtomicU64,
     /// When the present handler began, plus one; 0 while idle.
     busy_since: AtomicU64,
-    handled: AtomicU64,
+    // Written by the one life there is at a time.
     handling: Histogram,
     waiting: Histogram,
     fault: AtomicU64,
@@ -87,7 +87,6 @@ impl Vitals {
             incarnation: AtomicU64::new(0),
             born_nanos: AtomicU64::new(0),
             busy_since: AtomicU64::new(0),
-            handled: AtomicU64::new(0),
             handling: Histogram::default(),
             waiting: Histogram::default(),
             fault: AtomicU64::new(NO_FAULT),
@@ -150,7 +149,6 @@ impl Vitals {
     /// A message was handled, well or not.
     pub(super) fn handled(&self, took: Duration) {
         self.handling.record(took);
-        self.handled.fetch_add(1, Relaxed);
     }
 
     /// The fault to suffer now, once.
@@ -204,7 +202,7 @@ impl Vitals {
             },
             restarts: incarnation.saturating_sub(1),
             last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            handled: self.handled.load(Relaxed),
+            handled: self.handling.total(),
             in_flight: self.mailbox.in_flight(),
             in_flight_max: self.mailbox.in_flight_max(),
             shed: self.mailbox.shed(),
