@@ -51,6 +51,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn our_crates_are_named_as_the_log_names_them() {
+        let places = [
+            std::any::type_name::<crate::config::Config>(),
+            std::any::type_name::<actors::Handle>(),
+            std::any::type_name::<::store::Store>(),
+            std::any::type_name::<protocol::identity::Keys>(),
+        ];
+        assert_eq!(places.map(|place| place.split("::").next().unwrap()), OURS);
+    }
+
+    #[test]
     fn one_level_is_for_muster_and_directives_stand_for_themselves() {
         let ours = filter("debug").unwrap().to_string();
         assert!(ours.contains("actors=debug") && ours.contains("warn"), "{ours}");
