@@ -78,6 +78,11 @@ pub enum Msg {
         /// What it did.
         offence: Offence,
     },
+    /// A peer left and will be back at once.
+    ExpectBack {
+        /// Who.
+        peer: PeerId,
+    },
     /// So many sessions are there now.
     Sessions(usize),
 }
@@ -110,6 +115,7 @@ impl Actor for Gate {
             }
             Msg::Request { peer, protocol, reply } => reply.send(state.request(peer, protocol)),
             Msg::Offended { peer, offence } => state.offended(peer, offence),
+            Msg::ExpectBack { peer } => state.buckets.expect_back(peer, state.seat.now().mono),
             Msg::Sessions(sessions) => state.sessions = sessions,
         }
         Ok(())

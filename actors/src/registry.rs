@@ -12,7 +12,7 @@ use protocol::{
     behaviour::Offence,
     dht::{self, Valid},
     record::{IndexerRecord, PeerRecord},
-    search::{Question, Wanted},
+    search::{Absent, Question, Wanted},
     session::{Presence, Put, RecordError, Registry as Sessions, Stored, Values},
     signed::Verified,
     suggestions::{IndexerBook, Source},
@@ -27,9 +27,7 @@ use tracing::debug;
 use crate::{
     claim::{self, Signed},
     context::{Context, inform},
-    gate, health,
-    lookup::Key,
-    suggestions,
+    gate, health, suggestions,
     supervision::{Class, Envelope, Reply, Seat, Timer},
     swarm,
     view::SessionView,
@@ -84,6 +82,15 @@ pub struct Carried {
     pub values: Option<Values>,
 }
 
+/// What a look-up found here.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// At most 64 records.
+    pub records: Vec<Arc<Verified<PeerRecord>>>,
+    /// The DHT was asked a moment ago and had none: asking it again would bring nothing.
+    pub is_absent: bool,
+}
+
 /// What it holds.
 pub struct State {
     seat: Seat<Msg>,
@@ -91,6 +98,7 @@ pub struct State {
     rng: StdRng,
     sessions: Sessions,
     book: IndexerBook,
+    absent: Absent,
     told: Census,
     timer: Timer,
 }
@@ -126,13 +134,15 @@ pub enum Msg {
         /// It has.
         reply: Reply<bool>,
     },
-    /// Records by one key.
+    /// Records by DID, peer id or exact name.
     Find {
-        /// The key.
-        key: Key,
-        /// At most 64.
-        reply: Reply<Vec<Arc<Verified<PeerRecord>>>>,
+        /// What is looked for.
+        wanted: Wanted,
+        /// What is here.
+        reply: Reply<Found>,
     },
+    /// The DHT has no such record.
+    Absent(Wanted),
     /// Records here that answer a search; a part of a name is looked for among those we represent.
     Held {
         /// What is searched for.
@@ -199,7 +209,16 @@ impl Actor for Registry {
         let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellRegistry);
         let timer = seat.after(TICK, Msg::Tick);
-        Ok(State { rng: seat.rng(), sessions, book, told: Census::default(), timer, seat, context })
+        Ok(State {
+            rng: seat.rng(),
+            sessions,
+            book,
+            absent: Absent::new(),
+            told: Census::default(),
+            timer,
+            seat,
+            context,
+        })
     }
 
     async fn handle(
@@ -214,7 +233,8 @@ impl Actor for Registry {
             }
             Msg::Publish { from, record, reply } => reply.send(state.publish(from, *record)),
             Msg::HasSession { peer, reply } => reply.send(state.sessions.has_session(&peer, state.seat.now().mono)),
-            Msg::Find { key, reply } => reply.send(state.find(&key)),
+            Msg::Find { wanted, reply } => reply.send(state.find(&wanted)),
+            Msg::Absent(wanted) => state.absent.note(wanted, state.seat.now().mono),
             Msg::Held { wanted, at_most, reply } => {
                 reply.send(wanted.held(&state.sessions, state.seat.now(), at_most));
             }
@@ -250,6 +270,7 @@ impl State {
             })?;
         let mut answer = beat.answer;
         if let Some(carried) = carried.filter(|_| beat.presence != Presence::Probed) {
+            self.absent.appeared(&carried.record);
             match self.sessions.record_verified(&from, carried.record, carried.values, now) {
                 Ok(stored) => answer.record_seq = Some(stored.seq),
                 Err(error) => self.refused(from, &error)?,
@@ -281,6 +302,7 @@ impl State {
 
     fn publish(&mut self, from: PeerId, record: Verified<PeerRecord>) -> PublishReceipt {
         let seq = record.seq;
+        self.absent.appeared(&record);
         let stored: Result<Stored, RecordError> = self.sessions.record_verified(&from, record, None, self.seat.now());
         if let Err(error) = &stored {
             self.blame(from, error.offence());
@@ -288,13 +310,10 @@ impl State {
         self.sessions.receipt(&from, seq, stored.as_ref().copied())
     }
 
-    fn find(&self, key: &Key) -> Vec<Arc<Verified<PeerRecord>>> {
+    fn find(&self, wanted: &Wanted) -> Found {
         let now = self.seat.now();
-        match key {
-            Key::Did(did) => self.sessions.by_did(did, now).into_iter().cloned().collect(),
-            Key::Peer(peer) => self.sessions.by_peer(peer, now).into_iter().cloned().collect(),
-            Key::Name(name) => self.sessions.by_name(name, now, NAMESAKES_MAX),
-        }
+        let (records, _) = wanted.held(&self.sessions, now, NAMESAKES_MAX);
+        Found { records, is_absent: self.absent.is_absent(wanted, now.mono) }
     }
 
     fn own(&mut self, signed: &Signed) {

@@ -12,8 +12,7 @@ use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy, refuse};
 use crate::{
     context::{Context, inform},
     handle::AskError,
-    lookup::{self, Key},
-    peers, registry, relay, suggestions,
+    lookup, peers, registry, relay, suggestions,
     supervision::Class,
     swarm::streams::{Io, Patience},
 };
@@ -73,11 +72,7 @@ async fn opening(
 
 fn look_in_dht(context: Context, id: protocol::search::RelayId, wanted: Wanted) {
     tokio::spawn(async move {
-        let records = match Key::of_wanted(&wanted) {
-            Some(key) => lookup::in_dht(&context, &key).await,
-            None => Vec::new(),
-        };
-        let records = records.into_iter().map(Arc::new).collect();
+        let records = lookup::in_dht(&context, &wanted).await.into_iter().map(Arc::new).collect();
         inform(&context.addresses.relay, Class::Search, relay::Msg::Found { id, records });
     });
 }

@@ -14,7 +14,7 @@ use libp2p::{
     kad::{self, store::RecordStore as _},
     mdns,
     swarm::{
-        ConnectionId, DialError, SwarmEvent,
+        ConnectionId, DialError, ListenError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
@@ -358,6 +358,8 @@ impl Driver {
         for id in silent.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.swarm.close_connection(id);
         }
+        let refused = self.swarm.behaviour().streams.counters().not_served();
+        self.context.stats.streams_refused.set(i64::try_from(refused).unwrap_or(i64::MAX));
         self.context.stats.connections.set(i64::try_from(self.connections.len()).unwrap_or(i64::MAX));
         if now.duration_since(self.shelf_swept) >= SHELF_EVERY {
             self.shelf_swept = now;
@@ -596,7 +598,10 @@ impl Driver {
             }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => self.on_dial_failed(peer_id, &error),
             SwarmEvent::IncomingConnectionError { error, send_back_addr, .. } => {
-                self.context.stats.handshakes_failed.inc();
+                match &error {
+                    ListenError::Denied { .. } => self.context.stats.connections_denied.inc(),
+                    _ => self.context.stats.handshakes_failed.inc(),
+                };
                 debug!(from = %send_back_addr, %error, "handshake failed");
             }
             SwarmEvent::NewListenAddr { address, .. } => {
