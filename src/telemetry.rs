@@ -42,7 +42,8 @@ fn filter(level: &str) -> Result<EnvFilter, ParseError> {
         return EnvFilter::try_new(level);
     }
     let ours: String = OURS.iter().map(|name| format!(",{name}={level}")).collect();
-    EnvFilter::try_new(format!("warn{ours}"))
+    // Kademlia warns of a bootstrap that every first indexer cannot do.
+    EnvFilter::try_new(format!("warn,libp2p_kad=error{ours}"))
 }
 
 #[cfg(test)]

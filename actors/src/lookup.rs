@@ -54,7 +54,7 @@ pub async fn in_dht(context: &Context, wanted: &Wanted) -> Vec<Verified<PeerReco
     found
 }
 
-async fn did_of(context: &Context, peer: PeerId) -> Option<String> {
+pub(crate) async fn did_of(context: &Context, peer: PeerId) -> Option<String> {
     let values = values(context, dht::Key::Pid(peer), true).await;
     values.iter().filter_map(Valid::as_pid).max_by_key(|value| value.seq).map(|value| value.did.clone())
 }

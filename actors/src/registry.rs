@@ -21,7 +21,7 @@ use protocol::{
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinSet};
 use tracing::debug;
 
 use crate::{
@@ -38,6 +38,9 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// Peers whose values are put in one tick: 64 a second, so that a crowd that arrives at once does not flood the DHT.
 const PUTS_AT_ONCE: usize = 16;
+
+/// Peers whose puts are under way; each holds three queries.
+const PUTS_MAX: usize = 128;
 
 /// Sessions looked at in one collection.
 const COLLECT_MAX: usize = 4_096;
@@ -100,6 +103,7 @@ pub struct State {
     book: IndexerBook,
     absent: Absent,
     told: Census,
+    puts: JoinSet<()>,
     timer: Timer,
 }
 
@@ -215,6 +219,7 @@ impl Actor for Registry {
             book,
             absent: Absent::new(),
             told: Census::default(),
+            puts: JoinSet::new(),
             timer,
             seat,
             context,
@@ -372,12 +377,14 @@ impl State {
 
     fn put_when_due(&mut self) {
         let now = self.seat.now();
-        if self.sessions.next_put().is_none_or(|due| due > now.mono) {
+        while self.puts.try_join_next().is_some() {}
+        let is_due = self.sessions.next_put().is_some_and(|due| due <= now.mono);
+        if !is_due || self.puts.len() + PUTS_AT_ONCE > PUTS_MAX {
             return;
         }
         for put in self.sessions.puts_due(now, PUTS_AT_ONCE) {
             let (context, me) = (self.context.clone(), self.seat.me().clone());
-            tokio::spawn(async move {
+            self.puts.spawn(async move {
                 let (peer, seq) = (put.record.peer_id, put.record.seq);
                 let is_done = put_values(&context, put).await;
                 drop(me.tell(Class::Own, Msg::Put { peer, seq, is_done }));

@@ -8,7 +8,7 @@ use protocol::{
     wire::{GetResponse, GetValue, Protocol},
 };
 
-use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy, refuse};
+use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy, known, refuse};
 use crate::{
     context::{Context, inform},
     lookup, registry,
@@ -24,7 +24,11 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
         Ok(wanted) => wanted,
         Err(error) => return refuse(io, &error.refusal()).await,
     };
-    if let Err(refused) = admit(context, peer, Protocol::Get).await {
+    let admitted = match admit(context, peer, Protocol::Get).await {
+        Ok(()) => known(context, peer).await,
+        refused => refused,
+    };
+    if let Err(refused) = admitted {
         return refuse(io, &refused).await;
     }
     let ask = |reply| registry::Msg::Find { wanted: wanted.clone(), reply };

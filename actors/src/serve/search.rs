@@ -8,7 +8,7 @@ use protocol::{
     wire::{Protocol, SearchPeerRequest, SearchPeerResult},
 };
 
-use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy, refuse};
+use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy, known, refuse};
 use crate::{
     context::{Context, inform},
     handle::AskError,
@@ -25,7 +25,11 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
         Ok(wanted) => wanted,
         Err(error) => return refuse(io, &error.refusal()).await,
     };
-    if let Err(refused) = admit(context, peer, Protocol::Search).await {
+    let admitted = match admit(context, peer, Protocol::Search).await {
+        Ok(()) => known(context, peer).await,
+        refused => refused,
+    };
+    if let Err(refused) = admitted {
         context.stats.searches_refused.inc();
         return refuse(io, &refused).await;
     }

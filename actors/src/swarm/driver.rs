@@ -31,7 +31,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Command, Found, OpenError,
+    Command, OpenError,
     behaviour::{Behaviour, BehaviourEvent, GOSSIP_BYTES_MAX, search_topic},
     greet::{Greeted, Greeting},
     shelf::{Declined, Shelf, life},
@@ -163,7 +163,6 @@ impl Driver {
                 self.swarm.behaviour_mut().kad.stop_providing(&kad::RecordKey::new(&dht::indexers_key()));
             }
             Command::Publish { text, reply } => self.publish(text, reply),
-            Command::Look { reply } => drop(reply.send(self.look())),
         }
     }
 
@@ -649,15 +648,6 @@ impl Driver {
             for addr in addrs {
                 self.swarm.behaviour_mut().kad.add_address(&peer, addr);
             }
-        }
-    }
-
-    fn look(&mut self) -> Found {
-        Found {
-            connections: self.connections.len(),
-            waiting: self.waiting.values().map(Vec::len).sum(),
-            queries: self.queries.len(),
-            listen: self.swarm.listeners().cloned().collect(),
         }
     }
 }
