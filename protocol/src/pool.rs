@@ -750,11 +750,12 @@ impl Pool {
         self.members.iter().map(|(peer, member)| (*peer, member.sticky))
     }
 
-    /// Members that answer, best first.
+    /// Members that answer, best first; those that leave or ask us to move come last.
     #[must_use]
     pub fn answering(&self) -> Vec<PeerId> {
-        let mut answering: Vec<(&PeerId, &Member)> = self.usable().collect();
+        let mut answering: Vec<(&PeerId, &Member)> = self.talking().collect();
         answering.sort_by(|(_, one), (_, other)| rank(other).total_cmp(&rank(one)));
+        answering.sort_by_key(|(_, member)| member.leaving.is_some());
         answering.into_iter().map(|(peer, _)| *peer).collect()
     }
 
@@ -881,7 +882,7 @@ impl Pool {
     }
 
     fn answered(&mut self, peer: PeerId, referent: bool, suggest_migrate: bool, now: Mono, rng: &mut impl Rng) {
-        let was_alone = self.usable().next().is_none();
+        let was_alone = self.talking().next().is_none();
         let Some(member) = self.members.get_mut(&peer) else { return };
         let was = std::mem::replace(&mut member.life, Life::Answering);
         member.missed = 0;
@@ -897,8 +898,10 @@ impl Pool {
         if suggest_migrate {
             // A seed first loses its stickiness; asked again, it is left like any other.
             if !std::mem::take(&mut member.sticky) {
-                member.leaving = Some(Why::Migrated);
+                member.leaving.get_or_insert(Why::Migrated);
             }
+        } else {
+            member.leaving = member.leaving.filter(|why| *why != Why::Migrated);
         }
         if referent && self.referent == Some(peer) {
             self.is_referent_confirmed = true;
@@ -1039,7 +1042,7 @@ impl Pool {
     }
 
     fn probe_failed(&mut self, peer: PeerId, now: Mono, rng: &mut impl Rng) {
-        let is_alone = self.usable().next().is_none();
+        let is_alone = self.talking().next().is_none();
         let Some(known) = self.known.get_mut(&peer) else { return };
         known.probing = None;
         known.good = None;
@@ -1285,7 +1288,7 @@ impl Pool {
     }
 
     fn mind_reach(&mut self, now: Mono, rng: &mut impl Rng) {
-        let answering = self.usable().count();
+        let answering = self.talking().count();
         let reach = match (answering >= self.settings.min_indexer.max(1) as usize, self.reach) {
             (true, _) => Reach::Joined,
             (false, Reach::Joining) => Reach::Joining,
@@ -1297,7 +1300,7 @@ impl Pool {
         if answering > 0 {
             self.release_kept(now);
         }
-        if self.held(now) > 0 {
+        if answering > 0 || self.held(now) > 0 {
             self.alone = None;
         } else if self.alone.is_none() {
             self.alone = Some(Backoff::first(self.settings.backoff_first, now, rng));
@@ -1428,7 +1431,7 @@ impl Pool {
         let at_hand = self.good(now).len() + self.known.values().filter(|known| known.probing.is_some()).count();
         let lacks_standby = wanted == 0 && at_hand < self.settings.standby as usize && self.asked.is_empty();
         let ask_all = std::mem::take(&mut self.ask_all) && wanted > at_hand;
-        let mut members: Vec<PeerId> = self.usable().map(|(peer, _)| *peer).collect();
+        let mut members: Vec<PeerId> = self.talking().map(|(peer, _)| *peer).collect();
         let mut left = (self.settings.asks_per_minute as usize).saturating_sub(self.asked.len());
         if !ask_all {
             left = left.min(usize::from((is_step_due && wanted > 0) || lacks_standby));
@@ -1469,7 +1472,9 @@ impl Pool {
         match (self.referent.and_then(|referent| self.members.get(&referent)), best) {
             (Some(member), _) if is_usable_member(member) => self.mind_lead(best, now),
             (Some(member), Some(_)) if self.has_grace(member, now) => {}
-            (_, Some(best)) => self.change_referent(best, now),
+            // One that leaves goes on representing us while there is no other.
+            (_, Some(best)) if self.referent != Some(best) => self.change_referent(best, now),
+            (_, Some(_)) => {}
             (Some(_), None) => {}
             (None, None) => self.referent = None,
         }
@@ -1523,12 +1528,13 @@ impl Pool {
     fn tell_former_referents(&mut self) {
         for (peer, member) in &mut self.members {
             let is_former = member.is_told_referent && self.referent != Some(*peer);
-            if !is_former || (is_usable_member(member) && !self.is_referent_confirmed) {
+            let is_talking = member.life == Life::Answering;
+            if !is_former || (is_talking && !self.is_referent_confirmed) {
                 continue;
             }
             member.is_told_referent = false;
             self.out.push(Action::SetReferent { peer: *peer, referent: false });
-            if is_usable_member(member) {
+            if is_talking {
                 self.out.push(Action::Nudge { peer: *peer });
             }
         }
@@ -1549,6 +1555,11 @@ impl Pool {
 
     fn target(&self) -> usize {
         if self.owner.is_indexer { self.members_max() } else { self.members_max() / 2 }
+    }
+
+    /// Members that answer.
+    fn talking(&self) -> impl Iterator<Item = (&PeerId, &Member)> {
+        self.members.iter().filter(|(_, member)| member.life == Life::Answering)
     }
 
     /// Members that answer and stay.
@@ -2138,6 +2149,22 @@ mod tests {
         assert_eq!(probes(&actions), [peer(5)]);
         bench.probed(5, 0.2);
         assert_eq!(stopped(&bench.answered(5)), [(peer(1), Why::Migrated)]);
+    }
+
+    #[test]
+    fn one_that_asks_us_to_move_carries_us_until_another_does_or_it_changes_its_mind() {
+        let mut bench = Bench::with([1], []);
+        bench.migrate(1, vec![]);
+        assert_eq!(bench.pool.reach(), Reach::Joined);
+        assert_eq!(bench.pool.answering(), [peer(1)]);
+        assert_eq!(bench.pool.referent(), Some(peer(1)));
+        bench.wait(secs(60));
+        assert_eq!((bench.pool.reach(), bench.pool.need()), (Reach::Joined, 5));
+        bench.answered(1);
+        assert_eq!(bench.pool.need(), 4);
+        bench.feed(Input::Inbound { info: info(2) });
+        bench.probed(2, 0.5);
+        assert_eq!(stopped(&bench.answered(2)), []);
     }
 
     #[test]
