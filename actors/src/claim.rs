@@ -9,13 +9,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use jiff::SignedDuration;
 use libp2p::Multiaddr;
 use protocol::{
-    PeerId, addr,
+    PeerId, Timestamp, addr,
     dht::{NameClaim, PidValue},
     heartbeat::{OwnRecord, sign_anew_due},
     hello::{self, ClockWatch},
     record::PeerRecord,
     session::Values,
     signed::Verified,
+    time::Mono,
     wire::{DhtValues, GetResponse, GetValue, Protocol},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -31,8 +32,15 @@ use crate::{
 /// How often it is seen whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A read-back that failed is tried again this soon: a record is on its way to all members at once.
-const READ_AGAIN: Duration = Duration::from_millis(200);
+/// The store writes a sequence down within this, or has died with the question.
+const SEQ_WITHIN: Duration = Duration::from_secs(5);
+
+/// A read-back that failed is tried again this soon, for a record is on its way to all members at once; then twice as
+/// late each time, so that a record that nobody gives does not use up what a node may ask for.
+const READ_AGAIN_FIRST: Duration = Duration::from_millis(200);
+
+/// See [`READ_AGAIN_FIRST`].
+const READ_AGAIN_MAX: Duration = Duration::from_secs(10);
 
 /// A look-up at one member.
 const READ_WITHIN: Duration = Duration::from_secs(3);
@@ -65,7 +73,8 @@ pub struct State {
     context: Context,
     addrs: Vec<Multiaddr>,
     signed: Option<Arc<Signed>>,
-    is_signing: bool,
+    /// When the store was asked for a sequence; a store that died with the question is asked again.
+    signing_since: Option<Mono>,
     /// The addresses changed since the last signature.
     is_stale: bool,
     /// Members that hold our record, with the `seq` they said they hold.
@@ -78,6 +87,7 @@ pub struct State {
     reading: Option<AbortOnDropHandle<()>>,
     timer: Timer,
     read_timer: Option<Timer>,
+    read_pause: Duration,
     clocks: ClockWatch,
 }
 
@@ -148,7 +158,7 @@ impl Actor for Claim {
             addrs: context.settings.network.announce.clone(),
             context,
             signed: None,
-            is_signing: false,
+            signing_since: None,
             is_stale: false,
             held_by: BTreeMap::new(),
             referent: None,
@@ -157,6 +167,7 @@ impl Actor for Claim {
             reading: None,
             timer,
             read_timer: None,
+            read_pause: READ_AGAIN_FIRST,
             clocks: ClockWatch::new(),
         })
     }
@@ -184,7 +195,7 @@ impl Actor for Claim {
             Msg::TellPool => state.tell_pool(),
             Msg::TellRegistry => state.tell_registry(),
             Msg::Tick => state.tick(),
-            Msg::ReadAgain => state.read_when_due(),
+            Msg::ReadAgain => state.read_again(),
         }
         Ok(())
     }
@@ -214,17 +225,18 @@ impl State {
                 self.is_stale || sign_anew_due(signed.record.expiry_date, now, &self.context.settings.heartbeat)
             }
         };
-        if is_due && !self.is_signing {
-            self.is_signing = true;
+        let mono = self.seat.now().mono;
+        let is_asked = self.signing_since.is_some_and(|at| mono.since(at) < SEQ_WITHIN);
+        if is_due && !is_asked {
             let did = self.context.own.did.clone();
             let ask = store::Msg::NextSeq { did, reply: self.seat.reply(Msg::Seq) };
-            self.is_signing = self.context.addresses.store.tell(Class::Control, ask).is_ok();
+            self.signing_since = self.context.addresses.store.tell(Class::Control, ask).is_ok().then_some(mono);
         }
     }
 
     /// Signs with a sequence that is already on disk, so that it never goes back.
     fn sign(&mut self, seq: Option<u64>) -> Result<(), serde_json::Error> {
-        self.is_signing = false;
+        self.signing_since = None;
         let Some(seq) = seq else { return Ok(()) };
         self.is_stale = false;
         let record = Verified::sign(&self.record(seq), &self.context.keys);
@@ -280,7 +292,7 @@ impl State {
         }
     }
 
-    fn expiry(&self) -> protocol::Timestamp {
+    fn expiry(&self) -> Timestamp {
         let now = self.clocks.signing_time(self.seat.now().wall);
         now.checked_add(self.context.settings.heartbeat.record_life).unwrap_or(now)
     }
@@ -323,17 +335,24 @@ impl State {
     /// Reads each new record back once, through a member that does not represent us where there is one.
     fn read_when_due(&mut self) {
         let Some(seq) = self.signed.as_ref().map(|signed| signed.record.seq) else { return };
-        if self.read_seq >= seq || self.reading.is_some() {
+        let is_waiting = self.reading.is_some() || self.read_timer.is_some();
+        if self.read_seq >= seq || is_waiting {
             return;
         }
         let mut holders = self.held_by.iter().filter(|(_, held)| **held >= seq).map(|(peer, _)| *peer);
         let is_alone = self.held_by.len() <= 1;
         let Some(from) = holders.find(|peer| is_alone || Some(*peer) != self.referent) else { return };
         let (context, me) = (self.context.clone(), self.seat.me().clone());
+        let now = self.clocks.signing_time(self.seat.now().wall);
         self.reading = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let seq = read_own(&context, from).await;
+            let seq = read_own(&context, from, now).await;
             drop(me.tell(Class::Own, Msg::ReadBack { seq }));
         })));
+    }
+
+    fn read_again(&mut self) {
+        self.read_timer = None;
+        self.read_when_due();
     }
 
     fn read_back(&mut self, seq: Option<u64>) {
@@ -348,19 +367,22 @@ impl State {
         self.is_visible = seq.is_some();
         self.tell_health();
         if self.read_seq < wanted {
-            self.read_timer = Some(self.seat.after(READ_AGAIN, Msg::ReadAgain));
+            self.read_timer = Some(self.seat.after(self.read_pause, Msg::ReadAgain));
+            self.read_pause = (self.read_pause * 2).min(READ_AGAIN_MAX);
+        } else {
+            self.read_pause = READ_AGAIN_FIRST;
         }
     }
 }
 
 /// The `seq` of our own record as that member gives it to anybody; nothing when it gives none.
-async fn read_own(context: &Context, from: PeerId) -> Option<u64> {
+async fn read_own(context: &Context, from: PeerId, now: Timestamp) -> Option<u64> {
     let question = GetValue { key: Some(context.own.did.clone()), ..GetValue::default() };
     let found: GetResponse = fetch::exchange(context, from, Vec::new(), Protocol::Get, &question, READ_WITHIN)
         .await
         .inspect_err(|error| debug!(%from, %error, "read-back failed"))
         .ok()?;
     let text = found.records.get(&context.own.peer_id.to_string())?;
-    let record = Verified::<PeerRecord>::open(text.get(), context.now().wall).ok()?;
+    let record = Verified::<PeerRecord>::open(text.get(), now).ok()?;
     (record.peer_id == context.own.peer_id).then_some(record.seq)
 }

@@ -9,8 +9,8 @@ use protocol::{
     PeerId,
     addr::Subnet,
     behaviour::{Behaviour, Kind, Offence},
-    gate::Gate as Buckets,
-    wire::{Protocol, RefusalCode, Refused},
+    gate::{Cause, Gate as Buckets},
+    wire::{Protocol, RefusalCode, Refused, Role},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
@@ -56,6 +56,8 @@ pub enum Msg {
         peer: PeerId,
         /// From where.
         from: Multiaddr,
+        /// What it is.
+        role: Role,
         /// It has a session already.
         has_session: bool,
         /// Whether it may stay.
@@ -110,7 +112,9 @@ impl Actor for Gate {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
-            Msg::Greet { peer, from, has_session, reply } => reply.send(state.greet(peer, &from, has_session)),
+            Msg::Greet { peer, from, role, has_session, reply } => {
+                reply.send(state.greet(peer, &from, role, has_session))
+            }
             Msg::Request { peer, protocol, reply } => reply.send(state.request(peer, protocol)),
             Msg::Offended { peer, offence } => state.offended(peer, offence),
             Msg::ExpectBack { peer } => state.buckets.expect_back(peer, state.seat.now().mono),
@@ -121,16 +125,18 @@ impl Actor for Gate {
 }
 
 impl State {
-    fn greet(&mut self, peer: PeerId, from: &Multiaddr, has_session: bool) -> Result<(), Refused> {
+    fn greet(&mut self, peer: PeerId, from: &Multiaddr, role: Role, has_session: bool) -> Result<(), Refused> {
         let now = self.seat.now().mono;
         if let Some(left) = self.behaviour.banned(&peer, None, now) {
             let detail = "banned here for bad signatures or a changed identity";
             return Err(Refused::new(RefusalCode::Banned, detail).retry_after(left.as_secs().max(1)));
         }
         let Some(subnet) = Subnet::of_addr(from) else { return Ok(()) };
-        self.buckets
-            .admit_session(peer, subnet, has_session, self.sessions, now, &mut self.rng)
-            .map_err(protocol::gate::Wait::refusal)
+        match self.buckets.admit_session(peer, subnet, has_session, self.sessions, now, &mut self.rng) {
+            // Capacity counts sessions, not connections: another indexer answers our searches without one.
+            Err(wait) if wait.cause == Cause::Full && role.indexer => Ok(()),
+            judged => judged.map_err(protocol::gate::Wait::refusal),
+        }
     }
 
     fn request(&mut self, peer: PeerId, protocol: Protocol) -> Result<(), Refused> {

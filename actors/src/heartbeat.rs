@@ -77,6 +77,8 @@ pub struct State {
     orders: Orders,
     conversation: Conversation,
     challenges: Challenges,
+    /// The record for which an extra beat was made.
+    nudged_for: Option<u64>,
     line: Line,
     timer: Option<Timer>,
     deadline: Option<Timer>,
@@ -177,6 +179,7 @@ impl Actor for Heartbeat {
             orders: Orders::default(),
             conversation: Conversation::default(),
             challenges,
+            nudged_for: None,
             line: Line::Closed,
             timer: None,
             deadline: None,
@@ -266,7 +269,7 @@ impl State {
         }
         match &error {
             OpenError::Late => self.tell_missed(),
-            _ => self.tell_reset(),
+            _ => self.tell_reset(matches!(error, OpenError::Unreachable(_))),
         }
         if matches!(error, OpenError::KeyMismatch { .. } | OpenError::Refused { .. } | OpenError::WrongPeer { .. }) {
             warn!(indexer = %self.peer, %error, "cannot join");
@@ -343,6 +346,7 @@ impl State {
             let held = claim::Msg::Held { by: self.peer, seq };
             inform(&self.context.addresses.claim, Class::Control, held);
         }
+        self.nudge_for_record(given.response.record_seq);
         inform(
             &self.context.addresses.pool,
             Class::Heartbeat,
@@ -351,12 +355,23 @@ impl State {
         self.arm();
     }
 
+    /// An indexer that holds no record of ours, or an old one, is given it at once and not with the next tick: it was
+    /// restarted, or we signed anew meanwhile. Once per record, so that one that will not take it costs a beat.
+    fn nudge_for_record(&mut self, held: Option<u64>) {
+        let newest = self.orders.signed.as_ref().map(|signed| signed.own.seq);
+        let lacks = newest.filter(|seq| held.is_none_or(|held| held < *seq) && self.nudged_for != Some(*seq));
+        if lacks.is_some() {
+            self.nudged_for = lacks;
+            self.orders.rhythm.nudge();
+        }
+    }
+
     fn refused(&mut self, refused: Refused) -> Result<(), BeatError> {
         if let Some(secs) = refused.retry_after {
             self.wait_politely(secs, refused.alternatives);
             return Ok(());
         }
-        self.tell_reset();
+        self.tell_reset(false);
         Err(BeatError::Refused(refused))
     }
 
@@ -371,7 +386,7 @@ impl State {
     }
 
     fn broken(&mut self, error: LineError) -> Result<(), BeatError> {
-        self.tell_reset();
+        self.tell_reset(false);
         Err(BeatError::Line(error))
     }
 
@@ -392,9 +407,9 @@ impl State {
         inform(&self.context.addresses.pool, Class::Heartbeat, pool::Msg::Missed { peer: self.peer });
     }
 
-    fn tell_reset(&self) {
+    fn tell_reset(&self, is_unreached: bool) {
         self.observe(Observation::Missed);
-        inform(&self.context.addresses.pool, Class::Heartbeat, pool::Msg::Reset { peer: self.peer });
+        inform(&self.context.addresses.pool, Class::Heartbeat, pool::Msg::Reset { peer: self.peer, is_unreached });
     }
 
     fn tell_busy(&self, secs: u64, alternatives: Vec<protocol::wire::AddrInfo>) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::{StreamExt as _, stream};
 use protocol::{
     PeerId,
     record::Leave,
@@ -46,9 +46,7 @@ pub(crate) async fn say_all(context: &Context, peers: &[PeerId]) {
     let pick = |reply| suggestions::Msg::Pick { count: 3, besides: context.own.peer_id, reply };
     let alternatives = context.addresses.suggestions.ask(Class::Control, pick, WITHIN).await.unwrap_or_default();
     let leave = signed(context, alternatives);
-    for batch in peers.chunks(AT_ONCE) {
-        join_all(batch.iter().map(|peer| tell(context, *peer, &leave))).await;
-    }
+    stream::iter(peers).for_each_concurrent(AT_ONCE, |peer| tell(context, *peer, &leave)).await;
 }
 
 async fn tell(context: &Context, peer: PeerId, leave: &Verified<Leave>) {

@@ -44,14 +44,14 @@ pub async fn in_dht(context: &Context, wanted: &Wanted) -> Vec<Verified<PeerReco
         // Only asking every indexer finds them all.
         Wanted::Part(_) => Vec::new(),
     };
-    let mut found = Vec::new();
-    for did in dids.into_iter().take(dht::CLAIMS_MAX) {
-        let Ok(did) = did.parse() else { continue };
-        let values = values(context, dht::Key::Node(did), true).await;
-        let record = values.iter().filter_map(Valid::as_node).max_by_key(|record| record.seq);
-        found.extend(record.filter(|record| wanted.matches(record)).cloned());
-    }
-    found
+    // All at once: a name may have sixteen bearers, and the asker waits for seconds, not minutes.
+    let asked: FuturesUnordered<_> = dids.iter().take(dht::CLAIMS_MAX).map(|did| record_of(context, did)).collect();
+    asked.filter_map(|record| async { record.filter(|record| wanted.matches(record)) }).collect().await
+}
+
+async fn record_of(context: &Context, did: &str) -> Option<Verified<PeerRecord>> {
+    let values = values(context, dht::Key::Node(did.parse().ok()?), true).await;
+    values.iter().filter_map(Valid::as_node).max_by_key(|record| record.seq).cloned()
 }
 
 pub(crate) async fn did_of(context: &Context, peer: PeerId) -> Option<String> {

@@ -72,6 +72,8 @@ pub enum Msg {
         /// We dialled, so `remote` is where it listens.
         is_dialer: bool,
     },
+    /// Every connection closed: the swarm began a life.
+    AllGone,
     /// Its last connection closed.
     Gone {
         /// The peer.
@@ -150,8 +152,7 @@ impl Actor for Peers {
     ) -> Result<State, ActorProcessingErr> {
         let peers_max = context.settings.store.peers_max as usize;
         let book = Book::new(context.own.peer_id, peers_max);
-        let where_we_listen = swarm::Msg::Do(swarm::Command::TellListening);
-        inform(&context.addresses.swarm, Class::Control, where_we_listen);
+        inform(&context.addresses.swarm, Class::Control, swarm::Msg::Do(swarm::Command::TellPeers));
         let reply = seat.reply(Msg::Restored);
         inform(&context.addresses.store, Class::Control, store::Msg::Peers { reply });
         let timer = seat.after(KEEP_EVERY, Msg::Keep);
@@ -166,6 +167,7 @@ impl Actor for Peers {
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
             Msg::Met { peer, greeted, remote, is_dialer } => state.met(peer, &greeted, &remote, is_dialer),
+            Msg::AllGone => state.book.all_gone(state.seat.now().wall),
             Msg::Gone { peer } => state.book.gone(&peer, state.seat.now().wall),
             Msg::Identified { peer, addrs } => state.identified(peer, &addrs),
             Msg::DialFailed { peer, addrs } => state.failed(peer, &addrs),
@@ -274,12 +276,10 @@ impl State {
     }
 
     fn keep(&mut self) {
-        let rows = std::mem::take(&mut self.changed)
-            .into_iter()
-            .filter_map(|peer| self.book.get(&peer).map(|entry| to_row(peer, entry)))
-            .collect();
-        if self.context.addresses.store.tell(Class::History, store::Msg::KeepPeers(rows)).is_err() {
-            warn!("the store is busy: peers learnt since are kept with the next change");
+        let rows: Vec<_> = self.changed.iter().filter_map(|peer| Some(to_row(*peer, self.book.get(peer)?))).collect();
+        match self.context.addresses.store.tell(Class::History, store::Msg::KeepPeers(rows)) {
+            Ok(()) => self.changed.clear(),
+            Err(_) => warn!("the store is busy: what was learnt of peers is kept later"),
         }
         // Re-armed last, so that two never queue.
         self.timer = self.seat.after(KEEP_EVERY, Msg::Keep);

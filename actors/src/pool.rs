@@ -5,7 +5,11 @@
 //! claim, score and health who is a member, the store whom to remember. A restart begins anew from the remembered
 //! members and the seeds. Bounds: the state machine's; twice `max_indexer` heartbeats; [`TASKS_MAX`] questions under way.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use ::store::MemberRow;
 use libp2p::Multiaddr;
@@ -38,6 +42,9 @@ const TASKS_MAX: usize = 64;
 
 /// Messages that wait at one heartbeat.
 const HEARTBEAT_BOUND: u64 = 64;
+
+/// Until it has begun, it asks again for what it needs.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The topic under which health says what keeps us out.
 const CANNOT_JOIN: &str = "cannot join";
@@ -116,6 +123,8 @@ pub struct State {
     heartbeats: Children,
     addresses: BTreeMap<PeerId, Address<heartbeat::Msg>>,
     said: BTreeMap<PeerId, Said>,
+    /// Members whose last failure was that they could not be reached.
+    unreached: BTreeSet<PeerId>,
     kept: BTreeMap<PeerId, MemberRow>,
     signed: Option<Arc<Signed>>,
     remembered: Option<Vec<AddrInfo>>,
@@ -156,10 +165,17 @@ pub enum Msg {
         /// Whose.
         peer: PeerId,
     },
+    /// The last connection to a peer closed.
+    Gone {
+        /// Whose.
+        peer: PeerId,
+    },
     /// A connection was reset or refused.
     Reset {
         /// Whose.
         peer: PeerId,
+        /// It could not be reached at all.
+        is_unreached: bool,
     },
     /// An indexer, or we, would not have the other: a wrong key, network, version or peer.
     TurnedAway {
@@ -257,9 +273,7 @@ impl Actor for Pool {
             rule: settings.network.rule(),
         };
         let machine = Machine::new(settings.pool.clone(), settings.heartbeat.clone(), owner);
-        let remembered = store::Msg::Members { reply: seat.reply(Msg::Remembered) };
-        inform(&context.addresses.store, Class::Control, remembered);
-        inform(&context.addresses.peers, Class::Control, peers::Msg::TellListening);
+        ask_beginnings(&seat, &context);
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellPool);
         Ok(State {
             rng: seat.rng(),
@@ -267,6 +281,7 @@ impl Actor for Pool {
             heartbeats: seat.children(CHILDREN_MAX, Msg::RestartDue),
             addresses: BTreeMap::new(),
             said: BTreeMap::new(),
+            unreached: BTreeSet::new(),
             kept: BTreeMap::new(),
             signed: None,
             remembered: None,
@@ -274,7 +289,7 @@ impl Actor for Pool {
             is_started: false,
             told: (Vec::new(), health::PoolFacts::default()),
             tasks: JoinSet::new(),
-            timer: None,
+            timer: Some(seat.after(ASK_AGAIN, Msg::Tick)),
             seat,
             context,
         })
@@ -293,7 +308,8 @@ impl Actor for Pool {
             Msg::Sent { peer } => state.take(Input::Sent { peer }).await?,
             Msg::Answered { peer, given } => state.answered(peer, *given).await?,
             Msg::Missed { peer } => state.missed(peer).await?,
-            Msg::Reset { peer } => state.take(Input::Reset { peer }).await?,
+            Msg::Gone { peer } => state.take(Input::Gone { peer }).await?,
+            Msg::Reset { peer, is_unreached } => state.reset(peer, is_unreached).await?,
             Msg::TurnedAway { peer, cause } => state.turned_away(peer, &cause),
             Msg::Busy { peer, retry_after, alternatives } => {
                 state.take(Input::Busy { peer, retry_after, alternatives }).await?;
@@ -312,7 +328,7 @@ impl Actor for Pool {
             Msg::Members { reply } => reply.send(state.machine.answering()),
             Msg::Look(reply) => reply.send(state.look()),
             Msg::Leave(reply) => state.leave(reply),
-            Msg::Tick => state.take(Input::Tick).await?,
+            Msg::Tick => state.tick().await?,
             Msg::RestartDue(due) => {
                 let outcome = state.heartbeats.restart_due(due).await?;
                 state.became(outcome).await?;
@@ -339,6 +355,16 @@ impl Actor for Pool {
 }
 
 impl State {
+    async fn tick(&mut self) -> Result<(), ActorProcessingErr> {
+        if self.is_started {
+            return self.take(Input::Tick).await;
+        }
+        // Whoever was asked may have died with the question.
+        ask_beginnings(&self.seat, &self.context);
+        self.timer = Some(self.seat.after(ASK_AGAIN, Msg::Tick));
+        Ok(())
+    }
+
     async fn listening(&mut self) -> Result<(), ActorProcessingErr> {
         self.is_listening = true;
         self.start().await
@@ -415,9 +441,11 @@ impl State {
 
     async fn stop_heartbeat(&mut self, peer: PeerId, why: Why) {
         self.said.remove(&peer);
+        self.unreached.remove(&peer);
         let Some(address) = self.addresses.remove(&peer) else { return };
         self.heartbeats.stop_child(address.path()).await;
-        if why != Why::Left {
+        // An indexer that drops another goes on serving: to say that it leaves would take it out of the other's searches.
+        if why != Why::Left && !self.context.own.role.indexer {
             let context = self.context.clone();
             self.spawn(async move { leave::say(&context, peer, &[]).await });
         }
@@ -448,6 +476,7 @@ impl State {
         if !self.machine.is_member(&peer) {
             return Ok(());
         }
+        self.unreached.remove(&peer);
         let response = given.response;
         let said = self.said.entry(peer).or_default();
         said.rtt = Some(given.rtt);
@@ -464,6 +493,13 @@ impl State {
             suggest_migrate: response.suggest_migrate,
         })
         .await
+    }
+
+    async fn reset(&mut self, peer: PeerId, is_unreached: bool) -> Result<(), ActorProcessingErr> {
+        if is_unreached && self.machine.is_member(&peer) {
+            self.unreached.insert(peer);
+        }
+        self.take(Input::Reset { peer }).await
     }
 
     /// A peer that is silent on an open connection is frozen: the connection is closed by us, so that nothing waits on it.
@@ -486,6 +522,9 @@ impl State {
     }
 
     async fn left(&mut self, peer: PeerId, alternatives: Vec<AddrInfo>) -> Result<(), ActorProcessingErr> {
+        if !self.machine.is_member(&peer) {
+            return Ok(());
+        }
         let announced = score::Msg::Observed { peer, observation: protocol::score::Observation::RestartAnnounced };
         inform(&self.context.addresses.score, Class::Control, announced);
         self.take(Input::Left { peer, alternatives }).await
@@ -597,9 +636,11 @@ impl State {
                 info!(indexer = %peer, cause, "its restarts are used up");
                 self.addresses.remove(&peer);
                 self.said.remove(&peer);
-                // We found out ourselves that it is not there, so nobody here needs to wait for it any longer.
-                inform(&self.context.addresses.suggestions, Class::Control, suggestions::Msg::Gone { peer });
-                inform(&self.context.addresses.registry, Class::Control, registry::Msg::Lost { peer });
+                // Only what could not be reached is gone; one that refused us may serve others, and our own nodes.
+                if self.unreached.remove(&peer) {
+                    inform(&self.context.addresses.suggestions, Class::Control, suggestions::Msg::Gone { peer });
+                    inform(&self.context.addresses.registry, Class::Control, registry::Msg::Lost { peer });
+                }
                 self.take(Input::BudgetSpent { peer }).await
             }
             _ => Ok(()),
@@ -671,6 +712,13 @@ impl State {
         let said = |shown: &Shown| self.said.get(&shown.peer).cloned().unwrap_or_default();
         self.machine.shown(now).into_iter().map(|shown| MemberView { said: said(&shown), shown }).collect()
     }
+}
+
+/// Asks for what the pool cannot begin without: whom the store remembers, and that the swarm listens.
+fn ask_beginnings(seat: &Seat<Msg>, context: &Context) {
+    let remembered = store::Msg::Members { reply: seat.reply(Msg::Remembered) };
+    inform(&context.addresses.store, Class::Control, remembered);
+    inform(&context.addresses.peers, Class::Control, peers::Msg::TellListening);
 }
 
 /// The same state in the words of the view.

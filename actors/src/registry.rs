@@ -169,6 +169,8 @@ pub enum Msg {
     Known(Vec<Verified<IndexerRecord>>),
     /// An indexer went.
     IndexerGone(PeerId),
+    /// An indexer that went is here again.
+    IndexerBack(PeerId),
     /// A peer left.
     Left {
         /// Who.
@@ -250,6 +252,7 @@ impl Actor for Registry {
             Msg::Own(signed) => state.own(&signed),
             Msg::Known(records) => state.known(records),
             Msg::IndexerGone(peer) => state.book.gone(&peer),
+            Msg::IndexerBack(peer) => state.book.back(&peer, state.seat.now().wall),
             Msg::Left { peer } => state.ended(&peer, "it left"),
             Msg::Lost { peer } => state.ended(&peer, "it is not there any more"),
             Msg::Put { peer, seq, is_done } => state.put_ended(&peer, seq, is_done),
@@ -453,7 +456,7 @@ async fn put_values(context: &Context, put: Put) -> bool {
 
 async fn put_one(context: &Context, key: dht::Key, value: Valid) -> bool {
     let (reply, put) = oneshot::channel();
-    let command = swarm::Command::Put { key, value, reply: Some(reply) };
+    let command = swarm::Command::Put { key, value: Box::new(value), reply: Some(reply) };
     let is_told = context.addresses.swarm.tell(Class::History, swarm::Msg::Do(command)).is_ok();
     is_told && put.await.unwrap_or(false)
 }

@@ -14,6 +14,7 @@ use protocol::{
     record::{INDEXER_RECORD_LIFE, IndexerRecord, digest},
     signed::Verified,
     suggestions::{IndexerBook, Learned, Source},
+    time::Mono,
     wire::AddrInfo,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -30,6 +31,9 @@ use crate::{
 
 /// How often it is seen whether something is due.
 const TICK: Duration = Duration::from_millis(500);
+
+/// The store writes a sequence down within this, or has died with the question.
+const SEQ_WITHIN: Duration = Duration::from_secs(5);
 
 /// A listing lives three minutes; two may be lost.
 const LIST_EVERY: Duration = Duration::from_secs(60);
@@ -59,8 +63,9 @@ pub struct State {
     census: registry::Census,
     own: Option<Verified<IndexerRecord>>,
     is_stale: bool,
-    is_signing: bool,
-    listed_at: Option<protocol::time::Mono>,
+    /// When the store was asked for a sequence; a store that died with the question is asked again.
+    signing_since: Option<Mono>,
+    listed_at: Option<Mono>,
     told: u32,
     timer: Timer,
 }
@@ -130,7 +135,7 @@ impl Actor for Suggestions {
             census: registry::Census::default(),
             own: None,
             is_stale: false,
-            is_signing: false,
+            signing_since: None,
             listed_at: None,
             told: 0,
             timer,
@@ -207,18 +212,19 @@ impl State {
     }
 
     fn sign_when_due(&mut self) {
-        let now = self.seat.now().wall;
+        let (now, mono) = (self.seat.now().wall, self.seat.now().mono);
+        let is_asked = self.signing_since.is_some_and(|at| mono.since(at) < SEQ_WITHIN);
         let half = jiff::SignedDuration::try_from(INDEXER_RECORD_LIFE / 2).unwrap_or_default();
         let is_due = self.own.as_ref().is_none_or(|own| self.is_stale || own.expiry_date.duration_since(now) <= half);
-        if is_due && !self.is_signing {
+        if is_due && !is_asked {
             let did = format!("indexer:{}", self.context.own.peer_id);
             let ask = store::Msg::NextSeq { did, reply: self.seat.reply(Msg::Seq) };
-            self.is_signing = self.context.addresses.store.tell(Class::Control, ask).is_ok();
+            self.signing_since = self.context.addresses.store.tell(Class::Control, ask).is_ok().then_some(mono);
         }
     }
 
     fn sign(&mut self, seq: Option<u64>) {
-        self.is_signing = false;
+        self.signing_since = None;
         let Some(seq) = seq else { return };
         self.is_stale = false;
         let now = self.seat.now().wall;
@@ -240,7 +246,7 @@ impl State {
         };
         let signed = Verified::sign(&record, &self.context.keys);
         let key = dht::Key::Indexer(self.context.own.peer_id);
-        self.order(swarm::Command::Put { key, value: Valid::Indexer(signed.clone()), reply: None });
+        self.order(swarm::Command::Put { key, value: Box::new(Valid::Indexer(signed.clone())), reply: None });
         self.own = Some(signed);
     }
 
@@ -278,6 +284,7 @@ impl State {
 
     fn met(&mut self, peer: &PeerId) {
         self.book.back(peer, self.seat.now().wall);
+        inform(&self.context.addresses.registry, Class::Control, registry::Msg::IndexerBack(*peer));
         // Whoever came first may not be listed yet; the next tick looks again in any case.
         self.listed_at = None;
         self.tell_known();

@@ -112,7 +112,8 @@ impl Book {
         let Some(entry) = self.entry(peer) else { return };
         entry.role = role;
         agent.clone_into(&mut entry.agent);
-        if !did.is_empty() {
+        // What hello claims is shown until a verified record says it.
+        if entry.did.is_empty() {
             did.clone_into(&mut entry.did);
         }
         entry.is_connected = true;
@@ -130,6 +131,14 @@ impl Book {
     /// Its last connection closed.
     pub fn gone(&mut self, peer: &PeerId, now: Timestamp) {
         if let Some(entry) = self.entries.get_mut(peer) {
+            entry.is_connected = false;
+            entry.last_seen = Some(now);
+        }
+    }
+
+    /// Every connection closed.
+    pub fn all_gone(&mut self, now: Timestamp) {
+        for entry in self.entries.values_mut().filter(|entry| entry.is_connected) {
             entry.is_connected = false;
             entry.last_seen = Some(now);
         }

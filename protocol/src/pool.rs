@@ -248,6 +248,11 @@ pub enum Input {
         /// Whose.
         peer: PeerId,
     },
+    /// The last connection to a peer closed.
+    Gone {
+        /// Whose.
+        peer: PeerId,
+    },
     /// A member's heartbeat actor has ended: its restarts are used up.
     BudgetSpent {
         /// Whose.
@@ -814,6 +819,7 @@ impl Pool {
             }
             Input::Missed { peer } => self.missed(peer, now),
             Input::Reset { peer } => self.suspect(peer, now),
+            Input::Gone { peer } => self.gone(&peer),
             Input::BudgetSpent { peer } => self.budget_spent(peer, now, rng),
             Input::Busy { peer, retry_after, alternatives } => self.busy(peer, retry_after, alternatives, now, rng),
             Input::Left { peer, alternatives } => self.left(peer, alternatives, now, rng),
@@ -1599,6 +1605,14 @@ impl Pool {
     fn is_good(&self, known: &Known, now: Mono) -> bool {
         let most = self.settings.refresh_every * REFRESHES_GOOD;
         known.good.is_some_and(|good| now.since(good.at) < most)
+    }
+
+    /// A candidate whose connection closed is not warm any more, whoever closed it: it is probed again before it counts.
+    /// Members notice by their heartbeats.
+    fn gone(&mut self, peer: &PeerId) {
+        if let Some(known) = self.known.get_mut(peer) {
+            known.good = None;
+        }
     }
 
     /// Candidates whose probe went well and is not too old, best first, with the time of their probe.

@@ -543,6 +543,8 @@ impl Registry {
         if heartbeat.peer_id != from {
             return Err(BeatError::NotYours { got: heartbeat.peer_id });
         }
+        // Looked up before this very beat makes or touches a session, or the answer about the asker would prove nothing.
+        let challenges = self.challenged(&heartbeat.challenges, now);
         let (slot, presence, record) = if heartbeat.probe {
             (self.live_slot(&from, now.mono), Presence::Probed, RecordStep::Absent)
         } else {
@@ -558,7 +560,7 @@ impl Registry {
             peer_count: self.count(),
             max_nodes: self.max_nodes,
             born_at: self.born_at,
-            challenges: self.challenged(&heartbeat.challenges, now),
+            challenges,
             dht_found: None,
             dht_payload: None,
             witnesses: Vec::new(),

@@ -48,7 +48,13 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
             }
             Err(refused) => {
                 context.stats.beats_refused.inc();
+                let is_flood = refused.refused == RefusalCode::Limit;
                 io.write(&Refused { seq: Some(seq), ..refused }, WRITE_WITHIN).await?;
+                if is_flood {
+                    // Whoever means well opens another stream after its wait.
+                    io.close().await;
+                    return Ok(());
+                }
             }
         }
     }
@@ -63,10 +69,16 @@ async fn answer(
 ) -> Result<HeartbeatResponse, Refused> {
     admit(context, from, Protocol::Heartbeat).await?;
     let carried = carried(context, from, &mut heartbeat, held_seq)?.map(Box::new);
+    let named = carried.as_ref().map(|carried| (carried.record.name.clone(), carried.record.did.clone()));
     let heartbeat = Box::new(heartbeat);
     let ask = |reply| registry::Msg::Beat { from, heartbeat, carried, is_indexer, reply };
     let asked = context.addresses.registry.ask(Class::Heartbeat, ask, ASK_WITHIN).await;
-    asked.unwrap_or_else(|error| Err(busy(&error)))
+    let answer = asked.unwrap_or_else(|error| Err(busy(&error)))?;
+    // Only what the registry took is told on: a name under another's DID is not.
+    if let Some((name, did)) = named {
+        inform(&context.addresses.peers, Class::History, peers::Msg::Named { peer: from, name, did });
+    }
+    Ok(answer)
 }
 
 /// Verifies what came along when it is news; whoever signed it is to blame for it.
@@ -91,8 +103,6 @@ fn carried(
     }
     match Verified::<PeerRecord>::open(text.get(), context.now().wall) {
         Ok(record) => {
-            let named = peers::Msg::Named { peer, name: record.name.clone(), did: record.did.clone() };
-            inform(&context.addresses.peers, Class::History, named);
             let values = values.and_then(|values| verified_values(context, &record, &values));
             Ok(Some(Carried { record, values }))
         }
@@ -118,5 +128,5 @@ fn verified_values(context: &Context, record: &PeerRecord, values: &DhtValues) -
         && name.peer_id == record.peer_id
         && name.did == record.did
         && name.name == record.name;
-    is_same.then(|| Values { pid, name })
+    is_same.then_some(Values { pid, name })
 }

@@ -19,6 +19,9 @@ pub(super) const GOSSIP_BYTES_MAX: usize = 16 * 1024;
 /// A whole `/name/` value: 16 claims of at most 2 KiB each, and their brackets.
 const VALUE_BYTES_MAX: usize = 33 * 1024;
 
+/// Indexers listed under one key; with two addresses each, a whole list fits one packet of 64 KiB.
+const PROVIDERS_MAX: usize = 256;
+
 /// Keys for which we list providers.
 const PROVIDED_KEYS_MAX: usize = 1_024;
 
@@ -101,7 +104,7 @@ fn kad_behaviour(own: PeerId, is_server: bool) -> kad::Behaviour<kad::store::Mem
             max_records: VALUES_MAX,
             max_value_bytes: VALUE_BYTES_MAX,
             max_provided_keys: PROVIDED_KEYS_MAX,
-            ..Default::default()
+            max_providers_per_key: PROVIDERS_MAX,
         },
     );
     let mut config = kad::Config::new(StreamProtocol::new(wire::KADEMLIA_PROTOCOL));

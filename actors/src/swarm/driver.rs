@@ -22,7 +22,7 @@ use protocol::{
     PeerId, addr,
     dht::{self, Valid},
     time::Now,
-    wire::{AddrInfo, Protocol, Role, SearchQuery},
+    wire::{AddrInfo, Protocol, SearchQuery},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     context::{Context, inform},
-    peers, pool, relay, suggestions,
+    health, peers, pool, relay, suggestions,
     supervision::Class,
 };
 
@@ -49,6 +49,9 @@ const WAITING_MAX: usize = 4_096;
 
 /// Queries that run at once; each holds a few connections' worth of work.
 const QUERIES_MAX: usize = 512;
+
+/// Addresses kept of a listed indexer, so that a long list still fits a packet; its record has all of them.
+const PROVIDER_ADDRS_MAX: usize = 2;
 
 /// Values from others that are being verified at once.
 const CHECKS_MAX: usize = 256;
@@ -68,8 +71,8 @@ struct Connection {
     remote: Multiaddr,
     since: Instant,
     is_dialer: bool,
-    /// What its hello said it is; nothing until then.
-    role: Option<Role>,
+    /// What its hello said; nothing until then.
+    greeted: Option<Greeted>,
     /// Where it listens, as identify said, which may come before hello.
     listens: Vec<Multiaddr>,
 }
@@ -131,6 +134,8 @@ impl Driver {
 
     /// Runs until the commands end.
     pub(super) async fn run(mut self) {
+        // A swarm's former life took its connections along without a word.
+        inform(&self.context.addresses.peers, Class::Control, peers::Msg::AllGone);
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -155,14 +160,14 @@ impl Driver {
         match command {
             Command::Open { peer, addrs, protocol, within, reply } => self.open(peer, addrs, protocol, within, reply),
             Command::Close { peer } => drop(self.swarm.disconnect_peer_id(peer)),
-            Command::Put { key, value, reply } => self.put(&key, value, reply),
+            Command::Put { key, value, reply } => self.put(&key, *value, reply),
             Command::Find { key, is_first_enough, reply } => self.find(key, is_first_enough, reply),
             Command::Providers { reply } => self.providers(reply),
             Command::Provide => self.provide(),
             Command::Unprovide => {
                 self.swarm.behaviour_mut().kad.stop_providing(&kad::RecordKey::new(&dht::indexers_key()));
             }
-            Command::TellListening => self.tell_listening(),
+            Command::TellPeers => self.tell_peers(),
             Command::Publish { text, reply } => self.publish(text, reply),
         }
     }
@@ -224,7 +229,7 @@ impl Driver {
     fn greeted(&self, peer: &PeerId) -> Option<ConnectionId> {
         self.connections
             .iter()
-            .filter(|(_, connection)| connection.role.is_some() && connection.peer == *peer)
+            .filter(|(_, connection)| connection.greeted.is_some() && connection.peer == *peer)
             .min_by_key(|(_, connection)| connection.since)
             .map(|(id, _)| *id)
     }
@@ -239,8 +244,10 @@ impl Driver {
         let is_dialer = endpoint.is_dialer();
         let remote = endpoint.get_remote_address().clone();
         self.context.stats.connections_opened.inc();
-        self.connections
-            .insert(id, Connection { peer, remote, since: Instant::now(), is_dialer, role: None, listens: Vec::new() });
+        self.connections.insert(
+            id,
+            Connection { peer, remote, since: Instant::now(), is_dialer, greeted: None, listens: Vec::new() },
+        );
         let is_stranger = self.greeted(&peer).is_none();
         if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut().filter(|_| is_stranger) {
             gossip.blacklist_peer(&peer);
@@ -267,12 +274,18 @@ impl Driver {
             Ok(greeted) => self.admit(connection, peer, greeted),
             Err(error) => {
                 self.context.stats.greetings_failed.inc();
-                warn!(%peer, %error, "hello failed");
-                self.context.note("hello_failed", peer, &error);
-                self.fail_waiting(&peer, &error);
-                if self.connections.get(&connection).is_some_and(|connection| connection.is_dialer) {
-                    self.swarm.close_connection(connection);
+                let is_dialer = self.connections.get(&connection).is_some_and(|connection| connection.is_dialer);
+                if is_dialer {
+                    warn!(%peer, %error, "hello failed");
+                    self.context.note("hello_failed", peer, &error);
+                    self.fail_waiting(&peer, &error);
+                } else {
+                    // Strangers can fail as often as they like; the log hears of each once a minute.
+                    let complaint =
+                        health::Msg::Complained { about: peer, protocol: Protocol::Hello, cause: error.to_string() };
+                    inform(&self.context.addresses.health, Class::History, complaint);
                 }
+                self.swarm.close_connection(connection);
             }
         }
         // Only now may the listener say yes: its word must not outrun the admission.
@@ -283,7 +296,7 @@ impl Driver {
 
     fn admit(&mut self, id: ConnectionId, peer: PeerId, greeted: Greeted) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.role = Some(greeted.hello.role);
+        connection.greeted = Some(greeted.clone());
         let (remote, is_dialer) = (connection.remote.clone(), connection.is_dialer);
         let mut listens = connection.listens.clone();
         if is_dialer {
@@ -315,7 +328,12 @@ impl Driver {
             return;
         }
         self.fail_waiting(&peer, &OpenError::Reset);
+        // Kept, it would make gossip ignore the next connection, and the list grow with every stranger.
+        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+            gossip.remove_blacklisted_peer(&peer);
+        }
         inform(&self.context.addresses.peers, Class::Control, peers::Msg::Gone { peer });
+        inform(&self.context.addresses.pool, Class::Control, pool::Msg::Gone { peer });
     }
 
     fn on_dial_failed(&mut self, peer: Option<PeerId>, error: &DialError) {
@@ -353,7 +371,7 @@ impl Driver {
             !waiting.is_empty()
         });
         let silent = self.connections.iter().filter(|(_, connection)| {
-            connection.role.is_none() && now.duration_since(connection.since) > GREET_WITHIN + SWEEP_EVERY
+            connection.greeted.is_none() && now.duration_since(connection.since) > GREET_WITHIN + SWEEP_EVERY
         });
         for id in silent.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.swarm.close_connection(id);
@@ -488,7 +506,8 @@ impl Driver {
             self.context.stats.dht_refused.inc();
             return;
         }
-        let addresses = addr::hearsay(&record.provider, &record.addresses, &self.context.settings.network.rule());
+        let mut addresses = addr::hearsay(&record.provider, &record.addresses, &self.context.settings.network.rule());
+        addresses.truncate(PROVIDER_ADDRS_MAX);
         let record = kad::ProviderRecord { expires: Some(Instant::now() + dht::PROVIDER_LIFE), addresses, ..record };
         if self.swarm.behaviour_mut().kad.store_mut().add_provider(record).is_err() {
             self.context.stats.dht_refused.inc();
@@ -617,7 +636,18 @@ impl Driver {
         }
     }
 
-    fn tell_listening(&mut self) {
+    /// The peer book began a life, and with it forgot where we listen and who is here.
+    fn tell_peers(&self) {
+        self.tell_listening();
+        for connection in self.connections.values() {
+            let Some(greeted) = connection.greeted.clone() else { continue };
+            let (peer, remote, is_dialer) = (connection.peer, connection.remote.clone(), connection.is_dialer);
+            let met = peers::Msg::Met { peer, greeted, remote, is_dialer };
+            inform(&self.context.addresses.peers, Class::Control, met);
+        }
+    }
+
+    fn tell_listening(&self) {
         let addrs = self.swarm.listeners().cloned().collect();
         inform(&self.context.addresses.peers, Class::Control, peers::Msg::Listening { addrs });
     }
@@ -645,7 +675,7 @@ impl Driver {
         inform(&self.context.addresses.peers, Class::Control, told);
         let Some(connection) = self.connections.get_mut(&connection) else { return };
         connection.listens.clone_from(&addrs);
-        if connection.role.is_some_and(|role| role.indexer) {
+        if connection.greeted.as_ref().is_some_and(|greeted| greeted.hello.role.indexer) {
             for addr in addrs {
                 self.swarm.behaviour_mut().kad.add_address(&peer, addr);
             }

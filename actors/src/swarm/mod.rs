@@ -124,7 +124,7 @@ pub enum Command {
         /// Under this key.
         key: dht::Key,
         /// Signed.
-        value: Valid,
+        value: Box<Valid>,
         /// At least one server took it.
         reply: Option<oneshot::Sender<bool>>,
     },
@@ -146,8 +146,8 @@ pub enum Command {
     Provide,
     /// List us no longer.
     Unprovide,
-    /// Tell the peer book again where we listen.
-    TellListening,
+    /// Tell the peer book again where we listen and who is connected.
+    TellPeers,
     /// Gossip a query to the other indexers.
     Publish {
         /// The query.
