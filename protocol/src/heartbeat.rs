@@ -1,1 +1,849 @@
-//! To be written.
+//! One heartbeat: when it may go, what it asks, and how its answer is measured and judged.
+//!
+//! A [`Rhythm`] says when; an [`Asker`] builds the question; a [`Conversation`] matches answers to questions on one
+//! stream; [`Challenges`] draws the questions whose answers we can check.
+
+use std::{collections::VecDeque, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use libp2p_identity::PeerId;
+use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    record::PeerRecord,
+    signed::Verified,
+    time::Mono,
+    wire::{Answer, ChallengeAnswer, Heartbeat, HeartbeatResponse, Refused},
+};
+
+/// The longest silence that an answer may ask for: a ban's first length. Longer wishes are cut, so that no indexer
+/// can silence a node for ever.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
+/// How far the clocks of two members may be apart without blame.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(30);
+
+/// How heartbeats go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Time between two beats to one indexer.
+    #[serde(with = "crate::time::text")]
+    pub every: Duration,
+    /// Share of `every` that chance adds, so that nodes do not beat in step; 0 to 1.
+    pub jitter: f64,
+    /// An answer that takes longer is missed.
+    #[serde(with = "crate::time::text")]
+    pub answer_within: Duration,
+    /// After a restart the next beat waits until this long after the last one.
+    #[serde(with = "crate::time::text")]
+    pub gap_min: Duration,
+    /// Most beats and probes to one indexer within `ceiling_within`; below the indexer's own limit of 8.
+    pub ceiling: u32,
+    /// The time over which `ceiling` is counted.
+    #[serde(with = "crate::time::text")]
+    pub ceiling_within: Duration,
+    /// Least ticks from one batch of challenges to the next.
+    pub challenge_every_min: u32,
+    /// Most ticks from one batch of challenges to the next.
+    pub challenge_every_max: u32,
+    /// Most peers other than ourselves in one batch.
+    pub challenge_others: u32,
+    /// A challenged peer must have been seen this recently.
+    #[serde(with = "crate::time::text")]
+    pub seen_within: Duration,
+    /// From signing a record to its expiry.
+    #[serde(with = "crate::time::text")]
+    pub record_life: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(20),
+            jitter: 0.10,
+            answer_within: Duration::from_secs(5),
+            gap_min: Duration::from_secs(5),
+            ceiling: 5,
+            ceiling_within: Duration::from_secs(60),
+            challenge_every_min: 1,
+            challenge_every_max: 10,
+            challenge_others: 2,
+            seen_within: Duration::from_secs(120),
+            record_life: Duration::from_secs(120),
+        }
+    }
+}
+
+/// When the next beat to one indexer may go.
+///
+/// It outlives the actor that beats: its owner keeps it over restarts, so that a crash loop cannot exceed the ceiling.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rhythm {
+    /// Beats and probes, oldest first; at most `ceiling` of them.
+    sent: VecDeque<Mono>,
+    last_beat: Option<Mono>,
+    planned: Mono,
+    is_nudged: bool,
+    is_restarted: bool,
+    not_before: Mono,
+}
+
+impl Rhythm {
+    /// When the next beat goes; a point in the past means at once.
+    #[must_use]
+    pub fn due(&self, settings: &Settings) -> Mono {
+        let wanted = if self.is_nudged || self.is_restarted { Mono::ZERO } else { self.planned };
+        let gap = match self.last_beat {
+            Some(last) if self.is_restarted => last + settings.gap_min,
+            _ => Mono::ZERO,
+        };
+        wanted.max(gap).max(self.allowed_at(settings))
+    }
+
+    /// From when on the ceiling and the indexer's wish allow a beat or a probe.
+    #[must_use]
+    pub fn allowed_at(&self, settings: &Settings) -> Mono {
+        let ceiling = settings.ceiling.max(1) as usize;
+        let under_ceiling = match self.sent.len().checked_sub(ceiling).and_then(|oldest| self.sent.get(oldest)) {
+            Some(oldest) => *oldest + settings.ceiling_within,
+            None => Mono::ZERO,
+        };
+        under_ceiling.max(self.not_before)
+    }
+
+    /// A beat goes now; the next ordinary one is planned.
+    pub fn sent(&mut self, now: Mono, settings: &Settings, rng: &mut impl Rng) {
+        self.count(now, settings);
+        self.last_beat = Some(now);
+        self.planned = now + settings.every + jittered(settings.every, settings.jitter, rng);
+        self.is_nudged = false;
+        self.is_restarted = false;
+    }
+
+    /// A probe goes now: it counts for the ceiling, but it is no beat.
+    pub fn probed(&mut self, now: Mono, settings: &Settings) {
+        self.count(now, settings);
+    }
+
+    /// The next beat goes at once, as far as the ceiling and `retry_after` allow.
+    pub fn nudge(&mut self) {
+        self.is_nudged = true;
+    }
+
+    /// The actor begins anew: it beats as soon as the last beat is `gap_min` ago.
+    pub fn restarted(&mut self) {
+        self.is_restarted = true;
+    }
+
+    /// The indexer asks for silence, cut to [`RETRY_AFTER_MAX`].
+    pub fn retry_after(&mut self, wait: Duration, now: Mono) {
+        self.not_before = self.not_before.max(now + wait.min(RETRY_AFTER_MAX));
+    }
+
+    fn count(&mut self, now: Mono, settings: &Settings) {
+        self.sent.push_back(now);
+        while self.sent.len() > settings.ceiling.max(1) as usize {
+            self.sent.pop_front();
+        }
+    }
+}
+
+/// A random part of `share` of `whole`; nothing when `share` is no share.
+pub(crate) fn jittered(whole: Duration, share: f64, rng: &mut impl Rng) -> Duration {
+    let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
+    whole.mul_f64(share * rng.random::<f64>())
+}
+
+/// The node's own record as it was signed, ready for the wire.
+#[derive(Clone, Debug)]
+pub struct OwnRecord {
+    /// Its `seq`.
+    pub seq: u64,
+    /// Not valid from here on.
+    pub expiry_date: Timestamp,
+    /// The text that was signed.
+    pub text: Box<RawValue>,
+}
+
+impl OwnRecord {
+    /// Makes the signed record ready, once for all heartbeats.
+    ///
+    /// # Errors
+    /// When the signed text is not JSON, which verification rules out.
+    pub fn new(record: &Verified<PeerRecord>) -> Result<Self, serde_json::Error> {
+        let text = RawValue::from_string(record.text().to_string())?;
+        Ok(Self { seq: record.seq, expiry_date: record.expiry_date, text })
+    }
+}
+
+/// A record is signed anew when half its life is gone; or when it lasts longer than it can, because the clock went back.
+#[must_use]
+pub fn sign_anew_due(expiry_date: Timestamp, now: Timestamp, settings: &Settings) -> bool {
+    let life = SignedDuration::try_from(settings.record_life).unwrap_or(SignedDuration::MAX);
+    let left = expiry_date.duration_since(now);
+    left <= life / 2 || left > life
+}
+
+/// Who asks: the same in every heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The node's name.
+    pub name: String,
+    /// Its DID.
+    pub did: String,
+    /// Its peer id.
+    pub peer_id: PeerId,
+}
+
+/// What one heartbeat asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// Given by [`Conversation::ask`].
+    pub seq: u64,
+    /// How many more indexers the pool wants.
+    pub need: u32,
+    /// The indexer represents the node in search.
+    pub referent: bool,
+    /// Given by [`Challenges::draw`].
+    pub challenges: Vec<PeerId>,
+    /// An answer is wanted, a session is not.
+    pub probe: bool,
+}
+
+impl Asker {
+    /// The heartbeat to write. The record goes along while the indexer has not acknowledged its `seq`, and never in a
+    /// probe or when it expired.
+    #[must_use]
+    pub fn question(&self, ask: Ask, record: Option<&OwnRecord>, acked: Option<u64>, now: Timestamp) -> Heartbeat {
+        let record = record
+            .filter(|record| !ask.probe && acked.is_none_or(|acked| acked < record.seq) && now < record.expiry_date)
+            .map(|record| record.text.clone());
+        Heartbeat {
+            seq: ask.seq,
+            name: self.name.clone(),
+            did: self.did.clone(),
+            peer_id: self.peer_id,
+            timestamp: now.as_second(),
+            need: ask.need,
+            record,
+            challenges: ask.challenges,
+            challenge_did: None,
+            referent: ask.referent,
+            probe: ask.probe,
+        }
+    }
+}
+
+/// Why an answer is not believed; the stream is of no further use.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum AnswerError {
+    /// Nobody asked.
+    #[error("got an answer to question {got}, expected one to {expected}")]
+    Unasked {
+        /// The answer's `seq`.
+        got: u64,
+        /// The last question's `seq`.
+        expected: u64,
+    },
+    /// No ratio.
+    #[error("got fill rate {got}, expected 0 to 1")]
+    FillRate {
+        /// What it said.
+        got: f64,
+    },
+    /// More sessions than it has room for.
+    #[error("got {got} peers, expected at most its {max_nodes} nodes")]
+    PeerCount {
+        /// What it said.
+        got: u32,
+        /// What it said it has room for.
+        max_nodes: u32,
+    },
+    /// It answered other challenges than were asked.
+    #[error("got {got} challenge answers, expected at most one for each of {asked} asked")]
+    Challenges {
+        /// How many it gave.
+        got: usize,
+        /// How many were asked.
+        asked: usize,
+    },
+}
+
+/// A measured and believable answer.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// What the indexer said.
+    pub response: HeartbeatResponse,
+    /// From the last byte written to the first byte read, less the indexer's own time.
+    pub rtt: Duration,
+    /// It claimed to have served longer than the answer took; the claim is not taken off.
+    pub is_served_time_false: bool,
+    /// What was challenged.
+    pub challenged: Vec<PeerId>,
+    /// The question told it that it is the referent.
+    pub referent: bool,
+}
+
+/// What was heard on the stream.
+#[derive(Clone, Debug)]
+pub enum Heard {
+    /// The answer that is waited for.
+    Given(Box<Given>),
+    /// A refusal of the question that is waited for.
+    Refused(Refused),
+    /// An answer to an earlier question: counted, never taken for the next.
+    Late,
+}
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    challenged: Vec<PeerId>,
+    referent: bool,
+    written: Mono,
+}
+
+/// Questions and answers on one heartbeat stream.
+#[derive(Clone, Debug, Default)]
+pub struct Conversation {
+    last_seq: u64,
+    waiting: Option<Waiting>,
+    /// Questions given up, whose answers may still come.
+    abandoned: u64,
+    late: u64,
+    acked: Option<u64>,
+}
+
+impl Conversation {
+    /// The `seq` of the next question. A question still unanswered is given up: its answer will be late.
+    pub fn ask(&mut self) -> u64 {
+        self.missed();
+        self.last_seq += 1;
+        self.last_seq
+    }
+
+    /// The last byte of `question` was written.
+    pub fn written(&mut self, question: &Heartbeat, at: Mono) {
+        let challenged = question.challenges.clone();
+        self.waiting = Some(Waiting { challenged, referent: question.referent, written: at });
+    }
+
+    /// From when on the answer is missed; nothing while none is waited for.
+    #[must_use]
+    pub fn deadline(&self, settings: &Settings) -> Option<Mono> {
+        self.waiting.as_ref().map(|waiting| waiting.written + settings.answer_within)
+    }
+
+    /// The answer did not come in time.
+    pub fn missed(&mut self) {
+        if self.waiting.take().is_some() {
+            self.abandoned += 1;
+        }
+    }
+
+    /// The newest record that the indexer said it holds.
+    #[must_use]
+    pub fn acked(&self) -> Option<u64> {
+        self.acked
+    }
+
+    /// Answers that came too late.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.late
+    }
+
+    /// Matches an answer whose first byte was read at `first_byte`.
+    ///
+    /// # Errors
+    /// When nobody asked for it, or it says what cannot be: the answer counts as missed and the stream should end.
+    pub fn hear(&mut self, answer: Answer<HeartbeatResponse>, first_byte: Mono) -> Result<Heard, AnswerError> {
+        // A refusal that does not say which question it refuses can only mean the one that waits.
+        let seq = match &answer {
+            Answer::Refused(refused) => refused.seq.unwrap_or(self.last_seq),
+            Answer::Given(response) => response.seq,
+        };
+        let Some(waiting) = self.waiting.take_if(|_| seq == self.last_seq) else {
+            return self.hear_late(seq);
+        };
+        match answer {
+            Answer::Refused(refused) => Ok(Heard::Refused(refused)),
+            Answer::Given(response) => {
+                believable(&response, &waiting.challenged)?;
+                self.acked = response.record_seq;
+                Ok(Heard::Given(Box::new(measure(response, waiting, first_byte))))
+            }
+        }
+    }
+
+    /// No more late answers are taken than questions were given up, so a peer cannot keep us reading.
+    fn hear_late(&mut self, seq: u64) -> Result<Heard, AnswerError> {
+        if seq > self.last_seq || self.late >= self.abandoned {
+            return Err(AnswerError::Unasked { got: seq, expected: self.last_seq });
+        }
+        self.late += 1;
+        Ok(Heard::Late)
+    }
+}
+
+fn measure(response: HeartbeatResponse, waiting: Waiting, first_byte: Mono) -> Given {
+    let elapsed = first_byte.since(waiting.written);
+    let served = Duration::from_micros(response.served_us);
+    let is_served_time_false = served > elapsed;
+    let rtt = if is_served_time_false { elapsed } else { elapsed - served };
+    Given { response, rtt, is_served_time_false, challenged: waiting.challenged, referent: waiting.referent }
+}
+
+fn believable(response: &HeartbeatResponse, challenged: &[PeerId]) -> Result<(), AnswerError> {
+    if !(0.0..=1.0).contains(&response.fill_rate) {
+        return Err(AnswerError::FillRate { got: response.fill_rate });
+    }
+    if response.peer_count > response.max_nodes {
+        return Err(AnswerError::PeerCount { got: response.peer_count, max_nodes: response.max_nodes });
+    }
+    let strangers = response.challenges.iter().any(|answer| !challenged.contains(&answer.peer_id));
+    if strangers || response.challenges.len() > challenged.len() {
+        return Err(AnswerError::Challenges { got: response.challenges.len(), asked: challenged.len() });
+    }
+    Ok(())
+}
+
+/// When the next batch of challenges to one indexer is drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenges {
+    ticks_left: u32,
+}
+
+impl Challenges {
+    /// The first batch comes after the first beat, which makes the session that the challenge asks about.
+    #[must_use]
+    pub fn new(settings: &Settings, rng: &mut impl Rng) -> Self {
+        Self { ticks_left: 1 + draw_ticks(settings, rng) }
+    }
+
+    /// Called once a tick: the peers to challenge now, ourselves first; empty on most ticks.
+    pub fn draw(&mut self, own: &PeerId, known: &[PeerId], settings: &Settings, rng: &mut impl Rng) -> Vec<PeerId> {
+        self.ticks_left = self.ticks_left.saturating_sub(1);
+        if self.ticks_left > 0 {
+            return Vec::new();
+        }
+        self.ticks_left = draw_ticks(settings, rng);
+        let mut others: Vec<PeerId> = known.iter().filter(|peer| *peer != own).copied().collect();
+        let mut batch = vec![*own];
+        while batch.len() <= settings.challenge_others as usize && !others.is_empty() {
+            batch.push(others.swap_remove(rng.random_range(0..others.len())));
+        }
+        batch
+    }
+}
+
+fn draw_ticks(settings: &Settings, rng: &mut impl Rng) -> u32 {
+    let least = settings.challenge_every_min.max(1);
+    rng.random_range(least..=settings.challenge_every_max.max(least))
+}
+
+/// What the answers to a batch of challenges say of the indexer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Answers that were right.
+    pub good: u32,
+    /// Answers that were wrong or were not given.
+    pub bad: u32,
+}
+
+/// Judges the answers. We know about ourselves, so that answer must be there and right. Of others we know nothing for
+/// sure: their answers are evidence only when they contradict themselves.
+///
+/// `clock_ahead` is how far the indexer's clock is before ours, as its hello told.
+#[must_use]
+pub fn judge_challenges(
+    own: &PeerId,
+    challenged: &[PeerId],
+    answers: &[ChallengeAnswer],
+    clock_ahead: SignedDuration,
+    now: Timestamp,
+    settings: &Settings,
+) -> Verdict {
+    let mut verdict = Verdict::default();
+    for peer in challenged {
+        let answer = answers.iter().find(|answer| answer.peer_id == *peer);
+        let age =
+            answer.and_then(|answer| answer.last_seen).map(|seen| now.duration_since(seen).saturating_add(clock_ahead));
+        let is_found = answer.is_some_and(|answer| answer.found);
+        let is_right = match (is_found, age) {
+            (true, Some(age)) => is_recent(age, settings),
+            _ => false,
+        };
+        match (peer == own, is_found, is_right) {
+            (true, _, true) => verdict.good += 1,
+            (true, _, false) | (false, true, false) => verdict.bad += 1,
+            (false, _, _) => {}
+        }
+    }
+    verdict
+}
+
+fn is_recent(age: SignedDuration, settings: &Settings) -> bool {
+    let most = SignedDuration::try_from(settings.seen_within).unwrap_or(SignedDuration::MAX);
+    age >= -CLOCK_TOLERANCE && age <= most.saturating_add(CLOCK_TOLERANCE)
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    #![allow(clippy::unwrap_used)]
+    use libp2p_identity::PeerId;
+
+    /// The peer with this number: an identity multihash of a made-up Ed25519 key.
+    pub(crate) fn peer(number: u16) -> PeerId {
+        let mut bytes = vec![0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+        bytes.extend([0; 30]);
+        bytes.extend(number.to_be_bytes());
+        PeerId::from_bytes(&bytes).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::{testing::peer, *};
+
+    fn rng() -> StdRng {
+        StdRng::seed_from_u64(7)
+    }
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn wall(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    fn asker() -> Asker {
+        Asker { name: "paris".into(), did: "did:key:zParis".into(), peer_id: peer(1) }
+    }
+
+    fn record(seq: u64, expires: i64) -> OwnRecord {
+        OwnRecord {
+            seq,
+            expiry_date: wall(expires),
+            text: RawValue::from_string(format!("{{\"seq\":{seq}}}")).unwrap(),
+        }
+    }
+
+    fn response(seq: u64) -> HeartbeatResponse {
+        HeartbeatResponse {
+            seq,
+            record_seq: Some(9),
+            served_us: 0,
+            fill_rate: 0.5,
+            peer_count: 50,
+            max_nodes: 100,
+            born_at: wall(-100),
+            challenges: Vec::new(),
+            dht_found: None,
+            dht_payload: None,
+            witnesses: Vec::new(),
+            suggestions: Vec::new(),
+            suggest_migrate: false,
+        }
+    }
+
+    fn asked(conversation: &mut Conversation, at: Mono) -> u64 {
+        let seq = conversation.ask();
+        let question = asker().question(Ask { seq, ..Ask::default() }, None, None, wall(0));
+        conversation.written(&question, at);
+        seq
+    }
+
+    #[test]
+    fn the_first_beat_goes_at_once_and_the_next_never_before_the_tick() {
+        let (settings, mut rng) = (Settings::default(), rng());
+        let mut rhythm = Rhythm::default();
+        assert_eq!(rhythm.due(&settings), Mono::ZERO);
+        for _ in 0..1_000 {
+            let now = rhythm.due(&settings);
+            rhythm.sent(now, &settings, &mut rng);
+            let wait = rhythm.due(&settings).since(now);
+            assert!((secs(20)..=secs(22)).contains(&wait), "{wait:?}");
+        }
+    }
+
+    #[test]
+    fn a_nudge_goes_at_once_and_only_once() {
+        let (settings, mut rng) = (Settings::default(), rng());
+        let mut rhythm = Rhythm::default();
+        rhythm.sent(Mono::from_secs(100), &settings, &mut rng);
+        rhythm.nudge();
+        rhythm.nudge();
+        assert!(rhythm.due(&settings) <= Mono::from_secs(101));
+        rhythm.sent(Mono::from_secs(101), &settings, &mut rng);
+        assert!(rhythm.due(&settings) >= Mono::from_secs(121));
+    }
+
+    #[test]
+    fn after_a_restart_the_next_beat_waits_for_the_gap_even_when_nudged() {
+        let (settings, mut rng) = (Settings::default(), rng());
+        let mut rhythm = Rhythm::default();
+        rhythm.restarted();
+        assert_eq!(rhythm.due(&settings), Mono::ZERO);
+        rhythm.sent(Mono::from_secs(100), &settings, &mut rng);
+        rhythm.restarted();
+        rhythm.nudge();
+        assert_eq!(rhythm.due(&settings), Mono::from_secs(105));
+    }
+
+    #[test]
+    fn g26_own_nudges_probes_and_restarts_stay_below_the_ceiling() {
+        let (settings, mut rng) = (Settings::default(), rng());
+        let mut rhythm = Rhythm::default();
+        for second in 0..4 {
+            rhythm.sent(Mono::from_secs(100 + second), &settings, &mut rng);
+            rhythm.nudge();
+            assert!(rhythm.due(&settings) <= Mono::from_secs(101 + second), "the fifth is still allowed");
+        }
+        rhythm.probed(Mono::from_secs(104), &settings);
+        assert_eq!(rhythm.due(&settings), Mono::from_secs(160), "the sixth is not");
+        rhythm.sent(Mono::from_secs(160), &settings, &mut rng);
+        rhythm.nudge();
+        assert_eq!(rhythm.due(&settings), Mono::from_secs(161));
+    }
+
+    #[test]
+    fn g27_a_probe_says_that_it_wants_no_session_and_brings_no_record() {
+        let ask = Ask { seq: 1, probe: true, ..Ask::default() };
+        let question = asker().question(ask, Some(&record(9, 60)), None, wall(0));
+        assert!(question.probe);
+        assert!(question.record.is_none());
+        assert!(serde_json::to_string(&question).unwrap().contains("\"probe\":true"));
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_up_to_its_most() {
+        let (settings, mut rng) = (Settings::default(), rng());
+        let mut rhythm = Rhythm::default();
+        rhythm.sent(Mono::from_secs(0), &settings, &mut rng);
+        rhythm.retry_after(secs(45), Mono::from_secs(1));
+        rhythm.nudge();
+        assert_eq!(rhythm.due(&settings), Mono::from_secs(46));
+        rhythm.retry_after(secs(10), Mono::from_secs(2));
+        assert_eq!(rhythm.due(&settings), Mono::from_secs(46), "a shorter wish does not undo a longer one");
+        rhythm.retry_after(Duration::MAX, Mono::from_secs(2));
+        assert_eq!(rhythm.due(&settings), Mono::from_secs(2) + RETRY_AFTER_MAX);
+    }
+
+    #[test]
+    fn nonsense_settings_do_not_break_the_rhythm() {
+        for jitter in [f64::NAN, -1.0, f64::INFINITY, 5.0] {
+            let settings = Settings { jitter, ceiling: 0, ..Settings::default() };
+            let mut rhythm = Rhythm::default();
+            rhythm.sent(Mono::ZERO, &settings, &mut rng());
+            assert!(rhythm.due(&settings) >= Mono::from_secs(20));
+        }
+    }
+
+    #[test]
+    fn the_record_goes_along_until_it_is_acknowledged() {
+        let check = |acked, expected: bool| {
+            let question = asker().question(Ask::default(), Some(&record(9, 60)), acked, wall(0));
+            assert_eq!(question.record.is_some(), expected, "{acked:?}");
+        };
+        check(None, true);
+        check(Some(8), true);
+        check(Some(9), false);
+        check(Some(10), false);
+        assert!(asker().question(Ask::default(), Some(&record(9, 0)), None, wall(0)).record.is_none(), "expired");
+    }
+
+    #[test]
+    fn an_indexer_that_lost_the_record_gets_it_again() {
+        let mut conversation = Conversation::default();
+        let seq = asked(&mut conversation, Mono::ZERO);
+        conversation.hear(Answer::Given(response(seq)), Mono::ZERO).unwrap();
+        assert_eq!(conversation.acked(), Some(9));
+        let seq = asked(&mut conversation, Mono::ZERO);
+        conversation.hear(Answer::Given(HeartbeatResponse { record_seq: None, ..response(seq) }), Mono::ZERO).unwrap();
+        assert_eq!(conversation.acked(), None);
+    }
+
+    #[test]
+    fn a_record_is_signed_anew_at_half_its_life_or_when_the_clock_went_back() {
+        let settings = Settings::default();
+        let check = |now, expected| assert_eq!(sign_anew_due(wall(120), wall(now), &settings), expected, "{now}");
+        check(0, false);
+        check(59, false);
+        check(60, true);
+        check(500, true);
+        check(-1, true);
+    }
+
+    #[test]
+    fn g9_a_late_answer_is_counted_and_never_taken_for_the_next() {
+        let mut conversation = Conversation::default();
+        let first = asked(&mut conversation, Mono::from_secs(0));
+        conversation.missed();
+        let second = asked(&mut conversation, Mono::from_secs(20));
+        let late = conversation.hear(Answer::Given(response(first)), Mono::from_secs(20)).unwrap();
+        assert!(matches!(late, Heard::Late));
+        assert_eq!(conversation.late(), 1);
+        let given = conversation.hear(Answer::Given(response(second)), Mono::from_millis(20_040)).unwrap();
+        let Heard::Given(given) = given else { panic!("{given:?}") };
+        assert_eq!(given.rtt, Duration::from_millis(40));
+    }
+
+    #[test]
+    fn g9_the_indexers_own_time_is_taken_off_the_round_trip() {
+        let check = |served_us, expected_ms, is_false| {
+            let mut conversation = Conversation::default();
+            let seq = asked(&mut conversation, Mono::from_secs(1));
+            let answer = Answer::Given(HeartbeatResponse { served_us, ..response(seq) });
+            let Heard::Given(given) = conversation.hear(answer, Mono::from_millis(1_100)).unwrap() else { panic!() };
+            assert_eq!(given.rtt, Duration::from_millis(expected_ms));
+            assert_eq!(given.is_served_time_false, is_false);
+        };
+        check(0, 100, false);
+        check(60_000, 40, false);
+        check(100_000, 0, false);
+        check(100_001, 100, true);
+        check(u64::MAX, 100, true);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_asked_for_is_refused() {
+        let mut conversation = Conversation::default();
+        assert!(conversation.hear(Answer::Given(response(1)), Mono::ZERO).is_err());
+        let seq = asked(&mut conversation, Mono::ZERO);
+        let ahead = conversation.hear(Answer::Given(response(seq + 1)), Mono::ZERO);
+        assert_eq!(ahead.unwrap_err(), AnswerError::Unasked { got: 2, expected: 1 });
+        conversation.hear(Answer::Given(response(seq)), Mono::ZERO).unwrap();
+        assert!(conversation.hear(Answer::Given(response(seq)), Mono::ZERO).is_err(), "the same answer twice");
+    }
+
+    #[test]
+    fn what_cannot_be_is_not_believed() {
+        let check = |change: fn(&mut HeartbeatResponse), expected: bool| {
+            let mut conversation = Conversation::default();
+            let mut answer = response(asked(&mut conversation, Mono::ZERO));
+            change(&mut answer);
+            assert_eq!(conversation.hear(Answer::Given(answer), Mono::ZERO).is_ok(), expected);
+        };
+        check(|answer| answer.fill_rate = 0.0, true);
+        check(|answer| answer.fill_rate = 1.0, true);
+        check(|answer| answer.fill_rate = 1.000_1, false);
+        check(|answer| answer.fill_rate = -0.000_1, false);
+        check(|answer| answer.fill_rate = f64::NAN, false);
+        check(|answer| answer.peer_count = 100, true);
+        check(|answer| answer.peer_count = 101, false);
+        check(|answer| answer.challenges = vec![answer_of(peer(7), true, None)], false);
+    }
+
+    #[test]
+    fn a_refusal_is_heard_for_the_question_that_waits() {
+        let refused = |seq| {
+            let no = Refused::new(crate::wire::RefusalCode::Busy, "full").retry_after(30);
+            Answer::Refused(Refused { seq, ..no })
+        };
+        let mut conversation = Conversation::default();
+        let first = asked(&mut conversation, Mono::ZERO);
+        let second = asked(&mut conversation, Mono::ZERO);
+        assert!(matches!(conversation.hear(refused(Some(first)), Mono::ZERO), Ok(Heard::Late)));
+        assert!(matches!(conversation.hear(refused(Some(second)), Mono::ZERO), Ok(Heard::Refused(_))));
+        asked(&mut conversation, Mono::ZERO);
+        assert!(matches!(conversation.hear(refused(None), Mono::ZERO), Ok(Heard::Refused(_))));
+    }
+
+    #[test]
+    fn the_deadline_counts_from_the_last_byte_written() {
+        let settings = Settings::default();
+        let mut conversation = Conversation::default();
+        assert_eq!(conversation.deadline(&settings), None);
+        asked(&mut conversation, Mono::from_secs(3));
+        assert_eq!(conversation.deadline(&settings), Some(Mono::from_secs(8)));
+    }
+
+    fn answer_of(peer_id: PeerId, found: bool, seen: Option<i64>) -> ChallengeAnswer {
+        ChallengeAnswer { peer_id, found, last_seen: seen.map(wall) }
+    }
+
+    #[test]
+    fn challenges_come_every_one_to_ten_ticks_and_never_on_the_first() {
+        let (settings, mut rng) = (Settings::default(), rng());
+        let own = peer(1);
+        let known = [own, peer(2), peer(3), peer(4)];
+        let mut challenges = Challenges::new(&settings, &mut rng);
+        assert!(challenges.draw(&own, &known, &settings, &mut rng).is_empty());
+        let (mut pause, mut seen) = (0, std::collections::BTreeSet::new());
+        for _ in 0..2_000 {
+            pause += 1;
+            let batch = challenges.draw(&own, &known, &settings, &mut rng);
+            if batch.is_empty() {
+                continue;
+            }
+            assert_eq!(batch[0], own);
+            assert_eq!(batch.iter().collect::<std::collections::HashSet<_>>().len(), 3, "none twice");
+            assert!((1..=10).contains(&pause));
+            seen.insert(std::mem::take(&mut pause));
+        }
+        assert_eq!(seen.len(), 10, "every pause occurs");
+        let lonely = challenges.draw(&own, &[], &Settings { challenge_every_max: 1, ..settings }, &mut rng);
+        assert!(lonely.is_empty() || lonely == [own]);
+    }
+
+    #[test]
+    fn g12_our_own_presence_must_be_told_and_be_recent() {
+        let settings = Settings::default();
+        let (own, other) = (peer(1), peer(2));
+        let check = |answers: &[ChallengeAnswer], ahead, good, bad| {
+            let ahead = SignedDuration::from_secs(ahead);
+            let verdict = judge_challenges(&own, &[own, other], answers, ahead, wall(0), &settings);
+            assert_eq!(verdict, Verdict { good, bad }, "{answers:?}");
+        };
+        check(&[answer_of(own, true, Some(0))], 0, 1, 0);
+        check(&[answer_of(own, true, Some(-150))], 0, 1, 0);
+        check(&[answer_of(own, true, Some(-151))], 0, 0, 1);
+        check(&[answer_of(own, true, Some(31))], 0, 0, 1);
+        check(&[answer_of(own, true, Some(300))], 300, 1, 0);
+        check(&[answer_of(own, true, None)], 0, 0, 1);
+        check(&[answer_of(own, false, None)], 0, 0, 1);
+        check(&[], 0, 0, 1);
+        // What it says of others cannot be checked here, unless it contradicts itself.
+        check(&[answer_of(own, true, Some(0)), answer_of(other, false, None)], 0, 1, 0);
+        check(&[answer_of(own, true, Some(0)), answer_of(other, true, Some(-5))], 0, 1, 0);
+        check(&[answer_of(own, true, Some(0)), answer_of(other, true, Some(-9_999))], 0, 1, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_window_ever_holds_more_beats_than_the_ceiling(
+            seed: u64,
+            steps in proptest::collection::vec((0u8..4, 0u64..30_000), 1..200),
+        ) {
+            let (settings, mut rng) = (Settings::default(), StdRng::seed_from_u64(seed));
+            let (mut rhythm, mut now, mut went) = (Rhythm::default(), Mono::ZERO, Vec::new());
+            for (step, wait_ms) in steps {
+                now = now + Duration::from_millis(wait_ms);
+                match step {
+                    0 => rhythm.nudge(),
+                    1 => rhythm.restarted(),
+                    2 if rhythm.allowed_at(&settings) <= now => {
+                        rhythm.probed(now, &settings);
+                        went.push(now);
+                    }
+                    _ => {}
+                }
+                if rhythm.due(&settings) <= now {
+                    rhythm.sent(now, &settings, &mut rng);
+                    went.push(now);
+                }
+            }
+            for window in went.windows(6) {
+                prop_assert!(window[5].since(window[0]) >= settings.ceiling_within, "{window:?}");
+            }
+        }
+    }
+}

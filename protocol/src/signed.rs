@@ -565,3 +565,268 @@ mod tests {
         }
     }
 }
+
+/// The vectors with which another language checks itself: `protocol/vectors/`.
+#[cfg(test)]
+mod vectors {
+    #![allow(clippy::unwrap_used)]
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::{
+        dht::{NameClaim, PidValue},
+        record::{IndexerRecord, Leave, PeerRecord},
+        wire::{AddrInfo, Role},
+    };
+
+    /// One signed object. The key is worth nothing: its seed is written beside it.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Vector {
+        /// What is particular about it.
+        note: String,
+        /// The 32 secret bytes in hex.
+        seed: String,
+        pub_key: String,
+        peer_id: String,
+        did: String,
+        /// A time at which it is valid.
+        now: Timestamp,
+        domain: String,
+        /// The object as it travels.
+        text: String,
+        /// Its canonical form without its signature; behind the domain tag, it is what is signed.
+        canonical: String,
+        signature: String,
+    }
+
+    /// A text that must not be taken, and the code with which it is refused.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Refusal {
+        note: String,
+        domain: String,
+        now: Timestamp,
+        text: String,
+        code: RefusalCode,
+        strike: bool,
+    }
+
+    const SEED: [u8; 32] = [0x4d; 32];
+
+    fn keys() -> Keys {
+        Keys::from_seed(SEED)
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-02T03:04:05Z".parse().unwrap()
+    }
+
+    fn peer() -> PeerRecord {
+        PeerRecord {
+            name: "Z\u{fc}rich \"HQ\" \\ \u{1f3d4}".to_owned(),
+            did: keys().did().to_string(),
+            pub_key: keys().pub_key().to_owned(),
+            peer_id: keys().peer_id(),
+            api_url: "https://zurich.example.org/api".to_owned(),
+            stream_address: format!("/ip4/192.0.2.7/tcp/4001/p2p/{}", keys().peer_id()),
+            addrs: vec!["/ip4/192.0.2.7/tcp/4001".parse().unwrap(), "/ip6/2001:db8::7/tcp/4001".parse().unwrap()],
+            nats_address: "nats://nats.zurich.example.org:4222".to_owned(),
+            wallet_address: String::new(),
+            capabilities: vec!["/opencloud/hello/1.0".to_owned(), "/opencloud/record/leave/1.0".to_owned()],
+            born_at: "2026-01-01T00:00:00.25Z".parse().unwrap(),
+            expiry_date: now() + Duration::from_secs(120),
+            seq: 1_767_323_045_000,
+        }
+    }
+
+    fn indexer(fill_rate: f64) -> IndexerRecord {
+        IndexerRecord {
+            peer_id: keys().peer_id(),
+            addrs: vec!["/ip4/192.0.2.7/tcp/4001".parse().unwrap()],
+            region: "eu-west".to_owned(),
+            capacity: 500,
+            fill_rate,
+            peer_count: 125,
+            salt: BASE64.encode([1, 2, 3, 4, 5, 6, 7, 8]),
+            peers_digest: vec![BASE64.encode([0xff; 8]), BASE64.encode([0x10; 8])],
+            born_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            expiry_date: now() + Duration::from_secs(600),
+            seq: 1_767_323_045_001,
+            pub_key: keys().pub_key().to_owned(),
+        }
+    }
+
+    fn pid() -> PidValue {
+        let (did, pub_key) = (keys().did().to_string(), keys().pub_key().to_owned());
+        PidValue { did, peer_id: keys().peer_id(), seq: 7, expiry_date: now() + Duration::from_secs(120), pub_key }
+    }
+
+    fn claim() -> NameClaim {
+        NameClaim {
+            name: "Z\u{fc}rich".to_owned(),
+            did: "c0a80121-7ac0-4e1c-9b1f-2f3f8a0e1d55".to_owned(),
+            peer_id: keys().peer_id(),
+            seq: 7,
+            expiry_date: now() + Duration::from_secs(120),
+            pub_key: keys().pub_key().to_owned(),
+        }
+    }
+
+    fn leave() -> Leave {
+        Leave {
+            peer_id: keys().peer_id(),
+            did: keys().did().to_string(),
+            role: Role { node: true, indexer: true },
+            born_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            seq: 8,
+            time: now(),
+            restart: true,
+            alternatives: vec![AddrInfo {
+                id: Keys::from_seed([0x4e; 32]).peer_id(),
+                addrs: vec!["/ip4/192.0.2.8/tcp/4001".parse().unwrap()],
+            }],
+            pub_key: keys().pub_key().to_owned(),
+        }
+    }
+
+    fn vector<T: SignedObject>(note: &str, text: &str) -> Vector {
+        let checked = json::check(text.as_bytes(), T::BYTES_MAX).unwrap();
+        let seed: String = SEED.iter().map(|byte| format!("{byte:02x}")).collect();
+        Vector {
+            note: note.to_owned(),
+            seed,
+            pub_key: keys().pub_key().to_owned(),
+            peer_id: keys().peer_id().to_string(),
+            did: keys().did().to_string(),
+            now: now(),
+            domain: T::DOMAIN.to_owned(),
+            text: text.to_owned(),
+            canonical: checked.canonical(Some(T::SIGNATURE_FIELD)),
+            signature: text_field(checked, T::SIGNATURE_FIELD).unwrap(),
+        }
+    }
+
+    fn signed<T: SignedObject>(note: &str, value: &T) -> Vector {
+        vector::<T>(note, Verified::sign(value, &keys()).text())
+    }
+
+    /// The same record from a program that writes in its own way and has more to say.
+    fn foreign() -> Vector {
+        let written = serde_json::to_string(&peer()).unwrap();
+        let body = format!(
+            "{{ \"zone\": {{\"\\ufb33\":1, \"\\ud83d\\ude00\":[-0, 1.50, 1e-7, 4.5E2, 0.000001]}},\t\"\\u000b\\/\" :null, {}",
+            &written[1..]
+        );
+        let canonical = json::check(body.as_bytes(), usize::MAX).unwrap().canonical(None);
+        let signature = BASE64.encode(keys().sign(&message::<PeerRecord>(&canonical)));
+        let text = format!("{{\"signature\":\"{signature}\",{}", &body[1..]);
+        vector::<PeerRecord>("unknown fields, escapes, spaces and numbers in other forms", &text)
+    }
+
+    fn check<T: SignedObject + PartialEq + std::fmt::Debug>(kept: &str, expected: &[Vector], values: &[T]) {
+        let text = serde_json::to_string_pretty(expected).unwrap();
+        assert_eq!(kept.trim_end(), text, "the vectors differ; they should read:\n{text}");
+        let kept: Vec<Vector> = serde_json::from_str(kept).unwrap();
+        for (index, vector) in kept.iter().enumerate() {
+            let opened = Verified::<T>::open(&vector.text, vector.now).unwrap();
+            let message = format!("{}{}", vector.domain, vector.canonical);
+            let key = VerifyingKey::from_bytes(&key_bytes(&vector.pub_key).unwrap()).unwrap();
+            let signature = Signature::from_bytes(&bytes_of("signature", &vector.signature).unwrap());
+            key.verify_strict(message.as_bytes(), &signature).unwrap();
+            if let Some(value) = values.get(index) {
+                assert_eq!(opened.value(), value);
+                assert_eq!(&**Verified::sign(value, &keys()).text(), vector.text);
+            }
+        }
+    }
+
+    #[test]
+    fn peer_records_are_signed_as_in_the_vectors() {
+        let expected = [signed("as this implementation writes it", &peer()), foreign()];
+        check(include_str!("../vectors/peer_record.json"), &expected, &[peer()]);
+    }
+
+    #[test]
+    fn indexer_records_are_signed_as_in_the_vectors() {
+        let values = [indexer(0.25), indexer(1.0), indexer(0.000_000_1)];
+        let expected = [
+            signed("a fraction", &values[0]),
+            signed("a whole number written with a point", &values[1]),
+            signed("a tiny number", &values[2]),
+        ];
+        check(include_str!("../vectors/indexer_record.json"), &expected, &values);
+    }
+
+    #[test]
+    fn pid_values_are_signed_as_in_the_vectors() {
+        check(include_str!("../vectors/pid_value.json"), &[signed("value of /pid/<peer id>", &pid())], &[pid()]);
+    }
+
+    #[test]
+    fn name_claims_are_signed_as_in_the_vectors() {
+        let expected = [signed("one claim in the array of /name/zürich, its DID a UUID", &claim())];
+        check(include_str!("../vectors/name_claim.json"), &expected, &[claim()]);
+    }
+
+    #[test]
+    fn leaves_are_signed_as_in_the_vectors() {
+        check(include_str!("../vectors/leave.json"), &[signed("a restart announced", &leave())], &[leave()]);
+    }
+
+    #[test]
+    fn what_must_be_refused_is_refused_as_in_the_vectors() {
+        let good = Verified::sign(&pid(), &keys()).text().to_string();
+        let (head, signature) = good.split_at(good.find("\"signature\"").unwrap());
+        let texts = [
+            ("the seq was changed", good.replace("\"seq\":7", "\"seq\":8")),
+            ("a field was added", good.replacen('{', "{\"zone\":1,", 1)),
+            ("a value of another domain", Verified::sign(&claim(), &keys()).text().to_string()),
+            ("a key twice", good.replacen('{', "{\"seq\":7,", 1)),
+            ("a key twice, once in escapes", good.replacen('{', "{\"s\\u0065q\":7,", 1)),
+            ("a line feed within", good.replacen('{', "{\n", 1)),
+            ("a number beyond 2^53 - 1", good.replace("\"seq\":7", "\"seq\":9007199254740992")),
+            ("17 levels", good.replacen('{', &format!("{{\"zone\":{}{},", "[".repeat(16), "]".repeat(16)), 1)),
+            ("no signature", format!("{}}}", head.trim_end_matches(','))),
+            ("a signature without its padding", format!("{head}{}", signature.replace('=', ""))),
+            ("another peer's id", sign_as(&pid(), |value| value.peer_id = Keys::from_seed([0x4e; 32]).peer_id())),
+            ("another key's DID", sign_as(&pid(), |value| value.did = Keys::from_seed([0x4e; 32]).did().to_string())),
+            ("expired by 30 s", sign_as(&pid(), |value| value.expiry_date = now() - CLOCK_SKEW)),
+            (
+                "for more than 10 min and 30 s",
+                sign_as(&pid(), |value| value.expiry_date = now() + Duration::from_secs(631)),
+            ),
+        ];
+        let refusals: Vec<Refusal> = texts.into_iter().map(|(note, text)| refusal(note, text)).collect();
+        let kept = include_str!("../vectors/refused_pid_values.json");
+        let text = serde_json::to_string_pretty(&refusals).unwrap();
+        assert_eq!(kept.trim_end(), text, "the vectors differ; they should read:\n{text}");
+    }
+
+    fn sign_as(value: &PidValue, change: impl Fn(&mut PidValue)) -> String {
+        let mut value = value.clone();
+        change(&mut value);
+        Verified::sign(&value, &keys()).text().to_string()
+    }
+
+    fn refusal(note: &str, text: String) -> Refusal {
+        let error = Verified::<PidValue>::open(&text, now()).unwrap_err();
+        let (code, strike) = (error.refusal(), error.is_strike());
+        Refusal { note: note.to_owned(), domain: PidValue::DOMAIN.to_owned(), now: now(), text, code, strike }
+    }
+
+    #[test]
+    fn g40_no_key_of_anybody_is_kept_with_the_vectors() {
+        for kept in [
+            include_str!("../vectors/peer_record.json"),
+            include_str!("../vectors/indexer_record.json"),
+            include_str!("../vectors/pid_value.json"),
+            include_str!("../vectors/name_claim.json"),
+            include_str!("../vectors/leave.json"),
+            include_str!("../vectors/refused_pid_values.json"),
+        ] {
+            assert!(!kept.contains("PRIVATE KEY") && !kept.contains("/key/swarm/psk"));
+            let vectors: Vec<serde_json::Value> = serde_json::from_str(kept).unwrap();
+            let seed = "4d".repeat(32);
+            assert!(vectors.iter().all(|vector| vector.get("seed").is_none_or(|kept| *kept == *seed)));
+        }
+    }
+}

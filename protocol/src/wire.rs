@@ -5,7 +5,10 @@
 use jiff::Timestamp;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Error as _, IgnoredAny},
+};
 use serde_json::value::RawValue;
 
 /// One JSON protocol over libp2p streams.
@@ -194,14 +197,39 @@ impl Refused {
 
 /// An answer: what was asked for, or a refusal.
 ///
-/// A refusal is tried first: it alone has a `refused` field.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// It is a refusal when it has a `refused` field, and only then: an empty answer is never taken for one, nor a refusal
+/// for an answer whose fields are all optional.
+#[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Answer<T> {
     /// No, and why.
     Refused(Refused),
     /// Yes.
     Given(T),
+}
+
+/// Read by hand, since what serde derives for untagged enums cannot hold an embedded text ([`RawValue`]).
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Answer<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(from)?;
+        let answer = if is_refusal(text.get()) {
+            serde_json::from_str(text.get()).map(Self::Refused)
+        } else {
+            serde_json::from_str(text.get()).map(Self::Given)
+        };
+        answer.map_err(D::Error::custom)
+    }
+}
+
+fn is_refusal(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Probe {
+        #[serde(default)]
+        refused: Option<IgnoredAny>,
+    }
+    // Most answers are none, and say so without being read twice. An escape may hide the field's name.
+    let may_be = text.contains("\"refused\"") || text.contains('\\');
+    may_be && serde_json::from_str::<Probe>(text).is_ok_and(|probe| probe.refused.is_some())
 }
 
 /// One tick of a node.
@@ -488,5 +516,67 @@ pub(crate) mod texts {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PeerId>, D::Error> {
         let texts = Vec::<String>::deserialize(from)?;
         texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::json;
+
+    fn read<T: DeserializeOwned>(text: &str) -> Answer<T> {
+        json::parse(text.as_bytes(), 1024).unwrap()
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_an_answer_by_its_field() {
+        let refusal = r#"{"refused":"busy","detail":"full","seq":7,"retry_after":30}"#;
+        let Answer::Refused(refused) = read::<CandidatesResponse>(refusal) else { panic!("taken for an answer") };
+        assert_eq!((refused.refused, refused.seq, refused.retry_after), (RefusalCode::Busy, Some(7), Some(30)));
+        assert!(matches!(read::<CandidatesResponse>(r#"{"r\u0065fused":"busy"}"#), Answer::Refused(_)));
+        assert!(matches!(read::<CandidatesResponse>("{}"), Answer::Given(_)));
+        assert!(matches!(read::<CandidatesResponse>(r#"{"detail":"refused","refused":null}"#), Answer::Given(_)));
+        assert!(matches!(read::<CandidatesResponse>(r#"{"unknown":{"refused":"busy"}}"#), Answer::Given(_)));
+        assert!(json::parse::<Answer<CandidatesResponse>>(br#"{"refused":"no such code"}"#, 1024).is_err());
+        assert!(json::parse::<Answer<CandidatesResponse>>(b"7", 1024).is_err());
+    }
+
+    #[test]
+    fn an_answer_keeps_the_texts_within_it() {
+        let text = r#"{"seq":1,"fill_rate":0.5,"peer_count":1,"max_nodes":2,"born_at":"2026-01-02T03:04:05Z","dht_payload":{ "b":1.0,"a":2 }}"#;
+        let Answer::Given(answer) = read::<HeartbeatResponse>(text) else { panic!("taken for a refusal") };
+        assert_eq!(answer.dht_payload.unwrap().get(), r#"{ "b":1.0,"a":2 }"#);
+        let text = r#"{"found":true,"records":{"x":{"z":1 , "a":"\u00e9"}}}"#;
+        let Answer::Given(answer) = read::<GetResponse>(text) else { panic!("taken for a refusal") };
+        assert_eq!(answer.records["x"].get(), r#"{"z":1 , "a":"\u00e9"}"#);
+    }
+
+    #[test]
+    fn what_is_written_of_an_answer_is_read_again() {
+        let written =
+            serde_json::to_string(&Answer::<CandidatesResponse>::Refused(Refused::new(RefusalCode::NotYours, "x")));
+        assert!(
+            matches!(read::<CandidatesResponse>(&written.unwrap()), Answer::Refused(refused) if refused.detail == "x")
+        );
+        let written = serde_json::to_string(&Answer::Given(CandidatesResponse::default())).unwrap();
+        assert!(matches!(read::<CandidatesResponse>(&written), Answer::Given(_)));
+    }
+
+    #[test]
+    fn g10_every_protocol_has_its_own_id_and_limit() {
+        for protocol in Protocol::ALL {
+            assert_eq!(Protocol::from_id(protocol.id()), Some(protocol));
+            assert!((4 * 1024..=256 * 1024).contains(&protocol.value_bytes_max()));
+        }
+        assert_eq!(Protocol::from_id("/opencloud/hello/2.0"), None);
+    }
+
+    #[test]
+    fn g43_a_heartbeat_never_tells_the_pool_and_an_old_peers_is_ignored() {
+        let id = crate::identity::Keys::from_seed([1; 32]).peer_id();
+        let old = format!(r#"{{"seq":1,"peer_id":"{id}","indexers_binded":["a","b"]}}"#);
+        let heartbeat: Heartbeat = json::parse(old.as_bytes(), 1024).unwrap();
+        assert!(!serde_json::to_string(&heartbeat).unwrap().contains("indexers_binded"));
     }
 }
