@@ -1,0 +1,216 @@
+//! The floor: the same transport, the same streams, the same bytes, and nothing of muster behind them.
+//!
+//! This program runs itself once more as `--floor`. What it gets is parsed by plain serde into the type of the wire and
+//! answered by a function that fills the answer's type; with `echo` it writes back what it read and parses nothing. Its
+//! hello admits everybody.
+
+use std::{
+    io::{BufRead, Write},
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actors::swarm::{
+    streams::{Accept, Inbound, Io, Patience, Settings, Streams},
+    transport,
+};
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, Swarm,
+    swarm::{Config, ConnectionId, SwarmEvent},
+};
+use protocol::{
+    Timestamp,
+    identity::Keys,
+    wire::{Heartbeat, HeartbeatResponse, Hello, Protocol, Role, VERSION},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::{mpsc, oneshot},
+};
+
+use crate::{
+    broken::{Broken, Outcome, While, within},
+    thin::Network,
+};
+
+/// For the process to listen.
+const START_WITHIN: Duration = Duration::from_secs(10);
+
+/// A node may be silent while others are measured.
+const SILENCE_MAX: Duration = Duration::from_secs(3600);
+
+/// For a node to take its answer.
+const WRITE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Streams that wait to be served.
+const INBOX_MAX: usize = 1024;
+
+/// What the floor is told, in one line on its input. When the input ends, it ends.
+#[derive(Debug, Serialize, Deserialize)]
+struct Plan {
+    key: Option<[u8; 32]>,
+    network_id: String,
+    echo: bool,
+    answer: HeartbeatResponse,
+}
+
+/// A running floor.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    /// Where it listens.
+    pub(crate) addr: Multiaddr,
+    /// Its process.
+    pub(crate) pid: u32,
+    _child: Child,
+}
+
+impl Floor {
+    /// Starts it; its answers will be as long as `answer`.
+    pub(crate) async fn start(network: &Network, echo: bool, answer: HeartbeatResponse) -> Outcome<Self> {
+        let plan = Plan { key: network.key, network_id: network.id.clone(), echo, answer };
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("--floor")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .when("starting the floor")?;
+        let line = format!("{}\n", serde_json::to_string(&plan)?);
+        let input = child.stdin.as_mut().ok_or_else(|| Broken::new("the floor has no input"))?;
+        tokio::io::AsyncWriteExt::write_all(input, line.as_bytes()).await?;
+        let output = child.stdout.take().ok_or_else(|| Broken::new("the floor has no output"))?;
+        let addr = within(START_WITHIN, "waiting for the floor to listen", async {
+            let line = BufReader::new(output).lines().next_line().await?;
+            Ok(line.ok_or_else(|| Broken::new("it ended"))?.parse::<Multiaddr>()?)
+        });
+        let addr = addr.await?;
+        let pid = child.id().ok_or_else(|| Broken::new("the floor ended"))?;
+        Ok(Self { addr, pid, _child: child })
+    }
+}
+
+/// An answer of usual size, for a floor that nobody has to resemble.
+pub(crate) fn usual_answer() -> HeartbeatResponse {
+    let witness = |seed: u8| protocol::wire::AddrInfo {
+        id: Keys::from_seed([seed; 32]).peer_id(),
+        addrs: vec!["/ip4/127.0.0.1/tcp/4001".parse().expect("an address")],
+    };
+    HeartbeatResponse {
+        seq: 0,
+        record_seq: Some(1_767_323_045_000),
+        served_us: 0,
+        fill_rate: 0.1,
+        peer_count: 1_000,
+        max_nodes: 10_000,
+        born_at: Timestamp::now(),
+        challenges: Vec::new(),
+        dht_found: None,
+        dht_payload: None,
+        witnesses: (1..=3).map(witness).collect(),
+        suggestions: Vec::new(),
+        suggest_migrate: false,
+    }
+}
+
+/// The other process: serves until its input ends.
+pub(crate) fn run() -> Outcome<()> {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    let plan: Plan = serde_json::from_str(&line).when("reading the floor's plan")?;
+    // A thread of its own, since a read of the input cannot be cancelled.
+    std::thread::spawn(|| {
+        // Whatever the read gives: the parent is gone.
+        drop(std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()));
+        std::process::exit(0);
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(plan))
+}
+
+type Admit = (ConnectionId, oneshot::Sender<()>);
+
+async fn serve(plan: Plan) -> Outcome<()> {
+    let keys = Keys::generate(&mut rand::rng());
+    let transport = transport::build(&keys.to_libp2p(), plan.key)?;
+    let (to, mut inbox) = mpsc::channel(INBOX_MAX);
+    let accepts = [Protocol::Hello, Protocol::Heartbeat].map(|protocol| Accept::new(protocol, to.clone()));
+    let config = Config::with_tokio_executor().with_idle_connection_timeout(SILENCE_MAX);
+    let mut swarm = Swarm::new(transport, Streams::new(Settings::default(), accepts), keys.peer_id(), config);
+    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
+    let (admit, mut admits) = mpsc::channel::<Admit>(INBOX_MAX);
+    let plan = Arc::new(plan);
+    loop {
+        tokio::select! {
+            Some(inbound) = inbox.recv() => drop(tokio::spawn(answer(inbound, Arc::clone(&plan), admit.clone()))),
+            Some((connection, done)) = admits.recv() => {
+                swarm.behaviour().admit(connection);
+                // The peer went away meanwhile, if this fails.
+                drop(done.send(()));
+            }
+            event = swarm.select_next_some() => if let SwarmEvent::NewListenAddr { address, .. } = event {
+                let mut out = std::io::stdout().lock();
+                writeln!(out, "{address}")?;
+                out.flush()?;
+            },
+        }
+    }
+}
+
+/// A stream that fails ends; its node says what it missed.
+async fn answer(inbound: Inbound, plan: Arc<Plan>, admit: mpsc::Sender<Admit>) -> Option<()> {
+    let Inbound { connection, protocol, stream, .. } = inbound;
+    match protocol {
+        Protocol::Hello => greet(stream, connection, &plan, admit).await,
+        _ if plan.echo => echo(stream).await,
+        _ => beats(stream, &plan.answer).await,
+    }
+}
+
+async fn greet(mut io: Io, connection: ConnectionId, plan: &Plan, admit: mpsc::Sender<Admit>) -> Option<()> {
+    let value = io.read_value(Patience::OPENING).await.ok()??;
+    let theirs: Hello = serde_json::from_slice(value.bytes).ok()?;
+    let (done, admitted) = oneshot::channel();
+    admit.send((connection, done)).await.ok()?;
+    admitted.await.ok()?;
+    let hello = Hello {
+        version: VERSION.to_owned(),
+        network_id: plan.network_id.clone(),
+        agent: "floor/1".to_owned(),
+        role: Role { node: false, indexer: true },
+        did: String::new(),
+        time: Timestamp::now(),
+        ..theirs
+    };
+    io.write_json(&hello, WRITE_WITHIN).await.ok()?;
+    io.close().await;
+    Some(())
+}
+
+async fn echo(mut io: Io) -> Option<()> {
+    let mut bytes = Vec::new();
+    loop {
+        let value = io.read_value(Patience::idle(SILENCE_MAX)).await.ok()??;
+        bytes.clear();
+        bytes.extend_from_slice(value.bytes);
+        io.write_value(&bytes, WRITE_WITHIN).await.ok()?;
+    }
+}
+
+async fn beats(mut io: Io, answer: &HeartbeatResponse) -> Option<()> {
+    loop {
+        let value = io.read_value(Patience::idle(SILENCE_MAX)).await.ok()??;
+        let read_at = Instant::now();
+        let heartbeat: Heartbeat = serde_json::from_slice(value.bytes).ok()?;
+        let mut response = fill(&heartbeat, answer);
+        response.served_us = u64::try_from(read_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+        io.write_json(&response, WRITE_WITHIN).await.ok()?;
+    }
+}
+
+fn fill(heartbeat: &Heartbeat, answer: &HeartbeatResponse) -> HeartbeatResponse {
+    HeartbeatResponse { seq: heartbeat.seq, ..answer.clone() }
+}
