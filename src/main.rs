@@ -1,2 +1,16 @@
-//! Stub.
-fn main() {}
+//! muster: a roll call for a federation of clouds.
+
+mod admin;
+mod cli;
+mod config;
+mod daemon;
+mod demo;
+mod keys;
+mod ports;
+mod telemetry;
+
+use cli::exit::Exit;
+
+fn main() -> Exit {
+    cli::main()
+}

@@ -1,12 +1,30 @@
 //! The way in for the edge: what the admin endpoint may ask of a running tree.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
+use prometheus_client::{encoding::text::encode, registry::Registry};
+use protocol::{
+    PeerId,
+    signed::Verified,
+    record::PeerRecord,
+};
 use tokio::sync::mpsc;
 
-use crate::view::{
-    ActorView, EventView, IndexerView, PeerView, RecordView, SearchView, SessionView, StatusView, Wanted,
+use crate::{
+    context::Context,
+    claim, health,
+    lookup::{self, Key},
+    peers,
+    pool::{self, MemberView},
+    registry, score, search,
+    supervision::{Address, Class, Reply},
+    view::{
+        ActorView, EventView, IndexerView, PartView, PeerView, RecordView, SearchView, SessionView, StatusView, Wanted,
+    },
 };
+
+/// An actor that takes longer is stuck, and the edge says so.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why the tree did not answer the edge.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -58,16 +76,26 @@ pub enum Fault {
 /// A handle to a running tree; cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
-    // Replaced by the tree's addresses.
-    _data: PathBuf,
+    context: Context,
 }
 
-#[allow(clippy::unused_async)]
 impl Handle {
+    /// A handle to the tree of this context.
+    #[must_use]
+    pub(crate) fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    /// Who this member is.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.context.own.peer_id
+    }
+
     /// Every actor, read from the vitals and never asked; supervisors before their children.
     #[must_use]
     pub fn actors(&self) -> Vec<ActorView> {
-        unimplemented!()
+        self.context.tree.read()
     }
 
     /// The member's overview.
@@ -75,7 +103,7 @@ impl Handle {
     /// # Errors
     /// When the tree does not answer in time.
     pub async fn status(&self) -> Result<StatusView, AskError> {
-        unimplemented!()
+        ask(&self.context.addresses.health, health::Msg::Look).await
     }
 
     /// Every known peer, connected ones first.
@@ -83,7 +111,7 @@ impl Handle {
     /// # Errors
     /// When the tree does not answer in time.
     pub async fn peers(&self) -> Result<Vec<PeerView>, AskError> {
-        unimplemented!()
+        ask(&self.context.addresses.peers, peers::Msg::Look).await
     }
 
     /// The pool, best first.
@@ -91,7 +119,20 @@ impl Handle {
     /// # Errors
     /// When the tree does not answer in time.
     pub async fn indexers(&self) -> Result<Vec<IndexerView>, AskError> {
-        unimplemented!()
+        let addresses = &self.context.addresses;
+        let members = ask(&addresses.pool, pool::Msg::Look).await?;
+        let ids: Vec<PeerId> = members.iter().map(|member| member.shown.peer).collect();
+        let asked = ids.clone();
+        let scores = ask(&addresses.score, |reply| score::Msg::Look { peers: asked, reply }).await?;
+        let names = ask(&addresses.peers, |reply| peers::Msg::Names { peers: ids, reply }).await?;
+        let mut views: Vec<IndexerView> = members
+            .into_iter()
+            .zip(scores)
+            .zip(names)
+            .map(|((member, score), name)| indexer_view(member, score, name))
+            .collect();
+        views.sort_by(|a, b| b.score.unwrap_or(-1.0).total_cmp(&a.score.unwrap_or(-1.0)));
+        Ok(views)
     }
 
     /// The sessions of an indexer; empty for a node.
@@ -99,16 +140,36 @@ impl Handle {
     /// # Errors
     /// When the tree does not answer in time.
     pub async fn sessions(&self) -> Result<Vec<SessionView>, AskError> {
-        unimplemented!()
+        if !self.context.own.role.indexer {
+            return Ok(Vec::new());
+        }
+        ask(&self.context.addresses.registry, registry::Msg::Look).await
     }
 
     /// Records by DID, peer id or exact name: own, then sessions, then indexers, then the DHT. Empty when there is none.
     ///
     /// # Errors
-    /// When the text is none of the three, or the tree does not answer in time.
+    /// When the tree does not answer in time.
     pub async fn record(&self, key: &str) -> Result<Vec<RecordView>, AskError> {
-        let _ = key;
-        unimplemented!()
+        let key = Key::typed(key);
+        let addresses = &self.context.addresses;
+        if let Some(own) = ask(&addresses.claim, claim::Msg::Look).await?.filter(|own| key.fits(&own.record)) {
+            return Ok(record_view(&own.record, "own").into_iter().collect());
+        }
+        if self.context.own.role.indexer {
+            let asked = key.clone();
+            let found = ask(&addresses.registry, |reply| registry::Msg::Find { key: asked, reply }).await?;
+            if !found.is_empty() {
+                return Ok(found.iter().filter_map(|record| record_view(record, "session")).collect());
+            }
+        }
+        let members = ask(&addresses.pool, |reply| pool::Msg::Members { reply }).await?;
+        let found = lookup::at_members(&self.context, &key, &members).await;
+        if !found.is_empty() {
+            return Ok(found.iter().filter_map(|record| record_view(record, "indexer")).collect());
+        }
+        let found = lookup::in_dht(&self.context, &key).await;
+        Ok(found.iter().filter_map(|record| record_view(record, "dht")).collect())
     }
 
     /// Starts a search; the same `user`'s running one ends. Dropping the receiver closes it.
@@ -116,21 +177,31 @@ impl Handle {
     /// # Errors
     /// When `wanted` names not exactly one criterion, or the tree does not answer in time.
     pub async fn search(&self, user: &str, wanted: Wanted) -> Result<mpsc::Receiver<SearchView>, AskError> {
-        let _ = (user, wanted);
-        unimplemented!()
+        let wanted = search::parse(&wanted).map_err(AskError::Invalid)?;
+        let user = user.to_owned();
+        let members = ask(&self.context.addresses.pool, |reply| pool::Msg::Members { reply }).await?;
+        ask(&self.context.addresses.search, |reply| search::Msg::Begin { user, wanted, members, reply })
+            .await?
+            .map_err(AskError::Invalid)
     }
 
     /// What happened after event `since`, oldest first; the journal is bounded.
-    #[must_use]
-    pub fn events(&self, since: u64) -> Vec<EventView> {
-        let _ = since;
-        unimplemented!()
+    ///
+    /// # Errors
+    /// When the tree does not answer in time.
+    pub async fn events(&self, since: u64) -> Result<Vec<EventView>, AskError> {
+        ask(&self.context.addresses.health, |reply| health::Msg::Events { since, reply }).await
     }
 
     /// The metrics in OpenMetrics text.
     #[must_use]
     pub fn metrics(&self) -> String {
-        unimplemented!()
+        let mut registry = Registry::with_prefix("muster");
+        self.context.stats.register(&mut registry);
+        let mut text = String::new();
+        // Writing into a string cannot fail.
+        let _ = encode(&mut text, &registry);
+        text
     }
 
     /// Injects a fault into the actor with this path.
@@ -138,7 +209,58 @@ impl Handle {
     /// # Errors
     /// When there is no such actor.
     pub fn inject(&self, actor: &str, fault: Fault) -> Result<(), AskError> {
-        let _ = (actor, fault);
-        unimplemented!()
+        self.context.tree.inject(actor, fault)
+    }
+}
+
+async fn ask<M: Send + 'static, T: Send + 'static>(
+    address: &Address<M>,
+    question: impl FnOnce(Reply<T>) -> M,
+) -> Result<T, AskError> {
+    address.ask(Class::Control, question, ASK_WITHIN).await
+}
+
+fn record_view(record: &Verified<PeerRecord>, source: &str) -> Option<RecordView> {
+    Some(RecordView {
+        peer_id: record.peer_id,
+        did: record.did.clone(),
+        name: record.name.clone(),
+        expiry_date: record.expiry_date,
+        seq: record.seq,
+        source: source.to_owned(),
+        record: record.to_raw(),
+    })
+}
+
+fn indexer_view(member: MemberView, score: Option<protocol::score::Score>, name: String) -> IndexerView {
+    let MemberView { shown, said } = member;
+    let parts = score.as_ref().map(|score| score.parts.clone()).unwrap_or_default();
+    IndexerView {
+        peer_id: shown.peer,
+        name,
+        addrs: shown.addrs,
+        state: pool::state_view(shown.state),
+        seed: shown.seed,
+        sticky: shown.sticky,
+        referent: shown.referent,
+        score: score.as_ref().map(|score| score.value),
+        threshold: score.as_ref().map_or(0.0, |score| score.threshold),
+        parts: parts
+            .into_iter()
+            .map(|part| PartView {
+                name: part.part.name().to_owned(),
+                weight: part.weight,
+                value: part.value,
+                evidence: part.basis.to_string(),
+            })
+            .collect(),
+        rtt_ms: said.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        fill_rate: said.fill_rate,
+        peer_count: said.peer_count,
+        max_nodes: said.max_nodes,
+        born_at: said.born_at,
+        last_answer: said.last_answer,
+        missed: shown.missed,
+        beats: said.beats,
     }
 }

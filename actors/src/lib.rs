@@ -1,5 +1,35 @@
-//! The supervision tree of muster.
+//! The supervision tree of muster: every actor, the libp2p swarm, and all timers.
+//!
+//! One actor is one file: what it owns, who tells it, whom it tells, what a restart forgets and what bounds it stand at
+//! its head. What an actor decides by is in [`protocol`]; what it keeps over restarts is in [`store`](::store).
 
+pub mod claim;
+pub mod context;
+mod discover;
+pub mod fetch;
+pub mod gate;
+pub mod gc;
 pub mod handle;
+pub mod health;
+pub mod heartbeat;
+mod leave;
+pub mod lookup;
+pub mod peers;
+pub mod pool;
+mod probe;
+pub mod registry;
+pub mod relay;
+pub mod root;
+pub mod score;
+pub mod search;
+mod serve;
+pub mod settings;
+pub mod stats;
+pub mod store;
+pub mod suggestions;
+pub mod supervision;
 pub mod swarm;
 pub mod view;
+
+pub use handle::Handle;
+pub use root::{End, Running, Start, start};

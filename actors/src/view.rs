@@ -310,6 +310,8 @@ pub enum Ended {
     Replaced,
     /// The asker closed it.
     Closed,
+    /// The indexers that had not said their last word are gone.
+    Lost,
     /// No indexer could be asked.
     Isolated,
 }

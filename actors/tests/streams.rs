@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -15,18 +17,26 @@ use actors::swarm::{
     streams::{Accept, Counters, Inbound, Io, IoError, Open, OpenError, Patience, RefusalCause, Settings, Streams},
     transport,
 };
-use futures::{StreamExt, stream};
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt, stream};
 use libp2p::{
-    Multiaddr, PeerId, Swarm, identity,
+    Multiaddr, PeerId, Swarm, Transport,
+    core::{
+        Endpoint,
+        muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox},
+        transport::{DialOpts as Dial, PortUse},
+        upgrade::Version,
+    },
+    identity,
     swarm::{ConnectionId, DialError, ListenError, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
 };
+use multistream_select::dialer_select_proto;
 use protocol::{
     time::Mono,
     wire::{Answer, Protocol, RefusalCode},
 };
 use serde_json::{Value as Json, json};
 use tokio::{
-    io::AsyncReadExt,
+    io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot, watch},
     time::timeout,
@@ -69,6 +79,9 @@ struct Plan {
     accepts: Vec<Protocol>,
     outbound: usize,
     freezable: bool,
+    /// The doors' time stands still here.
+    time: Option<Mono>,
+    idle: Duration,
 }
 
 impl Default for Plan {
@@ -79,7 +92,16 @@ impl Default for Plan {
             ..doors::Settings::default()
         };
         let key = Some([7; 32]);
-        Self { key, channel: 64, doors: many, accepts: Protocol::ALL.to_vec(), outbound: 32, freezable: false }
+        Self {
+            key,
+            channel: 64,
+            doors: many,
+            accepts: Protocol::ALL.to_vec(),
+            outbound: 32,
+            freezable: false,
+            time: None,
+            idle: SOON,
+        }
     }
 }
 
@@ -89,7 +111,7 @@ impl Member {
         let (to_channel, inbound) = mpsc::channel(plan.channel);
         let born = Instant::now();
         let behaviour = Both {
-            doors: Doors::new(plan.doors, move || Mono::at(born.elapsed())),
+            doors: Doors::new(plan.doors, move || plan.time.unwrap_or(Mono::at(born.elapsed()))),
             streams: Streams::new(
                 Settings { outbound_per_connection: plan.outbound, ..Settings::default() },
                 plan.accepts.iter().map(|protocol| Accept::new(*protocol, to_channel.clone())),
@@ -102,7 +124,7 @@ impl Member {
         } else {
             libp2p::swarm::Config::with_tokio_executor()
         };
-        let config = config.with_idle_connection_timeout(SOON);
+        let config = config.with_idle_connection_timeout(plan.idle);
         let transport = transport::build(&identity, plan.key).unwrap();
         let mut swarm = Swarm::new(transport, behaviour, identity.public().to_peer_id(), config);
         swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
@@ -238,16 +260,23 @@ async fn connect(server: &mut Member, client: &mut Member) -> (ConnectionId, Con
 
 /// Answers every value of the stream with itself, and says how the stream ended.
 async fn echo(mut stream: Io) -> Result<(), IoError> {
-    while let Some(value) = stream.read_value(Patience::within(SOON)).await? {
-        let value = value.bytes.to_vec();
-        stream.write_value(&value, SOON).await?;
+    while let Some(value) = read(&mut stream).await? {
+        stream.write_text(value.as_bytes(), SOON).await?;
     }
     stream.close().await;
     Ok(())
 }
 
+async fn read(stream: &mut Io) -> Result<Option<String>, IoError> {
+    read_within(stream, Patience::within(SOON)).await
+}
+
+async fn read_within(stream: &mut Io, patience: Patience) -> Result<Option<String>, IoError> {
+    stream.read(patience, |value| String::from_utf8(value.bytes.to_vec()).unwrap()).await
+}
+
 async fn ask(stream: &mut Io, question: &Json) -> Result<Answer<Json>, IoError> {
-    stream.ask(question, SOON).await.map(|value| serde_json::from_slice(value.bytes).unwrap())
+    stream.ask(question, SOON, |value| serde_json::from_slice(value.bytes).unwrap()).await
 }
 
 fn is_refused(answer: &Result<Answer<Json>, IoError>, code: RefusalCode) -> bool {
@@ -266,25 +295,47 @@ async fn values_pass_both_ways_and_the_time_of_their_first_byte_is_known() {
     tokio::spawn(echo(inbound.stream));
     for seq in 0..100 {
         let before = Instant::now();
-        let answer = asked.ask(&json!({ "seq": seq }), SOON).await.unwrap();
-        assert_eq!(answer.bytes, format!("{{\"seq\":{seq}}}").as_bytes());
-        assert!(answer.first_byte_at >= before && answer.first_byte_at <= Instant::now());
+        let question = json!({ "seq": seq });
+        let taken = asked.ask(&question, SOON, |answer| (answer.bytes.to_vec(), answer.first_byte_at));
+        let (answer, first_byte_at) = taken.await.unwrap();
+        assert_eq!(answer, question.to_string().as_bytes());
+        assert!(first_byte_at >= before && first_byte_at <= Instant::now());
     }
     assert_eq!((server.counters.delivered(Protocol::Heartbeat), client.counters.opened(Protocol::Heartbeat)), (1, 1));
 }
 
 #[tokio::test]
-async fn several_values_in_one_write_come_out_one_by_one_and_an_end_between_values_is_no_error() {
+async fn g10_values_that_came_together_are_read_one_by_one_and_an_end_between_them_is_no_error() {
     let (mut server, client, ..) = pair(Plan::default(), Plan::default()).await;
     let mut asked = client.open(server.peer, Protocol::Search).await.unwrap();
-    asked.write_value(b"1\n\n2\n3", SOON).await.unwrap();
+    for value in ["1", "", "2", "3"] {
+        asked.write_text(value.as_bytes(), SOON).await.unwrap();
+    }
     asked.close().await;
     let mut served = server.next().await.stream;
-    for expected in [b"1", b"2", b"3"] {
-        assert_eq!(served.read_value(Patience::OPENING).await.unwrap().unwrap().bytes, expected);
+    for expected in ["1", "2", "3"] {
+        assert_eq!(read_within(&mut served, Patience::OPENING).await.unwrap().unwrap(), expected);
     }
-    assert!(served.read_value(Patience::NEXT).await.unwrap().is_none());
-    assert!(matches!(served.read_value(Patience::NEXT).await, Err(IoError::Closed)));
+    assert_eq!(read(&mut served).await, Ok(None));
+    assert_eq!(read(&mut served).await, Ok(None));
+}
+
+#[tokio::test]
+async fn blank_lines_are_skipped_and_nothing_but_blank_lines_is_bad_input() {
+    let (mut server, client, ..) = pair(Plan::default(), Plan::default()).await;
+    for (blanks, expected) in [(64, Ok(Some("1".to_owned()))), (65, Err(IoError::Blank))] {
+        let mut asked = client.open(server.peer, Protocol::Search).await.unwrap();
+        let mut served = server.next().await.stream;
+        let reading = tokio::spawn(async move { read(&mut served).await });
+        for _ in 0..blanks {
+            asked.write_text(b"", SOON).await.unwrap();
+        }
+        // Not sent before the blank lines are read: what comes with a value is never too much.
+        if expected.is_ok() {
+            asked.write_text(b"1", SOON).await.unwrap();
+        }
+        assert_eq!(soon(reading).await.unwrap(), expected);
+    }
 }
 
 #[tokio::test]
@@ -311,13 +362,13 @@ async fn g39_before_hello_nothing_is_opened_and_nothing_is_served_but_hello() {
     assert_eq!(server.counters.refused(RefusalCause::NotAdmitted), 1);
 
     let mut hello = client.open_on(server.peer, Some(there), Protocol::Hello, SOON).await.unwrap();
-    hello.write_value(b"{}", SOON).await.unwrap();
+    hello.write_text(b"{}", SOON).await.unwrap();
     assert_eq!(server.next().await.protocol, Protocol::Hello);
     assert!(!server.with(move |swarm| swarm.behaviour().streams.is_admitted(here)).await);
 
     // Hello is being said: what comes now waits for its end instead of being refused.
     let mut waiting = client.open(server.peer, Protocol::Get).await.unwrap();
-    waiting.write_value(b"{}", SOON).await.unwrap();
+    waiting.write_text(b"{}", SOON).await.unwrap();
     server.admit(here).await;
     assert_eq!(server.next().await.protocol, Protocol::Get);
 
@@ -424,13 +475,13 @@ async fn a_peer_that_does_not_read_is_given_up_at_the_deadline_and_nobody_else_i
     let value = vec![b'x'; 200 * 1024];
     let (began, within) = (Instant::now(), Duration::from_millis(300));
     let error = loop {
-        if let Err(error) = deaf.write_value(&value, within).await {
+        if let Err(error) = deaf.write_text(&value, within).await {
             break error;
         }
     };
     assert_eq!(error, IoError::NotTaken);
     assert!(began.elapsed() >= within && began.elapsed() < SOON / 2);
-    assert_eq!(deaf.write_value(b"{}", within).await, Err(IoError::Closed));
+    assert_eq!(deaf.write_text(b"{}", within).await, Err(IoError::Closed));
 
     let mut other = client.open(server.peer, Protocol::Get).await.unwrap();
     tokio::spawn(echo(server.next().await.stream));
@@ -443,8 +494,8 @@ async fn a_cancelled_write_is_not_followed_by_another() {
     let mut deaf = client.open(server.peer, Protocol::Get).await.unwrap();
     let _unread = server.next().await;
     let value = vec![b'x'; 200 * 1024];
-    while timeout(Duration::from_millis(200), deaf.write_value(&value, SOON)).await.is_ok() {}
-    assert_eq!(deaf.write_value(b"{}", SOON).await, Err(IoError::Closed));
+    while timeout(Duration::from_millis(200), deaf.write_text(&value, SOON)).await.is_ok() {}
+    assert_eq!(deaf.write_text(b"{}", SOON).await, Err(IoError::Closed));
 }
 
 #[tokio::test]
@@ -454,17 +505,17 @@ async fn silence_and_a_value_that_trickles_are_ended() {
     let mut silent = client.open(server.peer, Protocol::Get).await.unwrap();
     let mut served = server.next().await.stream;
     let patience = Patience { first_byte: short, rest: SOON, whole: SOON };
-    assert_eq!(served.read_value(patience).await.unwrap_err(), IoError::Silent);
-    assert!(matches!(silent.read_value(Patience::within(SOON)).await, Ok(None)), "the peer sees it at once");
+    assert_eq!(read_within(&mut served, patience).await.unwrap_err(), IoError::Silent);
+    assert_eq!(read(&mut silent).await, Ok(None), "the peer sees it at once");
 
     for patience in [Patience { first_byte: SOON, rest: short, whole: SOON }, Patience::within(short)] {
         let (mut served, _asked) = half_a_value(&client, &mut server).await;
-        assert_eq!(served.read_value(patience).await.unwrap_err(), IoError::Slow);
-        assert_eq!(served.read_value(patience).await.unwrap_err(), IoError::Closed);
+        assert_eq!(read_within(&mut served, patience).await.unwrap_err(), IoError::Slow);
+        assert_eq!(read_within(&mut served, patience).await.unwrap_err(), IoError::Closed);
     }
     let (mut served, asked) = half_a_value(&client, &mut server).await;
     drop(asked);
-    assert_eq!(served.read_value(Patience::within(SOON)).await.unwrap_err(), IoError::Cut);
+    assert_eq!(read(&mut served).await.unwrap_err(), IoError::Cut);
 }
 
 /// A stream on which a value began and does not end: a write that was cancelled when the window was full.
@@ -473,12 +524,12 @@ async fn half_a_value(client: &Member, server: &mut Member) -> (Io, Io) {
     let mut served = server.next().await.stream;
     let value = vec![b'x'; Protocol::Heartbeat.value_bytes_max()];
     for _ in 0..3 {
-        asked.write_value(&value, SOON).await.unwrap();
+        asked.write_text(&value, SOON).await.unwrap();
     }
     // Four of them with their line feeds are four bytes more than a window.
-    timeout(Duration::from_millis(200), asked.write_value(&value, SOON)).await.unwrap_err();
+    timeout(Duration::from_millis(200), asked.write_text(&value, SOON)).await.unwrap_err();
     for _ in 0..3 {
-        assert_eq!(served.read_value(Patience::within(SOON)).await.unwrap().unwrap().bytes.len(), value.len());
+        assert_eq!(read(&mut served).await.unwrap().unwrap().len(), value.len());
     }
     (served, asked)
 }
@@ -489,10 +540,11 @@ async fn a_value_at_the_limit_passes_and_ours_past_it_is_not_written() {
     let mut asked = client.open(server.peer, Protocol::Leave).await.unwrap();
     tokio::spawn(echo(server.next().await.stream));
     let max = Protocol::Leave.value_bytes_max();
-    assert_eq!(asked.write_value(&vec![b'x'; max + 1], SOON).await, Err(IoError::Unwritable { max }));
-    assert_eq!(asked.write_json(&"x".repeat(max - 1), SOON).await, Err(IoError::Unwritable { max }));
-    let answer = asked.ask(&"x".repeat(max - 2), SOON).await.unwrap();
-    assert_eq!(answer.bytes.len(), max);
+    assert_eq!(asked.write_text(&vec![b'x'; max + 1], SOON).await, Err(IoError::Unwritable { max }));
+    assert_eq!(asked.write(&"x".repeat(max - 1), SOON).await, Err(IoError::Unwritable { max }));
+    assert_eq!(asked.write_text(b"{\n}", SOON).await, Err(IoError::Unwritable { max }), "it is not one line");
+    let length = asked.ask(&"x".repeat(max - 2), SOON, |answer| answer.bytes.len()).await.unwrap();
+    assert_eq!(length, max);
 }
 
 #[tokio::test]
@@ -501,30 +553,114 @@ async fn a_stream_does_not_outlive_its_total() {
     let _asked = client.open(server.peer, Protocol::Get).await.unwrap();
     let mut served = server.next().await.stream;
     served.live(Some(Duration::from_millis(100)));
-    assert_eq!(served.read_value(Patience::within(SOON)).await.unwrap_err(), IoError::TooOld);
+    assert_eq!(read(&mut served).await.unwrap_err(), IoError::TooOld);
 }
 
 #[tokio::test]
-async fn g21_a_malformed_or_oversized_value_ends_its_stream_without_a_spin() {
+async fn g21_a_malformed_value_ends_its_stream_without_a_spin() {
     let (mut server, client, ..) = pair(Plan::default(), Plan::default()).await;
-    // Two protocols with different limits: what the one may carry is too long for a reader of the other.
     let mut asked = client.open(server.peer, Protocol::Get).await.unwrap();
     let mut served = server.next().await.stream;
     let judge = tokio::spawn(async move {
         let mut rounds = 0;
         loop {
             rounds += 1;
-            let value = served.read_value(Patience::within(SOON)).await.unwrap().unwrap();
-            if serde_json::from_slice::<Json>(value.bytes).is_err() {
+            let value = read(&mut served).await.unwrap().unwrap();
+            if protocol::json::parse::<Json>(value.as_bytes(), value.len()).is_err() {
                 served.reset();
                 return rounds;
             }
         }
     });
-    asked.write_value(b"{\"fine\":1}\n{not json\n{\"late\":1}", SOON).await.unwrap();
+    for value in ["{\"fine\":1}", "{not json", "{\"late\":1}"] {
+        asked.write_text(value.as_bytes(), SOON).await.unwrap();
+    }
     assert_eq!(soon(judge).await.unwrap(), 2);
-    assert!(matches!(asked.read_value(Patience::within(SOON)).await, Ok(None)));
+    assert_eq!(read(&mut asked).await, Ok(None));
     assert_eq!(server.inbound(Protocol::Get).await, 0);
+}
+
+/// A peer without our manners: a connection whose streams carry whatever a test writes.
+struct Raw(mpsc::UnboundedSender<oneshot::Sender<io::Result<SubstreamBox>>>);
+
+impl Raw {
+    async fn dial(addr: &Multiaddr) -> Self {
+        let mut transport = transport::build(&identity::Keypair::generate_ed25519(), Plan::default().key).unwrap();
+        let opts = Dial { role: Endpoint::Dialer, port_use: PortUse::New };
+        let (_, muxer) = soon(transport.dial(addr.clone(), opts).unwrap()).await.unwrap();
+        let (to, orders) = mpsc::unbounded_channel();
+        tokio::spawn(Self::run(muxer, orders));
+        Self(to)
+    }
+
+    /// Keeps the connection going until it ends or nobody wants it any more.
+    async fn run(
+        mut muxer: StreamMuxerBox,
+        mut orders: mpsc::UnboundedReceiver<oneshot::Sender<io::Result<SubstreamBox>>>,
+    ) {
+        poll_fn(move |cx| {
+            while let Poll::Ready(order) = orders.poll_recv(cx) {
+                let Some(reply) = order else { return Poll::Ready(()) };
+                let Poll::Ready(opened) = muxer.poll_outbound_unpin(cx) else { panic!("there is no backlog") };
+                drop(reply.send(opened));
+            }
+            muxer.poll_unpin(cx).map(drop)
+        })
+        .await;
+    }
+
+    async fn open(&self) -> io::Result<SubstreamBox> {
+        let (reply, opened) = oneshot::channel();
+        self.0.send(reply).map_err(io::Error::other)?;
+        soon(opened).await.map_err(io::Error::other)?
+    }
+}
+
+#[tokio::test]
+async fn a_value_over_the_limit_ends_its_stream_and_no_other() {
+    let mut server = Member::start(Plan::default()).await;
+    let raw = Raw::dial(&server.addr).await;
+    let here = server.up().await;
+    server.admit(here).await;
+    let (bad, good) = (raw.open().await.unwrap(), raw.open().await.unwrap());
+    let agree = |stream, protocol: Protocol| dialer_select_proto(stream, [protocol.id()], Version::V1);
+    let (_, mut bad) = soon(agree(bad, Protocol::Leave)).await.unwrap();
+    let mut served = server.next().await.stream;
+    let (_, mut good) = soon(agree(good, Protocol::Leave)).await.unwrap();
+    tokio::spawn(echo(server.next().await.stream));
+
+    let max = Protocol::Leave.value_bytes_max();
+    bad.write_all(&vec![b'x'; max + 1]).await.unwrap();
+    bad.flush().await.unwrap();
+    assert_eq!(read(&mut served).await, Err(IoError::TooLong { max }));
+    let mut rest = Vec::new();
+    assert_eq!(soon(bad.read_to_end(&mut rest)).await.unwrap(), 0, "it is reset");
+
+    let at_the_limit = [vec![b'x'; max], b"\n".to_vec()].concat();
+    good.write_all(&at_the_limit).await.unwrap();
+    good.flush().await.unwrap();
+    let mut answer = vec![0; max + 1];
+    soon(good.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, at_the_limit);
+}
+
+#[tokio::test]
+async fn a_connection_carries_so_many_streams_and_one_more_ends_it_and_no_other() {
+    let (mut server, client, ..) = pair(Plan::default(), Plan::default()).await;
+    let raw = Raw::dial(&server.addr).await;
+    let here = server.up().await;
+    let mut open = Vec::new();
+    while let Ok(mut stream) = raw.open().await {
+        // The beginning of a negotiation that never ends.
+        stream.write_all(b"\x13").await.unwrap();
+        open.push(stream);
+    }
+    assert_eq!(open.len(), 160, "our own side of a connection keeps to its bound");
+    let mut asked = client.open(server.peer, Protocol::Get).await.unwrap();
+    tokio::spawn(echo(server.next().await.stream));
+    assert!(ask(&mut asked, &json!(1)).await.is_ok());
+    assert_eq!(server.down().await, here);
+    assert!(ask(&mut asked, &json!(2)).await.is_ok());
 }
 
 #[tokio::test]
@@ -601,8 +737,9 @@ async fn g4_g35_concurrent_askers_each_have_a_stream_of_their_own() {
         }
     });
     let (client, peer) = (&client, server.peer);
+    // Fewer at once than a peer may: an end is heard of a little later on the other side.
     stream::iter(0..400)
-        .for_each_concurrent(8, |number| async move {
+        .for_each_concurrent(4, |number| async move {
             let mut stream = client.open(peer, Protocol::Search).await.unwrap();
             for round in 0..3 {
                 let question = json!({ "number": number, "round": round });
@@ -621,7 +758,7 @@ async fn after_many_connections_nothing_is_kept_of_them() {
         let mut client = Member::start(Plan::default()).await;
         let (here, _) = connect(&mut server, &mut client).await;
         let mut asked = client.open(server.peer, Protocol::Heartbeat).await.unwrap();
-        asked.write_value(b"{}", SOON).await.unwrap();
+        asked.write_text(b"{}", SOON).await.unwrap();
         let _served = server.next().await;
         drop(client);
         assert_eq!(server.down().await, here);
@@ -636,6 +773,21 @@ async fn after_many_connections_nothing_is_kept_of_them() {
         .await;
     assert_eq!(left, ([0; 3], [0; 4]));
     assert_eq!(server.inbound(Protocol::Heartbeat).await, 0);
+}
+
+#[tokio::test]
+async fn an_open_stream_keeps_its_connection_and_without_one_the_idle_timeout_decides() {
+    let idle = Duration::from_millis(600);
+    let plan = || Plan { idle, ..Plan::default() };
+    let (mut server, mut client, here, there) = pair(plan(), plan()).await;
+    let mut asked = client.open(server.peer, Protocol::Heartbeat).await.unwrap();
+    let mut served = server.next().await.stream;
+    assert_eq!(read_within(&mut served, Patience::within(idle * 2)).await, Err(IoError::Silent));
+    drop(served);
+    assert_eq!(read(&mut asked).await, Ok(None));
+    assert!(client.open(server.peer, Protocol::Get).await.is_ok(), "our side alone has kept it");
+    drop(asked);
+    assert_eq!((server.down().await, client.down().await), (here, there));
 }
 
 // ---- Transport ----
@@ -661,13 +813,12 @@ async fn two_pre_shared_keys_do_not_meet_and_the_dialer_is_told_why() {
 
     // The side that holds the right key notices as well.
     let mut server = server;
-    let mut likely = 0;
-    while let Ok(heard) = timeout(Duration::from_millis(1), server.heard.recv()).await {
-        if let Some(Heard::ListenFailed(error)) = heard {
-            likely += usize::from(transport::is_inbound_key_mismatch_likely(&error));
+    loop {
+        match soon(server.heard.recv()).await.unwrap() {
+            Heard::ListenFailed(error) if transport::is_inbound_key_mismatch_likely(&error) => break,
+            _ => {}
         }
     }
-    assert!(likely > 0);
 }
 
 #[tokio::test]
@@ -745,25 +896,27 @@ impl ConnectFrom for TcpStream {
 
 #[tokio::test]
 async fn a_peer_has_two_connections_and_a_third_is_closed_without_a_word() {
-    let (mut server, mut client) = (Member::start(Plan::default()).await, Member::start(Plan::default()).await);
+    let doors = doors::Settings { established_per_peer: 9, ..Plan::default().doors };
+    let (mut server, mut client) =
+        (Member::start(Plan::default()).await, Member::start(Plan { doors, ..Plan::default() }).await);
     for _ in 0..2 {
         client.dial(&server.addr).await;
         server.up().await;
         client.up().await;
     }
-    let third = server.with(|swarm| swarm.network_info().connection_counters().num_established()).await;
-    assert_eq!(third, 2);
-    // The dialer's own doors would deny it, too: a stranger's would not.
     client.dial(&server.addr).await;
-    assert!(matches!(soon(client.heard.recv()).await, Some(Heard::DialFailed(_) | Heard::Down(_))));
-    assert_eq!(client.denials.of(Denial::Peer), 1);
-    assert_eq!(server.with(|swarm| swarm.behaviour().streams.peers()).await, 1);
+    let third = client.up().await;
+    assert_eq!(client.down().await, third);
+    assert!(matches!(soon(server.heard.recv()).await, Some(Heard::ListenFailed(_))));
+    assert_eq!(server.denials.of(Denial::Peer), 1);
+    let kept = server.with(|swarm| (swarm.behaviour().streams.peers(), swarm.behaviour().streams.connections()));
+    assert_eq!(kept.await, (1, 2));
 }
 
 #[tokio::test]
 async fn an_address_that_connects_too_often_waits_unless_a_peer_of_it_was_admitted() {
     let doors = doors::Settings { new_per_second_and_address: 1, ..Plan::default().doors };
-    let mut server = Member::start(Plan { doors, ..Plan::default() }).await;
+    let mut server = Member::start(Plan { doors, time: Some(Mono::from_secs(10)), ..Plan::default() }).await;
     let mut clients = Vec::new();
     for _ in 0..4 {
         clients.push(Member::start(Plan::default()).await);

@@ -133,7 +133,8 @@ impl DhtError {
         }
     }
 
-    /// Forging is a strike, for whoever signed where that is known; whoever relays does not verify for us.
+    /// It is forged. A strike for whoever puts it: everybody verifies before it forwards, and only time makes a good
+    /// value bad, which is none.
     #[must_use]
     pub fn is_strike(&self) -> bool {
         matches!(self, Self::Signed(error) if error.is_strike())
@@ -370,7 +371,7 @@ fn open_claims(
     now: Timestamp,
 ) -> Result<Vec<Verified<NameClaim>>, DhtError> {
     let texts: Vec<&RawValue> =
-        serde_json::from_str(checked.text()).map_err(|error| SignedError::from(JsonError::Shape(error.to_string())))?;
+        serde_json::from_str(checked.text()).map_err(|error| SignedError::from(JsonError::shape(&error)))?;
     if texts.is_empty() || texts.len() > CLAIMS_MAX {
         return Err(DhtError::OtherCount { got: texts.len() });
     }

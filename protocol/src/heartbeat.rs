@@ -15,7 +15,7 @@ use crate::{
     record::PeerRecord,
     signed::Verified,
     time::Mono,
-    wire::{Answer, ChallengeAnswer, Heartbeat, HeartbeatResponse, Refused},
+    wire::{Answer, ChallengeAnswer, DhtValues, Heartbeat, HeartbeatResponse, Refused},
 };
 
 /// The longest silence that an answer may ask for: a ban's first length. Longer wishes are cut, so that no indexer
@@ -166,6 +166,17 @@ pub struct OwnRecord {
     pub expiry_date: Timestamp,
     /// The text that was signed.
     pub text: Box<RawValue>,
+    /// What the referent puts into the DHT beside it, signed at the same time.
+    pub values: Option<DhtValues>,
+}
+
+/// What an indexer has of us already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acked {
+    /// `seq` of the newest record that it said it holds.
+    pub record: Option<u64>,
+    /// `seq` of the record whose DHT values it answered to.
+    pub values: Option<u64>,
 }
 
 impl OwnRecord {
@@ -173,9 +184,9 @@ impl OwnRecord {
     ///
     /// # Errors
     /// When the signed text is not JSON, which verification rules out.
-    pub fn new(record: &Verified<PeerRecord>) -> Result<Self, serde_json::Error> {
+    pub fn new(record: &Verified<PeerRecord>, values: Option<DhtValues>) -> Result<Self, serde_json::Error> {
         let text = RawValue::from_string(record.text().to_string())?;
-        Ok(Self { seq: record.seq, expiry_date: record.expiry_date, text })
+        Ok(Self { seq: record.seq, expiry_date: record.expiry_date, text, values })
     }
 }
 
@@ -214,13 +225,17 @@ pub struct Ask {
 }
 
 impl Asker {
-    /// The heartbeat to write. The record goes along while the indexer has not acknowledged its `seq`, and never in a
-    /// probe or when it expired.
+    /// The heartbeat to write. The record goes along while the indexer has not acknowledged its `seq`, the DHT values
+    /// with it while a referent has not; never in a probe, and never when it expired.
     #[must_use]
-    pub fn question(&self, ask: Ask, record: Option<&OwnRecord>, acked: Option<u64>, now: Timestamp) -> Heartbeat {
-        let record = record
-            .filter(|record| !ask.probe && acked.is_none_or(|acked| acked < record.seq) && now < record.expiry_date)
-            .map(|record| record.text.clone());
+    pub fn question(&self, ask: Ask, record: Option<&OwnRecord>, acked: Acked, now: Timestamp) -> Heartbeat {
+        let lacks = |acked: Option<u64>, record: &OwnRecord| acked.is_none_or(|acked| acked < record.seq);
+        let record = record.filter(|record| !ask.probe && now < record.expiry_date);
+        let values = record
+            .filter(|record| ask.referent && lacks(acked.values, record))
+            .and_then(|record| record.values.clone());
+        let record =
+            record.filter(|record| values.is_some() || lacks(acked.record, record)).map(|record| record.text.clone());
         Heartbeat {
             seq: ask.seq,
             name: self.name.clone(),
@@ -229,6 +244,7 @@ impl Asker {
             timestamp: now.as_second(),
             need: ask.need,
             record,
+            values,
             challenges: ask.challenges,
             challenge_did: None,
             referent: ask.referent,
@@ -302,6 +318,8 @@ pub enum Heard {
 struct Waiting {
     challenged: Vec<PeerId>,
     referent: bool,
+    /// `seq` of the record whose DHT values went along.
+    values: Option<u64>,
     written: Mono,
 }
 
@@ -313,7 +331,7 @@ pub struct Conversation {
     /// Questions given up, whose answers may still come.
     abandoned: u64,
     late: u64,
-    acked: Option<u64>,
+    acked: Acked,
 }
 
 impl Conversation {
@@ -324,10 +342,11 @@ impl Conversation {
         self.last_seq
     }
 
-    /// The last byte of `question` was written.
-    pub fn written(&mut self, question: &Heartbeat, at: Mono) {
+    /// The last byte of `question` was written, which was built from `record`.
+    pub fn written(&mut self, question: &Heartbeat, record: Option<&OwnRecord>, at: Mono) {
+        let values = record.filter(|_| question.values.is_some()).map(|record| record.seq);
         let challenged = question.challenges.clone();
-        self.waiting = Some(Waiting { challenged, referent: question.referent, written: at });
+        self.waiting = Some(Waiting { challenged, referent: question.referent, values, written: at });
     }
 
     /// From when on the answer is missed; nothing while none is waited for.
@@ -343,9 +362,9 @@ impl Conversation {
         }
     }
 
-    /// The newest record that the indexer said it holds.
+    /// What the indexer has of us already.
     #[must_use]
-    pub fn acked(&self) -> Option<u64> {
+    pub fn acked(&self) -> Acked {
         self.acked
     }
 
@@ -372,7 +391,10 @@ impl Conversation {
             Answer::Refused(refused) => Ok(Heard::Refused(refused)),
             Answer::Given(response) => {
                 believable(&response, &waiting.challenged)?;
-                self.acked = response.record_seq;
+                let values = waiting.values.or(self.acked.values);
+                // One that lost the record lost its values too.
+                let values = values.filter(|values| response.record_seq.is_some_and(|held| held >= *values));
+                self.acked = Acked { record: response.record_seq, values };
                 Ok(Heard::Given(Box::new(measure(response, waiting, first_byte))))
             }
         }
@@ -532,8 +554,13 @@ mod tests {
         OwnRecord {
             seq,
             expiry_date: wall(expires),
-            text: RawValue::from_string(format!("{{\"seq\":{seq}}}")).unwrap(),
+            text: raw(seq),
+            values: Some(DhtValues { pid: raw(1), name: raw(2) }),
         }
+    }
+
+    fn raw(number: u64) -> Box<RawValue> {
+        RawValue::from_string(format!("{{\"seq\":{number}}}")).unwrap()
     }
 
     fn response(seq: u64) -> HeartbeatResponse {
@@ -556,8 +583,8 @@ mod tests {
 
     fn asked(conversation: &mut Conversation, at: Mono) -> u64 {
         let seq = conversation.ask();
-        let question = asker().question(Ask { seq, ..Ask::default() }, None, None, wall(0));
-        conversation.written(&question, at);
+        let question = asker().question(Ask { seq, ..Ask::default() }, None, Acked::default(), wall(0));
+        conversation.written(&question, None, at);
         seq
     }
 
@@ -617,7 +644,7 @@ mod tests {
     #[test]
     fn g27_a_probe_says_that_it_wants_no_session_and_brings_no_record() {
         let ask = Ask { seq: 1, probe: true, ..Ask::default() };
-        let question = asker().question(ask, Some(&record(9, 60)), None, wall(0));
+        let question = asker().question(ask, Some(&record(9, 60)), Acked::default(), wall(0));
         assert!(question.probe);
         assert!(question.record.is_none());
         assert!(serde_json::to_string(&question).unwrap().contains("\"probe\":true"));
@@ -650,14 +677,39 @@ mod tests {
     #[test]
     fn the_record_goes_along_until_it_is_acknowledged() {
         let check = |acked, expected: bool| {
+            let acked = Acked { record: acked, values: None };
             let question = asker().question(Ask::default(), Some(&record(9, 60)), acked, wall(0));
             assert_eq!(question.record.is_some(), expected, "{acked:?}");
+            assert!(question.values.is_none(), "it is not the referent");
         };
         check(None, true);
         check(Some(8), true);
         check(Some(9), false);
         check(Some(10), false);
-        assert!(asker().question(Ask::default(), Some(&record(9, 0)), None, wall(0)).record.is_none(), "expired");
+        assert!(
+            asker().question(Ask::default(), Some(&record(9, 0)), Acked::default(), wall(0)).record.is_none(),
+            "expired"
+        );
+    }
+
+    #[test]
+    fn a_new_referent_gets_the_dht_values_once_though_it_holds_the_record() {
+        let record = record(9, 60);
+        let mut conversation = Conversation::default();
+        let beat = |conversation: &mut Conversation, referent, held| {
+            let ask = Ask { seq: conversation.ask(), referent, ..Ask::default() };
+            let seq = ask.seq;
+            let question = asker().question(ask, Some(&record), conversation.acked(), wall(0));
+            conversation.written(&question, Some(&record), Mono::ZERO);
+            let answer = HeartbeatResponse { record_seq: held, ..response(seq) };
+            conversation.hear(Answer::Given(answer), Mono::ZERO).unwrap();
+            (question.record.is_some(), question.values.is_some())
+        };
+        assert_eq!(beat(&mut conversation, false, Some(9)), (true, false));
+        assert_eq!(beat(&mut conversation, false, Some(9)), (false, false));
+        assert_eq!(beat(&mut conversation, true, Some(9)), (true, true));
+        assert_eq!(beat(&mut conversation, true, None), (false, false));
+        assert_eq!(beat(&mut conversation, true, Some(9)), (true, true), "it lost both");
     }
 
     #[test]
@@ -665,10 +717,10 @@ mod tests {
         let mut conversation = Conversation::default();
         let seq = asked(&mut conversation, Mono::ZERO);
         conversation.hear(Answer::Given(response(seq)), Mono::ZERO).unwrap();
-        assert_eq!(conversation.acked(), Some(9));
+        assert_eq!(conversation.acked().record, Some(9));
         let seq = asked(&mut conversation, Mono::ZERO);
         conversation.hear(Answer::Given(HeartbeatResponse { record_seq: None, ..response(seq) }), Mono::ZERO).unwrap();
-        assert_eq!(conversation.acked(), None);
+        assert_eq!(conversation.acked().record, None);
     }
 
     #[test]

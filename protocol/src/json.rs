@@ -2,7 +2,8 @@
 //!
 //! The pass keeps what page `docs/protocol.md` promises of every value: a length, UTF-8, a depth, no key twice in one
 //! object (compared as the text that the key means, not as it is escaped), numbers that every language can hold, one
-//! value and no raw line feed. Nothing is built on the way, so a value costs no more memory than its own bytes.
+//! value and no raw line feed. No value is built on the way: beside the text it needs the keys of the open objects, and
+//! for a small one not even the heap.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -103,6 +104,15 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], bytes_max: usize) -> Result<T, J
     check(bytes, bytes_max)?.read()
 }
 
+impl JsonError {
+    /// Of a value that serde does not take. What it says may repeat a stranger's text, so it is escaped and cut.
+    pub(crate) fn shape(error: &serde_json::Error) -> Self {
+        /// Enough for the field and what was expected of it.
+        const CHARS_MAX: usize = 160;
+        Self::Shape(error.to_string().chars().take(CHARS_MAX).flat_map(char::escape_debug).collect())
+    }
+}
+
 impl<'a> Checked<'a> {
     /// The text, as it came.
     #[must_use]
@@ -115,7 +125,7 @@ impl<'a> Checked<'a> {
     /// # Errors
     /// When the value has another shape than `T`.
     pub fn read<T: DeserializeOwned>(self) -> Result<T, JsonError> {
-        serde_json::from_str(self.0).map_err(|error| JsonError::Shape(error.to_string()))
+        serde_json::from_str(self.0).map_err(|error| JsonError::shape(&error))
     }
 
     /// The text of the top-level field `name`; nothing when there is none or the value is no object.
@@ -126,7 +136,7 @@ impl<'a> Checked<'a> {
         while let Ok(Some(key)) = scanner.key() {
             let start = scanner.token().ok().map(|_| scanner.at)?;
             scanner.value(1).ok()?;
-            if key.text() == name {
+            if key.text == name {
                 return self.0.get(start..scanner.at);
             }
         }
@@ -146,34 +156,21 @@ impl<'a> Checked<'a> {
     }
 }
 
-/// A key as it stands in the text, quotes included.
-#[derive(Clone, Copy)]
+/// A key of an object.
 struct Key<'a> {
-    quoted: &'a str,
-    escaped: bool,
-    /// Of the text that the key means; makes comparing most keys one comparison of two words.
+    /// What it means; borrowed where it is written without escapes.
+    text: Cow<'a, str>,
+    /// Where it begins.
+    at: usize,
+    /// Of what it means; makes comparing most keys one comparison of two words.
     hash: u64,
 }
 
-impl<'a> Key<'a> {
-    const NONE: Self = Self { quoted: "\"\"", escaped: false, hash: 0 };
-
-    fn new(quoted: &'a str, escaped: bool) -> Self {
-        let mut key = Self { quoted, escaped, hash: 0 };
-        key.hash = hash(key.text().as_bytes());
-        key
-    }
-
-    fn text(&self) -> Cow<'a, str> {
-        let inside = &self.quoted[1..self.quoted.len() - 1];
-        if !self.escaped {
-            return Cow::Borrowed(inside);
-        }
-        Cow::Owned(unescape(self.quoted))
-    }
+impl Key<'_> {
+    const NONE: Self = Self { text: Cow::Borrowed(""), at: 0, hash: 0 };
 
     fn is_same(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.text() == other.text()
+        self.hash == other.hash && self.text == other.text
     }
 }
 
@@ -209,30 +206,40 @@ const NEAR: usize = 32;
 struct Keys<'a> {
     near: [Key<'a>; NEAR],
     far: Vec<Key<'a>>,
+    /// Of `far`, side by side: in a large object this is what is looked through for each key.
+    far_hashes: Vec<u64>,
     count: usize,
 }
 
 impl<'a> Keys<'a> {
     fn new() -> Self {
-        Self { near: [Key::NONE; NEAR], far: Vec::new(), count: 0 }
+        Self { near: [const { Key::NONE }; NEAR], far: Vec::new(), far_hashes: Vec::new(), count: 0 }
     }
 
     fn has(&self, key: &Key<'a>, first: usize) -> bool {
         let near = self.near.get(first..self.count.min(NEAR)).unwrap_or(&[]);
-        let far = self.far.get(first.saturating_sub(NEAR)..).unwrap_or(&[]);
-        near.iter().chain(far).any(|held| held.is_same(key))
+        near.iter().any(|held| held.is_same(key)) || self.has_far(key, first.saturating_sub(NEAR))
+    }
+
+    fn has_far(&self, key: &Key<'a>, first: usize) -> bool {
+        let may_have = self.far_hashes.get(first..).unwrap_or(&[]).contains(&key.hash);
+        may_have && self.far.get(first..).unwrap_or(&[]).iter().any(|held| held.is_same(key))
     }
 
     fn push(&mut self, key: Key<'a>) {
         match self.near.get_mut(self.count) {
             Some(place) => *place = key,
-            None => self.far.push(key),
+            None => {
+                self.far_hashes.push(key.hash);
+                self.far.push(key);
+            }
         }
         self.count += 1;
     }
 
     fn truncate(&mut self, count: usize) {
         self.far.truncate(count.saturating_sub(NEAR));
+        self.far_hashes.truncate(self.far.len());
         self.count = count;
     }
 }
@@ -318,17 +325,13 @@ impl<'a> Scanner<'a> {
 
     fn admit(&mut self, key: Key<'a>, first: usize) -> Result<(), JsonError> {
         if self.keys.has(&key, first) {
-            return Err(JsonError::DuplicateKey { at: self.offset_of(key.quoted) });
+            return Err(JsonError::DuplicateKey { at: key.at });
         }
         if self.keys.count - first >= KEYS_MAX {
-            return Err(JsonError::TooManyKeys { at: self.offset_of(key.quoted) });
+            return Err(JsonError::TooManyKeys { at: key.at });
         }
         self.keys.push(key);
         Ok(())
-    }
-
-    fn offset_of(&self, token: &str) -> usize {
-        token.as_ptr() as usize - self.text.as_ptr() as usize
     }
 
     /// Takes what stands between two members up to the colon, or the end of the object.
@@ -348,12 +351,14 @@ impl<'a> Scanner<'a> {
         if self.token()? != b'"' {
             return self.malformed("a key");
         }
+        let at = self.at;
         let (quoted, escaped) = self.string()?;
         if self.token()? != b':' {
             return self.malformed("a colon");
         }
         self.at += 1;
-        Ok(Some(Key::new(quoted, escaped)))
+        let text = if escaped { Cow::Owned(unescape(quoted)) } else { Cow::Borrowed(&quoted[1..quoted.len() - 1]) };
+        Ok(Some(Key { hash: hash(text.as_bytes()), text, at }))
     }
 
     fn array(&mut self, depth: usize) -> Result<(), JsonError> {
@@ -585,13 +590,16 @@ impl<'a> Scanner<'a> {
                 out.push(',');
             }
             let from = out.len();
-            write_string(out, key.quoted, key.escaped);
+            match &key.text {
+                Cow::Borrowed(plain) => out.extend(["\"", plain, "\""]),
+                Cow::Owned(text) => write_text(out, text),
+            }
             out.push(':');
             self.rewrite(out, None)?;
-            if without == Some(&*key.text()) {
+            if without == Some(&*key.text) {
                 out.truncate(end);
             } else {
-                members.push((key.text(), from..out.len()));
+                members.push((key.text, from..out.len()));
             }
         }
         sort_members(out, start, members);
@@ -614,13 +622,12 @@ fn sort_members(out: &mut String, start: usize, mut members: Vec<(Cow<'_, str>, 
 }
 
 fn write_string(out: &mut String, quoted: &str, escaped: bool) {
-    if !escaped {
-        out.push_str(quoted);
-        return;
-    }
-    // serde_json's escapes are those of RFC 8785: the short ones, else `\u00xx` in lower case, and nothing more.
-    let text = serde_json::to_string(&unescape(quoted)).expect("a string can always be written");
-    out.push_str(&text);
+    if escaped { write_text(out, &unescape(quoted)) } else { out.push_str(quoted) }
+}
+
+/// serde_json's escapes are those of RFC 8785: the short ones, else `\u00xx` in lower case, and nothing more.
+fn write_text(out: &mut String, text: &str) {
+    out.push_str(&serde_json::to_string(text).expect("a string can always be written"));
 }
 
 /// The number as ECMAScript writes it: Rust's shortest digits are the same, only tiny ones take an exponent.
@@ -800,6 +807,18 @@ mod tests {
         assert!(matches!(parse::<Message>(br#"{"seq":"#, MAX), Err(JsonError::Malformed { .. })));
         assert!(matches!(parse::<Message>(br#"{"seq":-1}"#, MAX), Err(JsonError::Shape(_))));
         assert!(matches!(parse::<Message>(b"[1]", MAX), Err(JsonError::Shape(_)) | Ok(_)));
+    }
+
+    #[test]
+    fn a_strangers_text_in_an_error_is_short_and_escaped() {
+        #[derive(Debug, Deserialize)]
+        enum Word {
+            Known,
+        }
+        assert!(matches!(parse::<Word>(b"\"Known\"", MAX), Ok(Word::Known)));
+        let text = format!("\"\\u001b[2J\\n{}\"", "x".repeat(10_000));
+        let error = parse::<Word>(text.as_bytes(), MAX).unwrap_err().to_string();
+        assert!(error.len() < 300 && !error.contains(char::is_control), "{error}");
     }
 
     #[test]

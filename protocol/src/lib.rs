@@ -6,9 +6,11 @@
 
 pub mod addr;
 pub mod behaviour;
+pub mod book;
 pub mod dht;
 pub mod frame;
 pub mod gate;
+pub mod health;
 pub mod heartbeat;
 pub mod hello;
 pub mod identity;

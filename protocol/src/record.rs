@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     identity::{Did, peer_id_of},
@@ -248,6 +249,15 @@ fn short(got: &str) -> String {
     /// Enough to recognise a DID or a name by.
     const CHARS_MAX: usize = 80;
     format!("\"{}\"", got.chars().take(CHARS_MAX).flat_map(char::escape_debug).collect::<String>())
+}
+
+/// One hash of `peers_digest`: the first 8 bytes of SHA-256(salt ‖ peer id), base64.
+///
+/// The salt is new in each record, so that hashes cannot be collected over time.
+#[must_use]
+pub fn digest(salt: &[u8], peer: &PeerId) -> String {
+    let hash = Sha256::new().chain_update(salt).chain_update(peer.to_bytes()).finalize();
+    BASE64.encode(&hash[..DIGEST_BYTES])
 }
 
 /// The `seq` of the next record: above every one before it, even where the row of stored ones was lost.

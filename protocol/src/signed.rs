@@ -188,7 +188,7 @@ impl<T: SignedObject> Unverified<T> {
     pub fn verify(self, now: Timestamp) -> Result<Verified<T>, SignedError> {
         let key = VerifyingKey::from_bytes(&self.key).map_err(|_| SignedError::BadSignature)?;
         key.verify_strict(&self.message, &self.signature).map_err(|_| SignedError::BadSignature)?;
-        let value: T = serde_json::from_str(&self.text).map_err(|error| JsonError::Shape(error.to_string()))?;
+        let value: T = serde_json::from_str(&self.text).map_err(|error| JsonError::shape(&error))?;
         value.check(now)?;
         Ok(Verified { text: self.text, value })
     }
@@ -294,7 +294,7 @@ impl Claimed {
         if text.len() > bytes_max {
             return Err(JsonError::TooLong { got: text.len(), max: bytes_max });
         }
-        serde_json::from_str(text).map_err(|error| JsonError::Shape(error.to_string()))
+        serde_json::from_str(text).map_err(|error| JsonError::shape(&error))
     }
 
     /// Whose it says it is.

@@ -1,6 +1,290 @@
-//! Everything that touches the network: transport, doors, streams.
+//! SwarmActor: the only owner of the libp2p swarm.
+//!
+//! Owns the driver task, which polls the swarm, and the acceptor, which serves what others open. Told commands by every
+//! actor and task that needs the network; the driver tells peers, pool and relay what happens. A restart loses every
+//! connection, stream, running query and DHT record held for others; their owners notice by their own streams.
+//! Bounds: [`COMMANDS_MAX`] commands under way; the driver's and the streams' own.
 
+mod behaviour;
 pub mod doors;
+mod driver;
+pub(crate) mod greet;
+mod shelf;
 mod muxer;
 pub mod streams;
 pub mod transport;
+
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use libp2p::{Multiaddr, Swarm, swarm};
+use protocol::{
+    PeerId,
+    dht::{self, Valid},
+    profile::Profile,
+    wire::Protocol,
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+
+pub use self::greet::Greeted;
+use self::{
+    behaviour::{Behaviour, Parts},
+    driver::Driver,
+    streams::{Accept, Inbound, Io, Streams},
+};
+use crate::{
+    context::Context,
+    serve,
+    supervision::{Envelope, Hold, Seat},
+};
+
+/// Commands between the actor and the driver; the driver takes one in microseconds.
+const COMMANDS_MAX: usize = 4_096;
+
+/// Streams that wait to be served; a task takes one in microseconds.
+const INBOUND_MAX: usize = 1_024;
+
+/// Greetings whose end the driver has not yet heard of.
+const GREETINGS_MAX: usize = 1_024;
+
+/// A connection without streams is closed after this long; gossip keeps those among indexers.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// Why a stream was not opened.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No connection could be made.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// The other side did not understand us below Noise.
+    #[error("pre-shared key mismatch likely (ours: fingerprint {fingerprint}): compare swarm.key on both sides")]
+    KeyMismatch {
+        /// Of our key.
+        fingerprint: String,
+    },
+    /// Hello was refused, by either side.
+    #[error("hello refused ({code:?}): {detail}")]
+    Refused {
+        /// Why.
+        code: protocol::wire::RefusalCode,
+        /// In words.
+        detail: String,
+        /// Seconds to wait.
+        retry_after: Option<u64>,
+    },
+    /// Hello was malformed or broken off.
+    #[error("hello failed: {0}")]
+    Hello(String),
+    /// Too much is under way here.
+    #[error("too many streams are being opened")]
+    Busy,
+    /// It took too long.
+    #[error("not opened in time")]
+    Late,
+    /// The connection broke.
+    #[error("the connection was reset")]
+    Reset,
+    /// The other side does not take this protocol from us.
+    #[error("the peer does not take this protocol")]
+    Unsupported,
+}
+
+/// What the swarm can be told to do.
+pub enum Command {
+    /// Open a stream, dialling and greeting first where needed.
+    Open {
+        /// To whom.
+        peer: PeerId,
+        /// Where it may be.
+        addrs: Vec<Multiaddr>,
+        /// For what.
+        protocol: Protocol,
+        /// By when.
+        within: Duration,
+        /// The stream.
+        reply: oneshot::Sender<Result<Io, OpenError>>,
+    },
+    /// Close every connection to the peer.
+    Close {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// Put a value into the DHT.
+    Put {
+        /// Under this key.
+        key: dht::Key,
+        /// Signed.
+        value: Valid,
+        /// At least one server took it.
+        reply: Option<oneshot::Sender<bool>>,
+    },
+    /// Look a key up in the DHT; only valid values are told.
+    Find {
+        /// The key.
+        key: dht::Key,
+        /// The first valid value ends the look-up.
+        is_first_enough: bool,
+        /// The values.
+        reply: oneshot::Sender<Vec<Valid>>,
+    },
+    /// Who is listed as an indexer?
+    Providers {
+        /// Their ids.
+        reply: oneshot::Sender<Vec<PeerId>>,
+    },
+    /// List us as an indexer.
+    Provide,
+    /// List us no longer.
+    Unprovide,
+    /// Gossip a query to the other indexers.
+    Publish {
+        /// The query.
+        text: Vec<u8>,
+        /// Somebody was there to hear it.
+        reply: oneshot::Sender<bool>,
+    },
+    /// How is it?
+    Look {
+        /// So.
+        reply: oneshot::Sender<Found>,
+    },
+}
+
+/// How the swarm is.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Open connections.
+    pub connections: usize,
+    /// Streams that wait for a connection.
+    pub waiting: usize,
+    /// Running queries.
+    pub queries: usize,
+    /// Addresses listened on.
+    pub listen: Vec<Multiaddr>,
+}
+
+/// The actor.
+pub struct SwarmActor;
+
+/// What one life is given.
+pub struct Args {
+    /// Its seat.
+    pub seat: Seat<Msg>,
+    /// The daemon's.
+    pub context: Context,
+}
+
+/// What it holds.
+pub struct State {
+    commands: mpsc::Sender<Command>,
+    _driver: AbortOnDropHandle<()>,
+    _acceptor: AbortOnDropHandle<()>,
+}
+
+/// What it is told.
+pub enum Msg {
+    /// Do this.
+    Do(Command),
+    /// The driver ended, which it never should.
+    Ended(String),
+}
+
+/// Why the swarm ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the swarm's driver ended: {0}")]
+struct DriverEnded(String);
+
+impl Actor for SwarmActor {
+    type Msg = Envelope<Msg>;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let (greet, greetings) = mpsc::channel(GREETINGS_MAX);
+        let (swarm, inbound) = build(&context)?;
+        let driver = Driver::new(swarm, receiver, (greet.clone(), greetings), context.clone());
+        let accept = serve::accept(context, inbound, greet);
+        Ok(State {
+            commands,
+            _driver: watched(&seat, "driver", driver.run()),
+            _acceptor: watched(&seat, "acceptor", accept),
+        })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.open() {
+            // A command that finds the driver busy is dropped, and its asker hears that by its reply.
+            Msg::Do(command) => drop(state.commands.try_send(command)),
+            Msg::Ended(cause) => return Err(DriverEnded(cause).into()),
+        }
+        Ok(())
+    }
+}
+
+/// Runs a task that must not end: its end, or panic, ends the actor, and its port is free before the next life.
+fn watched(
+    seat: &Seat<Msg>,
+    what: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> AbortOnDropHandle<()> {
+    let hold: Hold = seat.hold();
+    let me = seat.me().clone();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let _hold = hold;
+        let ended = std::panic::AssertUnwindSafe(task).catch_unwind().await;
+        let cause = if ended.is_err() { format!("{what} panicked") } else { format!("{what} returned") };
+        drop(me.tell(crate::supervision::Class::Own, Msg::Ended(cause)));
+    }))
+}
+
+/// What a member of this role serves; anything else is refused by negotiation.
+fn served(is_indexer: bool) -> &'static [Protocol] {
+    match is_indexer {
+        true => &Protocol::ALL,
+        false => &[Protocol::Hello, Protocol::Leave],
+    }
+}
+
+fn build(context: &Context) -> Result<(Swarm<Behaviour>, mpsc::Receiver<Inbound>), ActorProcessingErr> {
+    let keypair = context.keys.to_libp2p();
+    let settings = &context.settings.network;
+    let transport = transport::build(&keypair, context.network_key.as_ref().map(|key| *key.as_bytes()))?;
+    let (to, inbound) = mpsc::channel(INBOUND_MAX);
+    let accepts = served(context.own.role.indexer).iter().map(|protocol| Accept::new(*protocol, to.clone()));
+    let streams = Streams::new(streams::Settings::default(), accepts);
+    let clock = context.tree.clock().clone();
+    let doors = doors::Doors::new(door_settings(settings.profile), move || clock.mono());
+    let parts = Parts {
+        keypair: &keypair,
+        agent: &context.own.agent,
+        is_indexer: context.own.role.indexer,
+        profile: settings.profile,
+        mdns: settings.mdns,
+    };
+    let behaviour = Behaviour::compose(&parts, doors, streams)?;
+    let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_MAX);
+    let mut swarm = Swarm::new(transport, behaviour, context.own.peer_id, config);
+    for addr in &settings.listen {
+        swarm.listen_on(addr.clone())?;
+    }
+    for addr in &settings.announce {
+        swarm.add_external_address(addr.clone());
+    }
+    Ok((swarm, inbound))
+}
+
+fn door_settings(profile: Profile) -> doors::Settings {
+    doors::Settings {
+        half_open_per_address: profile.half_open_per_address(),
+        new_per_second_and_address: profile.connections_per_second(),
+        ..doors::Settings::default()
+    }
+}

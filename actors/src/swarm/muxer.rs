@@ -22,7 +22,9 @@ pub(super) const STREAMS_MAX: usize = 160;
 pub(super) const WINDOW_BYTES_MAX: usize = STREAMS_MAX * DEFAULT_CREDIT as usize;
 
 /// Inbound streams that wait while the swarm negotiates others; a further one is reset.
-const WAITING_MAX: usize = 64;
+///
+/// Each holds a window that its peer may fill before it has said hello.
+const WAITING_MAX: usize = 16;
 
 /// One multiplexed connection.
 #[derive(Debug)]

@@ -129,13 +129,13 @@ impl OpenError {
 pub struct Open {
     /// To whom.
     pub peer: PeerId,
-    /// On this connection; without one, on any that was admitted (for a hello: on any).
+    /// On this connection; without one, on the newest that was admitted (for a hello: on the newest).
     pub connection: Option<ConnectionId>,
     /// For what.
     pub protocol: Protocol,
     /// How long it may take until the peer has agreed to the protocol.
     pub within: Duration,
-    /// Gets exactly one answer, unless the behaviour is dropped before.
+    /// Gets exactly one answer, also when the connection or the behaviour goes.
     pub reply: oneshot::Sender<Result<Io, OpenError>>,
 }
 
@@ -205,7 +205,9 @@ impl Streams {
         protocol: Protocol,
     ) -> Result<&Arc<Link>, OpenError> {
         let links = self.peers.get(peer).map(|peer| peer.links.as_slice()).unwrap_or_default();
-        let mut fitting = links.iter().filter(|link| connection.is_none_or(|id| id == link.connection)).peekable();
+        // The newest first: a peer that came back after a silent break has an old connection that nobody has buried yet.
+        let mut fitting =
+            links.iter().rev().filter(|link| connection.is_none_or(|id| id == link.connection)).peekable();
         fitting.peek().ok_or(OpenError::NotConnected)?;
         fitting.find(|link| protocol == Protocol::Hello || link.is_admitted()).ok_or(OpenError::NotAdmitted)
     }
@@ -334,5 +336,67 @@ impl NetworkBehaviour for Streams {
         }
         self.waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use libp2p::core::ConnectedPoint;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_ten_thousand_connections_nothing_is_kept_and_every_order_is_answered() {
+        let (to, _inbound) = mpsc::channel(1);
+        let mut streams = Streams::new(Settings::default(), [Accept::new(Protocol::Get, to)]);
+        let addr: Multiaddr = "/ip4/192.0.2.1/tcp/4001".parse().unwrap();
+        let endpoint = ConnectedPoint::Listener { local_addr: addr.clone(), send_back_addr: addr.clone() };
+        for number in 0..10_000 {
+            let (id, peer_id) = (ConnectionId::new_unchecked(number), PeerId::random());
+            let handler = streams.handle_established_inbound_connection(id, peer_id, &addr, &addr).unwrap();
+            assert!(streams.admit(id));
+            let (reply, mut answer) = oneshot::channel();
+            let within = Duration::from_secs(1);
+            streams.open(Open { peer: peer_id, connection: None, protocol: Protocol::Get, within, reply });
+            assert_eq!((streams.connections(), streams.peers(), streams.outbound()), (1, 1, 1));
+            streams.close(id);
+            streams.close(id);
+            drop(handler);
+            assert_eq!(answer.try_recv().unwrap().unwrap_err(), OpenError::Reset);
+            streams.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+                peer_id,
+                connection_id: id,
+                endpoint: &endpoint,
+                cause: None,
+                remaining_established: 0,
+            }));
+            assert!(!streams.admit(id));
+        }
+        assert_eq!((streams.connections(), streams.peers(), streams.closing.len()), (0, 0, 0));
+        assert_eq!((streams.opening.used(), streams.inbound(Protocol::Get)), (0, 0));
+        assert_eq!(streams.counters().failed(OpenError::Reset), 10_000);
+    }
+
+    #[tokio::test]
+    async fn so_many_streams_are_being_opened_on_all_connections_and_the_next_is_busy() {
+        let settings = Settings { outbound_per_connection: 2, opening_max: 3 };
+        let mut streams = Streams::new(settings, []);
+        let addr: Multiaddr = "/ip4/192.0.2.1/tcp/4001".parse().unwrap();
+        let mut handlers = Vec::new();
+        let peers: Vec<_> = (0..2).map(|_| PeerId::random()).collect();
+        for (number, peer) in peers.iter().enumerate() {
+            let id = ConnectionId::new_unchecked(number);
+            handlers.push(streams.handle_established_inbound_connection(id, *peer, &addr, &addr).unwrap());
+            streams.admit(id);
+        }
+        let order = |peer: usize| {
+            let (reply, mut answer) = oneshot::channel();
+            let within = Duration::from_secs(1);
+            streams.open(Open { peer: peers[peer], connection: None, protocol: Protocol::Get, within, reply });
+            answer.try_recv().map(|answer| answer.unwrap_err()).ok()
+        };
+        assert_eq!([order(0), order(0), order(0)], [None, None, Some(OpenError::Busy)], "of one connection");
+        assert_eq!([order(1), order(1)], [None, Some(OpenError::Busy)], "of all");
     }
 }

@@ -69,6 +69,7 @@ impl Desk {
 #[derive(Debug)]
 pub(super) struct House {
     desks: [Option<Desk>; Protocol::ALL.len()],
+    offer: Offer,
     refusals: Arc<Slots>,
     lines: [Box<[u8]>; RefusalCause::ALL.len()],
     pub(super) counters: Arc<Counters>,
@@ -81,7 +82,9 @@ impl House {
             let at = desk.accept.protocol as usize;
             by_protocol[at] = Some(desk);
         }
+        let offer = Protocol::ALL.into_iter().filter(|protocol| by_protocol[*protocol as usize].is_some());
         Self {
+            offer: Offer(offer.fold(0, |bits, protocol| bits | (1 << protocol as u32))),
             desks: by_protocol,
             refusals: Slots::new(REFUSALS_MAX),
             lines: RefusalCause::ALL.map(line),
@@ -104,11 +107,6 @@ impl House {
         let of_all = desk.all.take().ok_or(RefusalCause::All)?;
         let place = desk.accept.to.try_reserve().map_err(|_| RefusalCause::Channel)?;
         Ok((place, Permits::Inbound { _of_peer: of_peer, _of_all: of_all }))
-    }
-
-    fn offer(&self) -> Offer {
-        let bits = Protocol::ALL.into_iter().filter(|protocol| self.desk(*protocol).is_some());
-        Offer(bits.fold(0, |bits, protocol| bits | (1 << protocol as usize)))
     }
 }
 
@@ -225,7 +223,7 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = Opening;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Offer> {
-        SubstreamProtocol::new(self.house.offer(), ()).with_timeout(AGREE_WITHIN)
+        SubstreamProtocol::new(self.house.offer, ()).with_timeout(AGREE_WITHIN)
     }
 
     fn poll(

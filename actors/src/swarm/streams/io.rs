@@ -1,22 +1,21 @@
 //! Values over one stream: read and written whole, within their limit and their deadline.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
-use futures::{AsyncReadExt, AsyncWriteExt};
+use futures::{AsyncRead, AsyncWriteExt, ready};
 use libp2p::{Multiaddr, PeerId, Stream, swarm::ConnectionId};
-use protocol::wire::Protocol;
+use protocol::{frame::Lines, wire::Protocol};
 use serde::Serialize;
 use tokio::time::timeout_at;
 
-use super::{
-    lines::{Bad, Lines},
-    link::{Link, Permits},
-};
+use super::link::{Link, Permits};
 
 /// From the opening of a stream to its first byte.
 pub const FIRST_BYTE_WITHIN: Duration = Duration::from_secs(3);
@@ -37,7 +36,13 @@ pub const WRITE_WITHIN: Duration = Duration::from_secs(5);
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What an idle stream may keep of its writing buffer: an answer to a heartbeat fits.
-const KEPT_BYTES: usize = 4 * 1024;
+const KEPT_BYTES: usize = 2 * 1024;
+
+/// Taken from the stream at once, by way of the stack: an idle stream holds no buffer for it.
+const READ_BYTES: usize = 4 * 1024;
+
+/// White space between two values. A peer that sends more has nothing to say, and could keep its reader busy with it.
+const BLANK_BYTES_MAX: usize = 64;
 
 /// How long a read may wait. All three are counted at once, the shortest rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,12 +105,20 @@ pub enum IoError {
     /// The stream has ended.
     #[error("the stream is closed")]
     Closed,
-    /// Our own value is over the limit, or has no JSON form; nothing of it was written and the stream can be used on.
-    #[error("our own value has no JSON form of at most {max} bytes")]
+    /// Our own value is over the limit or not one line; nothing of it was written and the stream can be used on.
+    #[error("our own value is not one line of at most {max} bytes")]
     Unwritable {
         /// The limit of the protocol.
         max: usize,
     },
+}
+
+impl IoError {
+    /// Whether the peer sent what it should not, rather than too little or too late.
+    #[must_use]
+    pub const fn is_bad_input(self) -> bool {
+        matches!(self, Self::TooLong { .. } | Self::Blank)
+    }
 }
 
 /// A value as it came.
@@ -131,6 +144,8 @@ pub struct Io {
     /// When the present part of a value began to come.
     began: Instant,
     read_at: Instant,
+    /// White space since the last value.
+    blank_bytes: usize,
     outbox: Vec<u8>,
     is_writable: bool,
     ends_at: Option<Instant>,
@@ -147,6 +162,7 @@ impl Io {
             inbox: Lines::new(protocol.value_bytes_max()),
             began: now,
             read_at: now,
+            blank_bytes: 0,
             outbox: Vec::new(),
             is_writable: true,
             ends_at: (protocol != Protocol::Heartbeat).then(|| now + TOTAL_MAX),
@@ -178,76 +194,88 @@ impl Io {
         self.protocol
     }
 
-    /// Reads the next value; nothing when the peer ended the stream between two values.
+    /// Reads the next value and gives it to `take`; nothing when the peer ended the stream between two values.
     ///
-    /// A reset looks like an end: yamux does not tell them apart.
+    /// A reset looks like an end: yamux does not tell them apart. The value is borrowed from the stream's own buffer.
     ///
     /// # Errors
     /// When the value is late, over the limit of the protocol, or cut short.
-    pub async fn read_value(&mut self, patience: Patience) -> Result<Option<Value<'_>>, IoError> {
+    pub async fn read<T>(
+        &mut self,
+        patience: Patience,
+        take: impl FnOnce(Value<'_>) -> T,
+    ) -> Result<Option<T>, IoError> {
         let called = Instant::now();
         let whole_by = self.cap(after(called, patience.whole));
         let first_byte_by = whole_by.min(after(called, patience.first_byte));
-        let range = loop {
+        loop {
             let came = self.inbox.next();
-            match came.map_err(|bad| self.end(self.name(bad)))? {
-                Some(range) => break range,
-                None if self.inbox.is_partial() => {
-                    let rest_by = whole_by.min(after(self.began.max(called), patience.rest));
-                    if self.fill(rest_by).await.map_err(|late| self.end(late.unwrap_or(IoError::Slow)))? == 0 {
-                        return Err(self.end(IoError::Cut));
-                    }
-                }
-                None => {
-                    let silent = |late: Option<IoError>| late.unwrap_or(IoError::Silent);
-                    if self.fill(first_byte_by).await.map_err(|late| self.end(silent(late)))? == 0 {
-                        self.stream = None;
-                        return Ok(None);
-                    }
-                }
+            if let Ok(Some(bytes)) = came {
+                let value = take(Value { bytes, first_byte_at: self.began });
+                // What is here of the next value came with the last read.
+                (self.began, self.blank_bytes) = (self.read_at, 0);
+                return Ok(Some(value));
             }
-        };
-        // What is here of the next value came with the last read.
-        let first_byte_at = std::mem::replace(&mut self.began, self.read_at);
-        Ok(Some(Value { bytes: self.inbox.bytes(range), first_byte_at }))
+            if came.is_err() {
+                return Err(self.end(IoError::TooLong { max: self.protocol.value_bytes_max() }));
+            }
+            let is_between = self.inbox.is_between_values();
+            if is_between && self.blank_bytes > BLANK_BYTES_MAX {
+                return Err(self.end(IoError::Blank));
+            }
+            let rest_by = whole_by.min(after(self.began.max(called), patience.rest));
+            let (by, late) = if is_between { (first_byte_by, IoError::Silent) } else { (rest_by, IoError::Slow) };
+            match self.fill(by, late).await {
+                // We may still write: the peer has only said that it will not.
+                Ok(0) if is_between => return Ok(None),
+                Ok(0) => return Err(self.end(IoError::Cut)),
+                Ok(_) => {}
+                Err(error) => return Err(self.end(error)),
+            }
+        }
     }
 
-    /// Reads what there is, and notes when a value began. The error is none when it is but late.
-    async fn fill(&mut self, by: Instant) -> Result<usize, Option<IoError>> {
-        let Some(stream) = self.stream.as_mut() else { return Err(Some(IoError::Closed)) };
-        let was_partial = self.inbox.is_partial();
-        let read = timeout_at(by.into(), stream.read(self.inbox.room())).await;
-        let now = Instant::now();
+    /// Takes in what there is and notes when a value began; `late` when there is nothing in time.
+    async fn fill(&mut self, by: Instant, late: IoError) -> Result<usize, IoError> {
+        let stream = self.stream.as_mut().ok_or(IoError::Closed)?;
+        let inbox = &mut self.inbox;
+        let was_between = inbox.is_between_values();
+        let read = poll_fn(|cx| {
+            let mut bytes = [0; READ_BYTES];
+            let count = ready!(Pin::new(&mut *stream).poll_read(cx, &mut bytes))?;
+            inbox.feed(&bytes[..count]);
+            Poll::Ready(io::Result::Ok(count))
+        });
+        let read = timeout_at(by.into(), read).await;
+        self.read_at = Instant::now();
         let count = match read {
-            Ok(Ok(count)) => count,
-            Ok(Err(_)) => return Err(Some(IoError::Closed)),
-            Err(_) if self.is_too_old(now) => return Err(Some(IoError::TooOld)),
-            Err(_) => return Err(None),
+            Ok(read) => read.map_err(|_| IoError::Closed)?,
+            Err(_) if self.is_too_old(self.read_at) => return Err(IoError::TooOld),
+            Err(_) => return Err(late),
         };
-        self.read_at = now;
-        if !was_partial {
-            self.began = now;
+        if was_between {
+            self.began = self.read_at;
+            self.blank_bytes += count;
         }
-        self.inbox.filled(count);
         Ok(count)
     }
 
-    /// Writes one value, which has no line feed in it, and its line feed, at once.
+    /// Writes one value that is JSON text already, and its line feed, at once.
     ///
     /// # Errors
-    /// When the value is over the limit of the protocol, the peer does not take it within `within`, or the stream has
-    /// ended. In the last case one more [`read_value`](Self::read_value) may find the refusal that ended it.
-    pub async fn write_value(&mut self, value: &[u8], within: Duration) -> Result<(), IoError> {
+    /// When the value is over the limit of the protocol or not one line, the peer does not take it within `within`, or
+    /// the stream has ended. In the last case one more [`read`](Self::read) may find the refusal that ended it.
+    pub async fn write_text(&mut self, value: &[u8], within: Duration) -> Result<(), IoError> {
         self.outbox.clear();
         self.outbox.extend_from_slice(value);
         self.send(within).await
     }
 
-    /// Writes one value as JSON, without a detour through memory of its own.
+    /// Writes one value as JSON.
     ///
     /// # Errors
-    /// As [`write_value`](Self::write_value); also when the value has no JSON form.
-    pub async fn write_json<T: Serialize + ?Sized>(&mut self, value: &T, within: Duration) -> Result<(), IoError> {
+    /// As [`write_text`](Self::write_text); also when the value has no JSON form.
+    pub async fn write<T: Serialize + ?Sized>(&mut self, value: &T, within: Duration) -> Result<(), IoError> {
         self.outbox.clear();
         if serde_json::to_writer(&mut self.outbox, value).is_err() {
             return Err(IoError::Unwritable { max: self.protocol.value_bytes_max() });
@@ -257,7 +285,8 @@ impl Io {
 
     async fn send(&mut self, within: Duration) -> Result<(), IoError> {
         let max = self.protocol.value_bytes_max();
-        if self.outbox.len() > max {
+        // A kept text from elsewhere may have come in several lines.
+        if self.outbox.len() > max || self.outbox.contains(&b'\n') {
             return Err(IoError::Unwritable { max });
         }
         self.outbox.push(b'\n');
@@ -267,7 +296,7 @@ impl Io {
             return Err(IoError::Closed);
         }
         let Some(stream) = self.stream.as_mut() else { return Err(IoError::Closed) };
-        let sent = timeout_at(by.into(), write(stream, &self.outbox)).await;
+        let sent = timeout_at(by.into(), send_all(stream, &self.outbox)).await;
         if self.outbox.capacity() > KEPT_BYTES {
             self.outbox = Vec::new();
         }
@@ -281,20 +310,25 @@ impl Io {
         Ok(())
     }
 
-    /// Writes a question and reads its answer, both within `within`. An answer that came before the question could be
-    /// written, as a refusal does, is read, too.
+    /// Writes a question and gives its answer to `take`, both within `within`. An answer that came before the question
+    /// could be written, as a refusal does, is read, too.
     ///
     /// # Errors
-    /// As [`write_value`](Self::write_value) and [`read_value`](Self::read_value); [`IoError::Closed`] when the peer ended
-    /// the stream without an answer.
-    pub async fn ask<T: Serialize + ?Sized>(&mut self, question: &T, within: Duration) -> Result<Value<'_>, IoError> {
+    /// As [`write`](Self::write) and [`read`](Self::read); [`IoError::Closed`] when the peer ended the stream without an
+    /// answer.
+    pub async fn ask<T>(
+        &mut self,
+        question: &(impl Serialize + ?Sized),
+        within: Duration,
+        take: impl FnOnce(Value<'_>) -> T,
+    ) -> Result<T, IoError> {
         let by = after(Instant::now(), within);
-        match self.write_json(question, within).await {
+        match self.write(question, within).await {
             Ok(()) | Err(IoError::Closed) => {}
             Err(error) => return Err(error),
         }
         let left = by.saturating_duration_since(Instant::now());
-        self.read_value(Patience::within(left)).await?.ok_or(IoError::Closed)
+        self.read(Patience::within(left), take).await?.ok_or(IoError::Closed)
     }
 
     /// Says that nothing more will be written, and lets the stream go.
@@ -329,13 +363,6 @@ impl Io {
         self.stream = None;
         error
     }
-
-    const fn name(&self, bad: Bad) -> IoError {
-        match bad {
-            Bad::TooLong => IoError::TooLong { max: self.protocol.value_bytes_max() },
-            Bad::Blank => IoError::Blank,
-        }
-    }
 }
 
 /// The point `wait` after `at`, which nobody awaits longer than a year.
@@ -343,7 +370,7 @@ fn after(at: Instant, wait: Duration) -> Instant {
     at + wait.min(Duration::from_secs(365 * 86_400))
 }
 
-async fn write(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+async fn send_all(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
     let mut stream = Pin::new(stream);
     stream.write_all(bytes).await?;
     stream.flush().await

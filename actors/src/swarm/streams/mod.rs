@@ -9,13 +9,12 @@
 //! - `handler`: one per connection; agrees on protocols, delivers, refuses.
 //! - [`counters`]: what happened, for the metrics.
 //! - [`io`]: values over one stream, with limits and deadlines.
-//! - `lines`: cutting bytes into values. `link`: what behaviour, handler and streams of one connection share.
+//! - `link`: what behaviour, handler and streams of one connection share.
 
 pub mod behaviour;
 pub mod counters;
 mod handler;
 pub mod io;
-mod lines;
 mod link;
 
 pub use behaviour::{Accept, Inbound, Open, OpenError, Settings, Streams};

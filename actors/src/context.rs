@@ -1,0 +1,171 @@
+//! What every actor of one daemon is given: who we are, how we are set, and where the others are reached.
+
+use std::{ops::Deref, sync::Arc};
+
+use protocol::{
+    PeerId, Timestamp,
+    identity::{Keys, PreSharedKey},
+    profile::Profile,
+    time::Now,
+    wire::Role,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    claim, gate, gc, health, peers, pool, registry, relay, score, search,
+    settings::Settings,
+    stats::Stats,
+    store, suggestions,
+    supervision::{Address, Class, Path, Tree},
+    swarm,
+};
+
+/// Who we are; true for the whole life of the process.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// Derives from the key.
+    pub peer_id: PeerId,
+    /// The key's, or the UUID that was configured.
+    pub did: String,
+    /// What others see.
+    pub name: String,
+    /// What we are.
+    pub role: Role,
+    /// Program and version.
+    pub agent: String,
+    /// Network that we belong to.
+    pub network_id: String,
+    /// Fingerprint of the pre-shared key; empty without one.
+    pub network_key: String,
+    /// Rules about addresses.
+    pub profile: Profile,
+    /// Start of the process.
+    pub born_at: Timestamp,
+}
+
+/// Where each actor of the tree is reached; those of a role that is off are never home.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// Writes in batches.
+    pub store: Address<store::Msg>,
+    /// Standing, reasons, journal.
+    pub health: Address<health::Msg>,
+    /// Every known peer.
+    pub peers: Address<peers::Msg>,
+    /// Evidence and scores.
+    pub score: Address<score::Msg>,
+    /// Searches of our users.
+    pub search: Address<search::Msg>,
+    /// Our indexers.
+    pub pool: Address<pool::Msg>,
+    /// Our own record.
+    pub claim: Address<claim::Msg>,
+    /// Sessions of others.
+    pub registry: Address<registry::Msg>,
+    /// Who may ask what, and how often.
+    pub gate: Address<gate::Msg>,
+    /// Other indexers.
+    pub suggestions: Address<suggestions::Msg>,
+    /// Searches among indexers.
+    pub relay: Address<relay::Msg>,
+    /// Collects what may go.
+    pub gc: Address<gc::Msg>,
+    /// The libp2p swarm.
+    pub swarm: Address<swarm::Msg>,
+}
+
+/// Messages that wait at an actor that serves the network; a second's worth at full load.
+const BOUND_BUSY: u64 = 16 * 1024;
+
+/// Messages that wait at any other actor.
+const BOUND: u64 = 1_024;
+
+impl Addresses {
+    /// Addresses in a tree whose actors are not yet started.
+    #[must_use]
+    pub fn new(tree: &Tree) -> Self {
+        let root = Path::root();
+        let node = root.child("node");
+        let indexer = root.child("indexer");
+        Self {
+            store: tree.address(root.child("store"), "store", BOUND_BUSY),
+            health: tree.address(root.child("health"), "health", BOUND),
+            peers: tree.address(root.child("peers"), "peers", BOUND_BUSY),
+            score: tree.address(root.child("score"), "score", BOUND),
+            search: tree.address(root.child("search"), "search", BOUND_BUSY),
+            pool: tree.address(node.child("pool"), "pool", BOUND),
+            claim: tree.address(node.child("claim"), "claim", BOUND),
+            registry: tree.address(indexer.child("registry"), "registry", BOUND_BUSY),
+            gate: tree.address(indexer.child("gate"), "gate", BOUND_BUSY),
+            suggestions: tree.address(indexer.child("suggestions"), "suggestions", BOUND),
+            relay: tree.address(indexer.child("relay"), "relay", BOUND_BUSY),
+            gc: tree.address(root.child("gc"), "gc", BOUND),
+            swarm: tree.address(root.child("swarm"), "swarm", BOUND_BUSY),
+        }
+    }
+}
+
+/// All of it; cheap to clone.
+#[derive(Clone)]
+pub struct Context(Arc<Shared>);
+
+/// What a [`Context`] holds.
+pub struct Shared {
+    /// Who we are.
+    pub own: Own,
+    /// Our key.
+    pub keys: Keys,
+    /// The network's key; absent when the network is open by choice.
+    pub network_key: Option<PreSharedKey>,
+    /// How we are set.
+    pub settings: Settings,
+    /// The open database.
+    pub database: ::store::Store,
+    /// Where each actor is reached.
+    pub addresses: Addresses,
+    /// What is counted.
+    pub stats: Stats,
+    /// Clock, chance, vitals.
+    pub tree: Tree,
+    /// Cancelled when the disk failed: what it holds is no longer known, so the process must end (exit 74).
+    pub fatal: CancellationToken,
+}
+
+impl Context {
+    /// Puts it together.
+    #[must_use]
+    pub fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+
+    /// The time, read once at the top of a handler or a task.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.tree.clock().now()
+    }
+
+    /// Writes an event into the journal.
+    pub fn note(&self, kind: &'static str, subject: impl ToString, detail: impl ToString) {
+        let note = health::Msg::Noted { kind, subject: subject.to_string(), detail: detail.to_string() };
+        inform(&self.addresses.health, Class::Control, note);
+    }
+
+    /// Says that something is wrong, in words and with its remedy, until it is told to be over.
+    pub fn trouble(&self, what: &'static str, remedy: Option<String>) {
+        inform(&self.addresses.health, Class::Control, health::Msg::Trouble { what, remedy });
+    }
+}
+
+impl Deref for Context {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// Tells a fact that may be missed: a full mailbox counts it as shed, and the next fact makes up for it.
+pub(crate) fn inform<M: Send + 'static>(to: &Address<M>, class: Class, fact: M) {
+    drop(to.tell(class, fact));
+}

@@ -1,0 +1,431 @@
+//! One heartbeat: the conversation with one indexer of the pool.
+//!
+//! Owns one stream, its questions and answers. The pool tells it what to say; it tells the pool how the indexer did and
+//! score what was observed. A failed beat ends it with an error: the pool restarts it with a new stream, and forgets it
+//! when its budget is spent. A restart forgets the stream and what was acknowledged; when it may beat again is the
+//! pool's. Bound: one question under way.
+
+use std::{sync::Arc, time::Duration};
+
+use libp2p::Multiaddr;
+use protocol::{
+    PeerId,
+    heartbeat::{Ask, Asker, Challenges, Conversation, Given, Heard, Rhythm, judge_challenges},
+    json,
+    score::Observation,
+    time::Mono,
+    wire::{Answer, Heartbeat as Question, HeartbeatResponse, Protocol, RefusalCode, Refused},
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use rand::rngs::StdRng;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, warn};
+
+use crate::{
+    claim::{self, Signed},
+    context::{Context, inform},
+    fetch, pool, score,
+    supervision::{Address, Class, Envelope, Seat, Timer},
+    swarm::{
+        OpenError,
+        streams::{Io, IoError, Patience, Value},
+    },
+};
+
+/// From the wish for a stream to the stream: dialling, handshake and hello included.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Answers that a stream may bring between two ticks without one; a tick is 20 s.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
+
+/// The actor.
+pub struct Heartbeat;
+
+/// What one life is given.
+pub struct Args {
+    /// Its seat.
+    pub seat: Seat<Msg>,
+    /// The daemon's.
+    pub context: Context,
+    /// The indexer.
+    pub peer: PeerId,
+    /// Where to dial it.
+    pub addrs: Vec<Multiaddr>,
+}
+
+/// What the pool wants said.
+#[derive(Clone, Debug, Default)]
+pub struct Orders {
+    /// When it may beat.
+    pub rhythm: Rhythm,
+    /// How many more indexers the pool wants.
+    pub need: u32,
+    /// This indexer represents us.
+    pub referent: bool,
+    /// Our record.
+    pub signed: Option<Arc<Signed>>,
+}
+
+/// What it holds.
+pub struct State {
+    seat: Seat<Msg>,
+    context: Context,
+    peer: PeerId,
+    addrs: Vec<Multiaddr>,
+    rng: StdRng,
+    orders: Orders,
+    conversation: Conversation,
+    challenges: Challenges,
+    line: Line,
+    timer: Option<Timer>,
+    deadline: Option<Timer>,
+}
+
+/// The stream, as far as it has come.
+enum Line {
+    Closed,
+    Opening { _task: AbortOnDropHandle<()> },
+    Open { questions: mpsc::Sender<Question>, _task: AbortOnDropHandle<()> },
+}
+
+/// What it is told.
+pub enum Msg {
+    /// What to say, from the pool, once at its start.
+    Begin(Orders),
+    /// Beat at once.
+    Nudge,
+    /// It is the referent, or no longer.
+    Referent(bool),
+    /// The pool wants so many more.
+    Need(u32),
+    /// Our record is new.
+    Carry(Arc<Signed>),
+    /// A beat is due.
+    Due,
+    /// The stream was opened, or not.
+    Opened(Result<Box<Io>, OpenError>),
+    /// The last byte of a question was written.
+    Written {
+        /// The question.
+        question: Box<Question>,
+        /// When.
+        at: Mono,
+    },
+    /// An answer was read.
+    Heard {
+        /// The answer.
+        answer: Box<Answer<HeartbeatResponse>>,
+        /// When its first byte came.
+        first_byte: Mono,
+    },
+    /// The stream is of no more use.
+    Broken(LineError),
+    /// The answer to this question is late.
+    Late {
+        /// The question's.
+        seq: u64,
+    },
+}
+
+/// Why the stream is of no more use.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LineError {
+    /// It broke.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// The indexer closed it.
+    #[error("the indexer closed the stream")]
+    Closed,
+    /// The indexer talks nonsense.
+    #[error("malformed answer: {0}")]
+    Malformed(String),
+}
+
+/// Why a beat failed.
+#[derive(Debug, thiserror::Error)]
+enum BeatError {
+    #[error("no stream: {0}")]
+    Open(OpenError),
+    #[error(transparent)]
+    Line(LineError),
+    #[error("no answer within {0:?}")]
+    Missed(Duration),
+    #[error("refused ({:?}): {}", .0.refused, .0.detail)]
+    Refused(Refused),
+    #[error("an answer not to be believed: {0}")]
+    Unbelievable(protocol::heartbeat::AnswerError),
+}
+
+impl Actor for Heartbeat {
+    type Msg = Envelope<Msg>;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        let Args { seat, context, peer, addrs } = args;
+        let mut rng = seat.rng();
+        let begin = pool::Msg::Begin { peer, reply: seat.reply(Msg::Begin) };
+        inform(&context.addresses.pool, Class::Control, begin);
+        let challenges = Challenges::new(&context.settings.heartbeat, &mut rng);
+        Ok(State {
+            seat,
+            context,
+            peer,
+            addrs,
+            rng,
+            orders: Orders::default(),
+            conversation: Conversation::default(),
+            challenges,
+            line: Line::Closed,
+            timer: None,
+            deadline: None,
+        })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.open() {
+            Msg::Begin(orders) => state.begin(orders),
+            Msg::Nudge => state.nudge(),
+            Msg::Referent(referent) => state.orders.referent = referent,
+            Msg::Need(need) => state.orders.need = need,
+            Msg::Carry(signed) => state.orders.signed = Some(signed),
+            Msg::Due => state.due(),
+            Msg::Opened(opened) => state.opened(opened)?,
+            Msg::Written { question, at } => state.written(&question, at),
+            Msg::Heard { answer, first_byte } => state.heard(*answer, first_byte)?,
+            Msg::Broken(error) => state.broken(error)?,
+            Msg::Late { seq } => state.late(seq)?,
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn begin(&mut self, orders: Orders) {
+        self.orders = orders;
+        self.orders.rhythm.restarted();
+        self.arm();
+    }
+
+    fn nudge(&mut self) {
+        self.orders.rhythm.nudge();
+        self.arm();
+    }
+
+    fn arm(&mut self) {
+        // While a question is under way its answer arms the next beat.
+        if self.deadline.is_some() || matches!(self.line, Line::Opening { .. }) {
+            return;
+        }
+        let wait = self.orders.rhythm.due(&self.context.settings.heartbeat).since(self.seat.now().mono);
+        self.timer = Some(self.seat.after(wait, Msg::Due));
+    }
+
+    fn due(&mut self) {
+        self.timer = None;
+        match &self.line {
+            Line::Closed => self.open(),
+            Line::Opening { .. } => {}
+            Line::Open { .. } => self.beat(),
+        }
+    }
+
+    fn open(&mut self) {
+        let (context, me) = (self.context.clone(), self.seat.me().clone());
+        let (peer, addrs) = (self.peer, self.addrs.clone());
+        let task = tokio::spawn(async move {
+            let opened = fetch::open(&context, peer, addrs, Protocol::Heartbeat, OPEN_WITHIN).await;
+            drop(me.tell(Class::Own, Msg::Opened(opened.map(Box::new))));
+        });
+        self.line = Line::Opening { _task: AbortOnDropHandle::new(task) };
+    }
+
+    fn opened(&mut self, opened: Result<Box<Io>, OpenError>) -> Result<(), BeatError> {
+        match opened {
+            Ok(io) => {
+                let (questions, asked) = mpsc::channel(1);
+                let task = tokio::spawn(converse(self.context.clone(), self.seat.me().clone(), *io, asked));
+                self.line = Line::Open { questions, _task: AbortOnDropHandle::new(task) };
+                self.beat();
+                Ok(())
+            }
+            Err(error) => Err(self.not_opened(error)),
+        }
+    }
+
+    fn not_opened(&mut self, error: OpenError) -> BeatError {
+        if let OpenError::Refused { code, retry_after: Some(secs), .. } = &error {
+            if matches!(code, RefusalCode::Busy | RefusalCode::Limit | RefusalCode::Banned) {
+                self.tell_busy(*secs, Vec::new());
+                return BeatError::Open(error);
+            }
+        }
+        match &error {
+            OpenError::Late => self.tell_missed(),
+            _ => self.tell_reset(),
+        }
+        match &error {
+            OpenError::KeyMismatch { .. } | OpenError::Refused { .. } => {
+                self.context.trouble("cannot join", Some(format!("{}: {error}", self.peer)));
+            }
+            OpenError::Unreachable(detail) if detail.contains("/p2p/") => {
+                self.context.trouble("cannot join", Some(format!("{}: {error}", self.peer)));
+            }
+            _ => {}
+        }
+        BeatError::Open(error)
+    }
+
+    fn beat(&mut self) {
+        let now = self.seat.now();
+        let settings = &self.context.settings.heartbeat;
+        let own = &self.context.own;
+        let challenges = self.challenges.draw(&own.peer_id, &[], settings, &mut self.rng);
+        let asker = Asker { name: own.name.clone(), did: own.did.clone(), peer_id: own.peer_id };
+        let seq = self.conversation.ask();
+        let Orders { need, referent, signed, .. } = &self.orders;
+        let ask = Ask { seq, need: *need, referent: *referent, challenges, probe: false };
+        let record = signed.as_ref().map(|signed| &signed.own);
+        let question = asker.question(ask, record, self.conversation.acked(), now.wall);
+        self.orders.rhythm.sent(now.mono, settings, &mut self.rng);
+        inform(&self.context.addresses.pool, Class::Heartbeat, pool::Msg::Sent { peer: self.peer });
+        let Line::Open { questions, .. } = &self.line else { return };
+        // The channel holds one and none is under way; when the task has ended its end is already on its way to us.
+        drop(questions.try_send(question));
+        self.deadline = Some(self.seat.after(settings.answer_within, Msg::Late { seq }));
+    }
+
+    fn written(&mut self, question: &Question, at: Mono) {
+        let record = self.orders.signed.as_ref().map(|signed| &signed.own);
+        self.conversation.written(question, record, at);
+    }
+
+    fn heard(&mut self, answer: Answer<HeartbeatResponse>, first_byte: Mono) -> Result<(), BeatError> {
+        match self.conversation.hear(answer, first_byte) {
+            Ok(Heard::Given(given)) => self.answered(*given),
+            Ok(Heard::Refused(refused)) => return Err(self.refused(refused)),
+            Ok(Heard::Late) => drop(self.context.stats.beats_late.inc()),
+            Err(error) => {
+                self.tell_missed();
+                return Err(BeatError::Unbelievable(error));
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, given: Given) {
+        self.deadline = None;
+        self.context.stats.beats_answered.inc();
+        self.context.trouble("cannot join", None);
+        let now = self.seat.now();
+        let response = &given.response;
+        self.observe(Observation::Answered {
+            rtt: given.rtt,
+            fill_rate: response.fill_rate,
+            peer_count: response.peer_count,
+            max_nodes: response.max_nodes,
+            born_at: response.born_at,
+        });
+        if !given.challenged.is_empty() {
+            let verdict = judge_challenges(
+                &self.context.own.peer_id,
+                &given.challenged,
+                &response.challenges,
+                jiff::SignedDuration::ZERO,
+                now.wall,
+                &self.context.settings.heartbeat,
+            );
+            self.observe(Observation::Challenged { good: verdict.good, bad: verdict.bad });
+        }
+        if given.is_served_time_false {
+            debug!(indexer = %self.peer, served_us = response.served_us, "served longer than it took: not believed");
+        }
+        if let Some(seq) = response.record_seq {
+            let held = claim::Msg::Held { by: self.peer, seq };
+            inform(&self.context.addresses.claim, Class::Control, held);
+        }
+        inform(&self.context.addresses.pool, Class::Heartbeat, pool::Msg::Answered { peer: self.peer, given: Box::new(given) });
+        self.arm();
+    }
+
+    fn refused(&mut self, refused: Refused) -> BeatError {
+        match refused.retry_after {
+            Some(secs) => self.tell_busy(secs, refused.alternatives.clone()),
+            None => self.tell_reset(),
+        }
+        BeatError::Refused(refused)
+    }
+
+    fn broken(&mut self, error: LineError) -> Result<(), BeatError> {
+        self.tell_reset();
+        Err(BeatError::Line(error))
+    }
+
+    fn late(&mut self, seq: u64) -> Result<(), BeatError> {
+        self.conversation.missed();
+        self.context.stats.beats_missed.inc();
+        warn!(indexer = %self.peer, seq, "heartbeat not answered");
+        self.tell_missed();
+        Err(BeatError::Missed(self.context.settings.heartbeat.answer_within))
+    }
+
+    fn observe(&self, observation: Observation) {
+        inform(&self.context.addresses.score, Class::Heartbeat, score::Msg::Observed { peer: self.peer, observation });
+    }
+
+    fn tell_missed(&self) {
+        self.observe(Observation::Missed);
+        inform(&self.context.addresses.pool, Class::Heartbeat, pool::Msg::Missed { peer: self.peer });
+    }
+
+    fn tell_reset(&self) {
+        self.observe(Observation::Missed);
+        inform(&self.context.addresses.pool, Class::Heartbeat, pool::Msg::Reset { peer: self.peer });
+    }
+
+    fn tell_busy(&self, secs: u64, alternatives: Vec<protocol::wire::AddrInfo>) {
+        let retry_after = Duration::from_secs(secs);
+        let busy = pool::Msg::Busy { peer: self.peer, retry_after, alternatives };
+        inform(&self.context.addresses.pool, Class::Heartbeat, busy);
+    }
+}
+
+/// Writes each question and reads its answers, until the stream or its actor ends.
+async fn converse(context: Context, me: Address<Msg>, mut io: Io, mut asked: mpsc::Receiver<Question>) {
+    let error = loop {
+        tokio::select! {
+            question = asked.recv() => {
+                let Some(question) = question else { return };
+                if let Err(error) = io.write(&question, context.settings.heartbeat.answer_within).await {
+                    break error.into();
+                }
+                let at = context.tree.clock().mono();
+                drop(me.tell(Class::Own, Msg::Written { question: Box::new(question), at }));
+            }
+            heard = hear(&context, &mut io) => match heard {
+                Ok((answer, first_byte)) => {
+                    drop(me.tell(Class::Own, Msg::Heard { answer: Box::new(answer), first_byte }));
+                }
+                Err(error) => break error,
+            },
+        }
+    };
+    drop(me.tell(Class::Own, Msg::Broken(error)));
+}
+
+async fn hear(context: &Context, io: &mut Io) -> Result<(Answer<HeartbeatResponse>, Mono), LineError> {
+    let clock = context.tree.clock();
+    let max = Protocol::Heartbeat.value_bytes_max();
+    let take = |value: Value<'_>| {
+        let first_byte = Mono::at(clock.mono().since_start().saturating_sub(value.first_byte_at.elapsed()));
+        (json::parse(value.bytes, max), first_byte)
+    };
+    let (answer, first_byte) = io.read(Patience::idle(SILENCE_MAX), take).await?.ok_or(LineError::Closed)?;
+    Ok((answer.map_err(|error: json::JsonError| LineError::Malformed(error.to_string()))?, first_byte))
+}

@@ -1,0 +1,286 @@
+//! PeerBook: every known peer, its addresses and how they fared.
+//!
+//! Owns [`protocol::book::Book`]. The swarm tells it who was met, lost and not reached; verified records name peers.
+//! It tells the pool which indexers it could ask, claim and health where we listen, and the store what to keep.
+//! A restart forgets only who is connected; the rest comes back from the store. Bound: `store.peers_max` peers.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use libp2p::Multiaddr;
+use protocol::{
+    PeerId, addr,
+    book::{Book, Entry, Fare},
+    wire::{AddrInfo, Role},
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tracing::warn;
+
+use crate::{
+    claim,
+    context::{Context, inform},
+    health, pool,
+    store::{self, to_row},
+    suggestions,
+    supervision::{Class, Envelope, Reply, Seat, Timer},
+    swarm::Greeted,
+    view::{AddrView, PeerView},
+};
+
+/// What was learnt is written down this often.
+const KEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// Peers shown at once; beyond it a view would be slower to draw than to outdate.
+const SHOWN_MAX: usize = 2_000;
+
+/// The actor.
+pub struct Peers;
+
+/// What one life is given.
+pub struct Args {
+    /// Its seat.
+    pub seat: Seat<Msg>,
+    /// The daemon's.
+    pub context: Context,
+}
+
+/// What it knows.
+pub struct State {
+    seat: Seat<Msg>,
+    context: Context,
+    book: Book,
+    changed: BTreeSet<PeerId>,
+    listen: Vec<Multiaddr>,
+    timer: Timer,
+}
+
+/// What it is told and asked.
+pub enum Msg {
+    /// A peer said hello.
+    Met {
+        /// The peer.
+        peer: PeerId,
+        /// What it said.
+        greeted: Greeted,
+        /// The other end of the connection.
+        remote: Multiaddr,
+        /// We dialled, so `remote` is where it listens.
+        is_dialer: bool,
+    },
+    /// Its last connection closed.
+    Gone {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// It told its addresses by identify.
+    Identified {
+        /// The peer.
+        peer: PeerId,
+        /// Filtered hearsay.
+        addrs: Vec<Multiaddr>,
+    },
+    /// These addresses did not lead to it.
+    DialFailed {
+        /// The peer.
+        peer: PeerId,
+        /// The addresses tried.
+        addrs: Vec<Multiaddr>,
+    },
+    /// A verified record named it.
+    Named {
+        /// The peer.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+        /// Its DID.
+        did: String,
+    },
+    /// We listen on these addresses now.
+    Listening {
+        /// Without `/p2p/`.
+        addrs: Vec<Multiaddr>,
+    },
+    /// Claim, pool or suggestions began a life and want to know where we listen.
+    TellListening,
+    /// What is this peer?
+    Role {
+        /// The peer.
+        peer: PeerId,
+        /// What its hello said.
+        reply: Reply<Role>,
+    },
+    /// What was kept over the restart.
+    Restored(Vec<(PeerId, Entry)>),
+    /// Where is it?
+    Find {
+        /// The peer.
+        peer: PeerId,
+        /// Its addresses, best first.
+        reply: Reply<AddrInfo>,
+    },
+    /// What is it called?
+    Names {
+        /// Of these.
+        peers: Vec<PeerId>,
+        /// Its names, empty where unknown, in the same order.
+        reply: Reply<Vec<String>>,
+    },
+    /// Every peer is wanted.
+    Look(Reply<Vec<PeerView>>),
+    /// Forget a batch of what is stale.
+    Collect,
+    /// Write down what was learnt.
+    Keep,
+}
+
+impl Actor for Peers {
+    type Msg = Envelope<Msg>;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+        let peers_max = context.settings.peers.peers_max as usize;
+        let book = Book::new(context.own.peer_id, peers_max);
+        let reply = seat.reply(Msg::Restored);
+        inform(&context.addresses.store, Class::Control, store::Msg::Peers { reply });
+        let timer = seat.after(KEEP_EVERY, Msg::Keep);
+        Ok(State { seat, context, book, changed: BTreeSet::new(), listen: Vec::new(), timer })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.open() {
+            Msg::Met { peer, greeted, remote, is_dialer } => state.met(peer, &greeted, &remote, is_dialer),
+            Msg::Gone { peer } => state.book.gone(&peer, state.seat.now().wall),
+            Msg::Identified { peer, addrs } => state.identified(peer, &addrs),
+            Msg::DialFailed { peer, addrs } => state.failed(peer, &addrs),
+            Msg::Named { peer, name, did } => state.named(peer, &name, &did),
+            Msg::Listening { addrs } => state.listening(addrs),
+            Msg::TellListening => state.tell_listening(),
+            Msg::Role { peer, reply } => reply.send(state.role(&peer)),
+            Msg::Restored(peers) => state.restored(peers),
+            Msg::Find { peer, reply } => reply.send(state.book.addr_info(peer)),
+            Msg::Names { peers, reply } => reply.send(state.names(&peers)),
+            Msg::Look(reply) => reply.send(state.look()),
+            Msg::Collect => state.collect(),
+            Msg::Keep => state.keep(),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn met(&mut self, peer: PeerId, greeted: &Greeted, remote: &Multiaddr, is_dialer: bool) {
+        let hello = &greeted.hello;
+        let dialled = is_dialer.then(|| addr::split_peer(remote).0);
+        self.book.met(peer, hello.role, &hello.agent, &hello.did, dialled.as_ref(), self.seat.now().wall);
+        self.changed.insert(peer);
+    }
+
+    fn identified(&mut self, peer: PeerId, addrs: &[Multiaddr]) {
+        self.book.heard(peer, addrs);
+        self.changed.insert(peer);
+        // An indexer that came to us may serve us as well as one that we sought.
+        if self.book.get(&peer).is_some_and(|entry| entry.role.indexer) {
+            let candidates = vec![self.book.addr_info(peer)];
+            inform(&self.context.addresses.pool, Class::Control, pool::Msg::Heard { candidates });
+        }
+    }
+
+    fn failed(&mut self, peer: PeerId, addrs: &[Multiaddr]) {
+        self.book.failed(&peer, addrs);
+        self.changed.insert(peer);
+    }
+
+    fn named(&mut self, peer: PeerId, name: &str, did: &str) {
+        self.book.named(peer, name, did, self.seat.now().wall);
+        self.changed.insert(peer);
+    }
+
+    fn listening(&mut self, addrs: Vec<Multiaddr>) {
+        self.listen = addrs;
+        self.tell_listening();
+    }
+
+    fn tell_listening(&self) {
+        if self.listen.is_empty() {
+            return;
+        }
+        let own = self.context.own.peer_id;
+        let network = &self.context.settings.network;
+        let told = if network.announce.is_empty() { &self.listen } else { &network.announce };
+        // What others would not believe is not told to them either.
+        let addrs = addr::hearsay(&own, told, &network.rule());
+        let full = self.listen.iter().map(|addr| addr::with_peer(addr, own)).collect();
+        let to = &self.context.addresses;
+        inform(&to.health, Class::Control, health::Msg::Listening(full));
+        inform(&to.claim, Class::Control, claim::Msg::Reachable { addrs: addrs.clone() });
+        inform(&to.suggestions, Class::Control, suggestions::Msg::Reachable { addrs });
+        inform(&to.pool, Class::Control, pool::Msg::Listening);
+    }
+
+    fn role(&self, peer: &PeerId) -> Role {
+        self.book.get(peer).map(|entry| entry.role).unwrap_or_default()
+    }
+
+    fn restored(&mut self, peers: Vec<(PeerId, Entry)>) {
+        for (peer, entry) in peers {
+            if self.book.get(&peer).is_none() {
+                self.book.restore(peer, entry);
+            }
+        }
+    }
+
+    fn names(&self, peers: &[PeerId]) -> Vec<String> {
+        peers.iter().map(|peer| self.book.get(peer).map(|entry| entry.name.clone()).unwrap_or_default()).collect()
+    }
+
+    fn look(&self) -> Vec<PeerView> {
+        let mut views: Vec<PeerView> = self.book.iter().map(|(peer, entry)| view(*peer, entry)).collect();
+        views.sort_by(|a, b| (!a.connected, &a.name, b.last_seen).cmp(&(!b.connected, &b.name, a.last_seen)));
+        views.truncate(SHOWN_MAX);
+        views
+    }
+
+    fn collect(&mut self) {
+        let settings = &self.context.settings.peers;
+        let Ok(before) = self.seat.now().wall.checked_sub(settings.forget_after) else { return };
+        self.book.forget_stale(before, settings.collect_max as usize);
+    }
+
+    fn keep(&mut self) {
+        let rows = std::mem::take(&mut self.changed)
+            .into_iter()
+            .filter_map(|peer| self.book.get(&peer).map(|entry| to_row(peer, entry)))
+            .collect();
+        if self.context.addresses.store.tell(Class::History, store::Msg::KeepPeers(rows)).is_err() {
+            warn!("the store is busy: peers learnt since are kept with the next change");
+        }
+        // Re-armed last, so that two never queue.
+        self.timer = self.seat.after(KEEP_EVERY, Msg::Keep);
+    }
+}
+
+fn view(peer: PeerId, entry: &Entry) -> PeerView {
+    PeerView {
+        peer_id: peer,
+        name: entry.name.clone(),
+        did: entry.did.clone(),
+        role: Role { ..entry.role },
+        agent: entry.agent.clone(),
+        connected: entry.is_connected,
+        last_seen: entry.last_seen,
+        addrs: entry
+            .addrs
+            .iter()
+            .map(|Fare { addr, succeeded, failed }| AddrView {
+                addr: addr.clone(),
+                succeeded: *succeeded,
+                failed: *failed,
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,629 @@
+//! Pool: our indexers. It feeds [`protocol::pool::Pool`] with what happens and does what that says.
+//!
+//! Owns the pool's state machine and supervises one heartbeat per member. Heartbeats tell it how each indexer did,
+//! score whom to evict, claim what to carry, the swarm and peers whom they heard of. It tells heartbeats what to say,
+//! claim, score and health who is a member, the store whom to remember. A restart begins anew from the remembered
+//! members and the seeds. Bounds: the state machine's; twice `max_indexer` heartbeats; [`TASKS_MAX`] questions under way.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ::store::MemberRow;
+use libp2p::Multiaddr;
+use protocol::{
+    PeerId, Timestamp,
+    heartbeat::Given,
+    pool::{Action, Event, Found, Input, Owner, Pool as Machine, Probed, Ranked, Shown, State as Life, Why},
+    score::Judged,
+    wire::{AddrInfo, CandidatesRequest, CandidatesResponse, Protocol},
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use rand::rngs::StdRng;
+use tokio::task::JoinSet;
+use tracing::{debug, info};
+
+use crate::{
+    claim::{self, Signed},
+    context::{Context, inform},
+    discover, fetch, health, heartbeat, leave, probe, score, store,
+    supervision::{Address, ChildSpec, Children, Class, Due, Envelope, Outcome, Path, Reply, Seat, Timer, restarts},
+    view::MemberState,
+};
+
+/// Members and some that are being stopped: twice the hard bound of the largest pool.
+const CHILDREN_MAX: usize = 64;
+
+/// Probes, questions for candidates and leaves under way at once.
+const TASKS_MAX: usize = 64;
+
+/// Messages that wait at one heartbeat.
+const HEARTBEAT_BOUND: u64 = 64;
+
+/// A member names candidates within this.
+const CANDIDATES_WITHIN: Duration = Duration::from_secs(5);
+
+/// A heartbeat that failed is given a new stream this soon, and thrice within 90 s; then its indexer is lost.
+const RESTARTS: restarts::Settings = restarts::Settings {
+    restarts_max: 3,
+    within: Duration::from_secs(90),
+    pause_first: Duration::from_secs(1),
+    pause_max: Duration::from_secs(20),
+    factor: 2,
+    jitter: 0.1,
+};
+
+/// The actor.
+pub struct Pool;
+
+/// What one life is given.
+pub struct Args {
+    /// Its seat.
+    pub seat: Seat<Msg>,
+    /// The daemon's.
+    pub context: Context,
+}
+
+/// What is shown of a member's answers.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    /// Round trip.
+    pub rtt: Option<Duration>,
+    /// As it last said.
+    pub fill_rate: Option<f64>,
+    /// As it last said.
+    pub peer_count: Option<u32>,
+    /// As it last said.
+    pub max_nodes: Option<u32>,
+    /// Start of its process.
+    pub born_at: Option<Timestamp>,
+    /// When it last answered.
+    pub last_answer: Option<Timestamp>,
+    /// Beats answered.
+    pub beats: u64,
+}
+
+/// A score on its way to the pool and the store.
+#[derive(Clone, Debug)]
+pub struct Scored {
+    /// The indexer.
+    pub peer: PeerId,
+    /// Lower bound, 0 to 100.
+    pub low: f64,
+    /// 0 to 100.
+    pub value: f64,
+    /// The evidence as JSON.
+    pub evidence: String,
+}
+
+/// One member as the edge sees it.
+#[derive(Clone, Debug)]
+pub struct MemberView {
+    /// As the state machine shows it.
+    pub shown: Shown,
+    /// What it said.
+    pub said: Said,
+}
+
+/// What it holds.
+pub struct State {
+    seat: Seat<Msg>,
+    context: Context,
+    rng: StdRng,
+    machine: Machine,
+    heartbeats: Children,
+    addresses: BTreeMap<PeerId, Address<heartbeat::Msg>>,
+    said: BTreeMap<PeerId, Said>,
+    kept: BTreeMap<PeerId, MemberRow>,
+    signed: Option<Arc<Signed>>,
+    remembered: Option<Vec<AddrInfo>>,
+    is_listening: bool,
+    is_started: bool,
+    told: (Vec<Judged>, health::PoolFacts),
+    tasks: JoinSet<()>,
+    timer: Option<Timer>,
+}
+
+/// What it is told and asked.
+pub enum Msg {
+    /// The swarm listens: the pool may be filled.
+    Listening,
+    /// What the store remembers.
+    Remembered(Vec<MemberRow>),
+    /// A heartbeat begins a life and wants its orders.
+    Begin {
+        /// Whose.
+        peer: PeerId,
+        /// The orders.
+        reply: Reply<heartbeat::Orders>,
+    },
+    /// A beat was sent.
+    Sent {
+        /// To whom.
+        peer: PeerId,
+    },
+    /// A beat was answered.
+    Answered {
+        /// By whom.
+        peer: PeerId,
+        /// The answer.
+        given: Box<Given>,
+    },
+    /// An answer did not come.
+    Missed {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// A connection was reset or refused.
+    Reset {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// An indexer has no room or no time.
+    Busy {
+        /// Who.
+        peer: PeerId,
+        /// When to ask again.
+        retry_after: Duration,
+        /// Others that may have room.
+        alternatives: Vec<AddrInfo>,
+    },
+    /// An indexer goes.
+    Left {
+        /// Who.
+        peer: PeerId,
+        /// Others that it names.
+        alternatives: Vec<AddrInfo>,
+    },
+    /// A member named candidates.
+    Candidates {
+        /// Who.
+        from: PeerId,
+        /// Whom.
+        candidates: Vec<AddrInfo>,
+    },
+    /// Indexers came to us, or were heard in the local network.
+    Heard {
+        /// Who and where.
+        candidates: Vec<AddrInfo>,
+    },
+    /// The DHT named indexers.
+    Listed {
+        /// Whom.
+        found: Vec<Found>,
+    },
+    /// A probe ended.
+    Probed {
+        /// Of whom.
+        peer: PeerId,
+        /// How.
+        outcome: Probed,
+    },
+    /// The scores are new.
+    Scores(Vec<Scored>),
+    /// A member was judged.
+    Evicted {
+        /// Who.
+        peer: PeerId,
+    },
+    /// Our record is new.
+    Signed(Arc<Signed>),
+    /// Score wants to know who is a member.
+    TellScore,
+    /// Members that answer are wanted, best first.
+    Members {
+        /// Their ids.
+        reply: Reply<Vec<PeerId>>,
+    },
+    /// Everything is wanted.
+    Look(Reply<Vec<MemberView>>),
+    /// We leave: tell every member.
+    Leave(Reply<()>),
+    /// Time went by.
+    Tick,
+    /// A heartbeat's restart is due.
+    RestartDue(Due),
+}
+
+impl Actor for Pool {
+    type Msg = Envelope<Msg>;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+        let own = &context.own;
+        let settings = &context.settings;
+        let owner = Owner {
+            peer_id: own.peer_id,
+            is_indexer: own.role.indexer,
+            is_diverse: own.profile.is_diverse(),
+            rule: settings.network.rule(),
+        };
+        let machine = Machine::new(settings.pool.clone(), settings.heartbeat.clone(), owner);
+        let remembered = store::Msg::Members { reply: seat.reply(Msg::Remembered) };
+        inform(&context.addresses.store, Class::Control, remembered);
+        inform(&context.addresses.peers, Class::Control, crate::peers::Msg::TellListening);
+        inform(&context.addresses.claim, Class::Control, claim::Msg::TellPool);
+        Ok(State {
+            rng: seat.rng(),
+            machine,
+            heartbeats: seat.children(CHILDREN_MAX, Msg::RestartDue),
+            addresses: BTreeMap::new(),
+            said: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            signed: None,
+            remembered: None,
+            is_listening: false,
+            is_started: false,
+            told: (Vec::new(), health::PoolFacts::default()),
+            tasks: JoinSet::new(),
+            timer: None,
+            seat,
+            context,
+        })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.open() {
+            Msg::Listening => state.listening().await?,
+            Msg::Remembered(rows) => state.remember(rows).await?,
+            Msg::Begin { peer, reply } => reply.send(state.orders(&peer)),
+            Msg::Sent { peer } => state.take(Input::Sent { peer }).await?,
+            Msg::Answered { peer, given } => state.answered(peer, *given).await?,
+            Msg::Missed { peer } => state.missed(peer).await?,
+            Msg::Reset { peer } => state.take(Input::Reset { peer }).await?,
+            Msg::Busy { peer, retry_after, alternatives } => {
+                state.take(Input::Busy { peer, retry_after, alternatives }).await?;
+            }
+            Msg::Left { peer, alternatives } => state.left(peer, alternatives).await?,
+            Msg::Candidates { from, candidates } => state.take(Input::Candidates { from, candidates }).await?,
+            Msg::Heard { candidates } => state.heard(candidates).await?,
+            Msg::Listed { found } => state.take(Input::Dht { found }).await?,
+            Msg::Probed { peer, outcome } => state.take(Input::Probed { peer, outcome }).await?,
+            Msg::Scores(scores) => state.scores(scores).await?,
+            Msg::Evicted { peer } => state.take(Input::Evicted { peer }).await?,
+            Msg::Signed(signed) => state.signed(signed),
+            Msg::TellScore => state.tell_score(),
+            Msg::Members { reply } => reply.send(state.machine.answering()),
+            Msg::Look(reply) => reply.send(state.look()),
+            Msg::Leave(reply) => state.leave(reply),
+            Msg::Tick => state.take(Input::Tick).await?,
+            Msg::RestartDue(due) => {
+                let outcome = state.heartbeats.restart_due(due).await?;
+                state.became(outcome).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let outcome = state.heartbeats.on_event(event).await?;
+        state.became(outcome).await?;
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<Self::Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        state.heartbeats.stop_all().await;
+        Ok(())
+    }
+}
+
+impl State {
+    async fn listening(&mut self) -> Result<(), ActorProcessingErr> {
+        self.is_listening = true;
+        self.start().await
+    }
+
+    async fn remember(&mut self, rows: Vec<MemberRow>) -> Result<(), ActorProcessingErr> {
+        let remembered = rows.iter().map(|row| AddrInfo { id: row.peer, addrs: row.addresses.clone() }).collect();
+        self.kept = rows.into_iter().map(|row| (row.peer, row)).collect();
+        self.remembered = Some(remembered);
+        self.start().await
+    }
+
+    async fn start(&mut self) -> Result<(), ActorProcessingErr> {
+        if self.is_started || !self.is_listening {
+            return Ok(());
+        }
+        let Some(remembered) = self.remembered.take() else { return Ok(()) };
+        self.is_started = true;
+        let seeds = self.context.settings.network.seed_infos();
+        info!(remembered = remembered.len(), seeds = seeds.len(), "filling the pool");
+        self.take(Input::Start { remembered, seeds }).await
+    }
+
+    /// Feeds the state machine and does what it says.
+    async fn take(&mut self, input: Input) -> Result<(), ActorProcessingErr> {
+        let now = self.seat.now().mono;
+        let actions = self.machine.handle(input, now, &mut self.rng);
+        for action in actions {
+            self.act(action).await?;
+        }
+        self.tell_members();
+        // Re-armed last, so that two never queue.
+        let wait = self.machine.wake(now).since(now);
+        self.timer = Some(self.seat.after(wait, Msg::Tick));
+        Ok(())
+    }
+
+    async fn act(&mut self, action: Action) -> Result<(), ActorProcessingErr> {
+        match action {
+            Action::Start { peer, addrs, .. } => self.start_heartbeat(peer, addrs).await?,
+            Action::Stop { peer, why } => self.stop_heartbeat(peer, why).await,
+            Action::Nudge { peer } => self.tell(&peer, heartbeat::Msg::Nudge),
+            Action::SetReferent { peer, referent } => self.tell(&peer, heartbeat::Msg::Referent(referent)),
+            Action::SetNeed { need } => self.tell_all(|| heartbeat::Msg::Need(need)),
+            Action::AskCandidates { members, count } => self.ask_candidates(&members, count),
+            Action::AskDht => self.ask_dht(),
+            Action::Probe { peer, addrs } => self.probe(peer, addrs),
+            Action::Remember { peer, addrs } => self.keep(peer, addrs),
+            Action::Forget { peer } => {
+                self.kept.remove(&peer);
+                inform(&self.context.addresses.store, Class::Control, store::Msg::ForgetMember(peer));
+            }
+            Action::Note(event) => self.note(&event),
+        }
+        Ok(())
+    }
+
+    async fn start_heartbeat(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) -> Result<(), ActorProcessingErr> {
+        let address = self.seat.address(format_args!("heartbeat/{peer}"), "heartbeat", HEARTBEAT_BOUND);
+        let context = self.context.clone();
+        let spec = ChildSpec::new(&address, heartbeat::Heartbeat, move |seat| heartbeat::Args {
+            seat,
+            context: context.clone(),
+            peer,
+            addrs: addrs.clone(),
+        })
+        .forgotten_when_spent()
+        .restarts(RESTARTS);
+        self.addresses.insert(peer, address);
+        let outcome = self.heartbeats.start_child(spec).await?;
+        debug!(indexer = %peer, ?outcome, "heartbeat");
+        Ok(())
+    }
+
+    async fn stop_heartbeat(&mut self, peer: PeerId, why: Why) {
+        self.said.remove(&peer);
+        let Some(address) = self.addresses.remove(&peer) else { return };
+        self.heartbeats.stop_child(address.path()).await;
+        if why != Why::Left {
+            let context = self.context.clone();
+            self.spawn(async move { leave::say(&context, peer, &[]).await });
+        }
+    }
+
+    fn tell(&self, peer: &PeerId, message: heartbeat::Msg) {
+        if let Some(address) = self.addresses.get(peer) {
+            inform(address, Class::Control, message);
+        }
+    }
+
+    fn tell_all(&self, message: impl Fn() -> heartbeat::Msg) {
+        for address in self.addresses.values() {
+            inform(address, Class::Control, message());
+        }
+    }
+
+    fn orders(&self, peer: &PeerId) -> heartbeat::Orders {
+        heartbeat::Orders {
+            rhythm: self.machine.rhythm(peer),
+            need: self.machine.need(),
+            referent: self.machine.referent() == Some(*peer),
+            signed: self.signed.clone(),
+        }
+    }
+
+    async fn answered(&mut self, peer: PeerId, given: Given) -> Result<(), ActorProcessingErr> {
+        if !self.machine.is_member(&peer) {
+            return Ok(());
+        }
+        let response = given.response;
+        let said = self.said.entry(peer).or_default();
+        said.rtt = Some(given.rtt);
+        said.fill_rate = Some(response.fill_rate);
+        said.peer_count = Some(response.peer_count);
+        said.max_nodes = Some(response.max_nodes);
+        said.born_at = Some(response.born_at);
+        said.last_answer = Some(self.seat.now().wall);
+        said.beats += 1;
+        self.take(Input::Answered {
+            peer,
+            referent: given.referent,
+            suggestions: response.suggestions,
+            suggest_migrate: response.suggest_migrate,
+        })
+        .await
+    }
+
+    /// A peer that is silent on an open connection is frozen: the connection is closed by us, so that nothing waits on it.
+    async fn missed(&mut self, peer: PeerId) -> Result<(), ActorProcessingErr> {
+        self.take(Input::Missed { peer }).await?;
+        let now = self.seat.now().mono;
+        let is_suspect = self.machine.shown(now).iter().any(|shown| shown.peer == peer && shown.missed >= 2);
+        if is_suspect {
+            let close = crate::swarm::Msg::Do(crate::swarm::Command::Close { peer });
+            inform(&self.context.addresses.swarm, Class::Control, close);
+        }
+        Ok(())
+    }
+
+    async fn left(&mut self, peer: PeerId, alternatives: Vec<AddrInfo>) -> Result<(), ActorProcessingErr> {
+        let announced = score::Msg::Observed { peer, observation: protocol::score::Observation::RestartAnnounced };
+        inform(&self.context.addresses.score, Class::Control, announced);
+        self.take(Input::Left { peer, alternatives }).await
+    }
+
+    async fn heard(&mut self, candidates: Vec<AddrInfo>) -> Result<(), ActorProcessingErr> {
+        for info in candidates {
+            self.take(Input::Inbound { info }).await?;
+        }
+        Ok(())
+    }
+
+    async fn scores(&mut self, scores: Vec<Scored>) -> Result<(), ActorProcessingErr> {
+        for scored in &scores {
+            if let Some(row) = self.kept.get_mut(&scored.peer) {
+                row.score = Some(scored.value);
+                row.evidence.clone_from(&scored.evidence);
+                row.last_answer = self.said.get(&scored.peer).and_then(|said| said.last_answer).or(row.last_answer);
+                inform(&self.context.addresses.store, Class::History, store::Msg::KeepMember(row.clone()));
+            }
+        }
+        let ranked = scores.iter().map(|scored| Ranked { peer: scored.peer, low: scored.low }).collect();
+        self.take(Input::Scores(ranked)).await
+    }
+
+    fn keep(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) {
+        let is_seed = self.context.settings.network.seed_infos().iter().any(|seed| seed.id == peer);
+        let row = self.kept.entry(peer).or_insert_with(|| MemberRow {
+            peer,
+            addresses: Vec::new(),
+            is_seed,
+            score: None,
+            evidence: String::new(),
+            last_answer: None,
+            standing: 0,
+        });
+        row.addresses = addrs;
+        row.last_answer = self.said.get(&peer).and_then(|said| said.last_answer).or(row.last_answer);
+        inform(&self.context.addresses.store, Class::Control, store::Msg::KeepMember(row.clone()));
+    }
+
+    fn signed(&mut self, signed: Arc<Signed>) {
+        self.tell_all(|| heartbeat::Msg::Carry(signed.clone()));
+        self.signed = Some(signed);
+    }
+
+    // Questions, each in a task that tells its outcome.
+
+    /// Beyond the bound a question is not asked; the state machine asks again in time.
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        while self.tasks.try_join_next().is_some() {}
+        if self.tasks.len() < TASKS_MAX {
+            self.tasks.spawn(task);
+        }
+    }
+
+    fn ask_candidates(&mut self, members: &[PeerId], count: u32) {
+        for from in members.iter().copied() {
+            let (context, me) = (self.context.clone(), self.seat.me().clone());
+            self.spawn(async move {
+                let question = CandidatesRequest { count };
+                let asked: Result<CandidatesResponse, _> =
+                    fetch::exchange(&context, from, Vec::new(), Protocol::Candidates, &question, CANDIDATES_WITHIN).await;
+                match asked {
+                    Ok(CandidatesResponse { candidates }) => {
+                        drop(me.tell(Class::Own, Msg::Candidates { from, candidates }));
+                    }
+                    Err(error) => debug!(%from, %error, "no candidates"),
+                }
+            });
+        }
+    }
+
+    fn ask_dht(&mut self) {
+        let (context, me) = (self.context.clone(), self.seat.me().clone());
+        self.spawn(async move {
+            let found = discover::indexers(&context).await.into_iter().map(|record| Found {
+                info: AddrInfo { id: record.peer_id, addrs: record.addrs.clone() },
+                fill_rate: Some(record.fill_rate),
+            });
+            drop(me.tell(Class::Own, Msg::Listed { found: found.collect() }));
+        });
+    }
+
+    fn probe(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) {
+        let (context, me) = (self.context.clone(), self.seat.me().clone());
+        self.spawn(async move {
+            let outcome = probe::probe(&context, peer, addrs).await;
+            drop(me.tell(Class::Own, Msg::Probed { peer, outcome }));
+        });
+    }
+
+    fn leave(&mut self, reply: Reply<()>) {
+        let context = self.context.clone();
+        let members: Vec<PeerId> = self.addresses.keys().copied().collect();
+        tokio::spawn(async move {
+            leave::say_all(&context, &members).await;
+            reply.send(());
+        });
+    }
+
+    // What others want to know.
+
+    async fn became(&mut self, outcome: Option<Outcome>) -> Result<(), ActorProcessingErr> {
+        match outcome {
+            Some(Outcome::Forgotten { path, cause }) => {
+                let Some(peer) = self.peer_at(&path) else { return Ok(()) };
+                info!(indexer = %peer, cause, "its restarts are used up");
+                self.addresses.remove(&peer);
+                self.said.remove(&peer);
+                self.take(Input::BudgetSpent { peer }).await
+            }
+            Some(Outcome::Restarting { path, cause, pause }) => {
+                let peer = self.peer_at(&path).map(|peer| peer.to_string()).unwrap_or_default();
+                self.context.note("heartbeat_failed", peer, format!("{cause}; again in {pause:?}"));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn peer_at(&self, path: &Path) -> Option<PeerId> {
+        self.addresses.iter().find(|(_, address)| address.path() == path).map(|(peer, _)| *peer)
+    }
+
+    fn note(&self, event: &Event) {
+        let subject = event.peer().map(|peer| peer.to_string()).unwrap_or_default();
+        info!(kind = event.kind(), subject, %event, "pool");
+        self.context.note(event.kind(), subject, event);
+    }
+
+    fn tell_members(&mut self) {
+        let members: Vec<Judged> = self.machine.members().map(|(peer, sticky)| Judged { peer, sticky }).collect();
+        let facts = health::PoolFacts {
+            members: u32::try_from(members.len()).unwrap_or(u32::MAX),
+            answering: u32::try_from(self.machine.answering().len()).unwrap_or(u32::MAX),
+            referent: self.machine.referent(),
+        };
+        if self.told.1 != facts || self.told.0 != members {
+            let peers = members.iter().map(|member| member.peer).collect();
+            let told = claim::Msg::Members { members: peers, referent: facts.referent };
+            inform(&self.context.addresses.claim, Class::Control, told);
+            inform(&self.context.addresses.health, Class::Control, health::Msg::Pooled(facts.clone()));
+            self.told = (members, facts);
+            self.tell_score();
+        }
+    }
+
+    fn tell_score(&self) {
+        inform(&self.context.addresses.score, Class::Control, score::Msg::Members(self.told.0.clone()));
+    }
+
+    fn look(&self) -> Vec<MemberView> {
+        let now = self.seat.now().mono;
+        let said = |shown: &Shown| self.said.get(&shown.peer).cloned().unwrap_or_default();
+        self.machine.shown(now).into_iter().map(|shown| MemberView { said: said(&shown), shown }).collect()
+    }
+}
+
+/// The same state in the words of the view.
+#[must_use]
+pub(crate) fn state_view(state: Life) -> MemberState {
+    match state {
+        Life::Joining => MemberState::Joining,
+        Life::Answering => MemberState::Answering,
+        Life::Suspect => MemberState::Suspect,
+        Life::Down => MemberState::Down,
+        Life::Standby => MemberState::Standby,
+    }
+}

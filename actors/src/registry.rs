@@ -1,0 +1,415 @@
+//! Registry: the sessions of an indexer, their records, and what is put into the DHT for them.
+//!
+//! Owns [`protocol::session::Registry`]. The tasks that serve streams ask it; suggestions tell it whom to suggest, claim
+//! our own record. It tells gate, health and suggestions how many there are, gate of offences, peers of names. A restart
+//! forgets every session: the next beat of each node makes it anew, and its record comes along because it is no longer
+//! acknowledged. Bounds: `indexer.max_nodes` sessions; [`PUTS_AT_ONCE`] puts a tick.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::{
+    PeerId, Timestamp,
+    behaviour::Offence,
+    dht::{self, Valid},
+    record::{IndexerRecord, PeerRecord},
+    search::{Question, Wanted},
+    session::{Presence, Put, RecordError, Registry as Sessions, Stored, Values},
+    signed::Verified,
+    suggestions::{IndexerBook, Source},
+    time::Mono,
+    wire::{Heartbeat, HeartbeatResponse, PublishReceipt, RefusalCode, Refused, SearchPeerResult},
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use rand::rngs::StdRng;
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use crate::{
+    claim::{self, Signed},
+    context::{Context, inform},
+    gate, health,
+    lookup::Key,
+    suggestions,
+    supervision::{Class, Envelope, Reply, Seat, Timer},
+    swarm,
+    view::SessionView,
+};
+
+/// How often puts that are due are made and counts are told.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Peers whose values are put in one tick: 64 a second, so that a crowd that arrives at once does not flood the DHT.
+const PUTS_AT_ONCE: usize = 16;
+
+/// Sessions looked at in one collection.
+const COLLECT_MAX: usize = 4_096;
+
+/// Records given for one exact name.
+const NAMESAKES_MAX: usize = 64;
+
+/// Sessions shown at once.
+const SHOWN_MAX: usize = 2_000;
+
+/// Connected peers that an `IndexerRecord` may sample.
+const SAMPLE_MAX: usize = protocol::record::DIGEST_MAX;
+
+/// The actor.
+pub struct Registry;
+
+/// What one life is given.
+pub struct Args {
+    /// Its seat.
+    pub seat: Seat<Msg>,
+    /// The daemon's.
+    pub context: Context,
+}
+
+/// How many are here, and some of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Census {
+    /// Sessions.
+    pub sessions: u32,
+    /// Sessions ÷ capacity.
+    pub fill_rate: f64,
+    /// Some that are here.
+    pub sample: Vec<PeerId>,
+}
+
+/// A verified record that came with a beat.
+#[derive(Clone, Debug)]
+pub struct Carried {
+    /// The record.
+    pub record: Verified<PeerRecord>,
+    /// What only its signer can sign for the DHT.
+    pub values: Option<Values>,
+}
+
+/// What it holds.
+pub struct State {
+    seat: Seat<Msg>,
+    context: Context,
+    rng: StdRng,
+    sessions: Sessions,
+    book: IndexerBook,
+    told: Census,
+    timer: Timer,
+}
+
+/// What it is told and asked.
+pub enum Msg {
+    /// A heartbeat.
+    Beat {
+        /// From whom.
+        from: PeerId,
+        /// Without its record.
+        heartbeat: Box<Heartbeat>,
+        /// Its record, when it is news.
+        carried: Option<Box<Carried>>,
+        /// It is an indexer.
+        is_indexer: bool,
+        /// The answer.
+        reply: Reply<Result<HeartbeatResponse, Refused>>,
+    },
+    /// A record published on a stream of its own.
+    Publish {
+        /// From whom.
+        from: PeerId,
+        /// The record.
+        record: Box<Verified<PeerRecord>>,
+        /// Its receipt.
+        reply: Reply<PublishReceipt>,
+    },
+    /// Does this peer have a session?
+    HasSession {
+        /// Which.
+        peer: PeerId,
+        /// It has.
+        reply: Reply<bool>,
+    },
+    /// Records by one key.
+    Find {
+        /// The key.
+        key: Key,
+        /// At most 64.
+        reply: Reply<Vec<Arc<Verified<PeerRecord>>>>,
+    },
+    /// Records here that answer a search; a part of a name is looked for among those we represent.
+    Held {
+        /// What is searched for.
+        wanted: Wanted,
+        /// At most so many.
+        at_most: usize,
+        /// The records, and whether some were left out.
+        reply: Reply<(Vec<Arc<Verified<PeerRecord>>>, bool)>,
+    },
+    /// Another indexer's question.
+    Answer {
+        /// What it asks.
+        question: Question,
+        /// The answer, in values within the limit.
+        reply: Reply<Vec<SearchPeerResult>>,
+    },
+    /// Our own record.
+    Own(Arc<Signed>),
+    /// Other indexers are known.
+    Known(Vec<Verified<IndexerRecord>>),
+    /// An indexer went.
+    IndexerGone(PeerId),
+    /// A peer left.
+    Left {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A put ended.
+    Put {
+        /// Whose.
+        peer: PeerId,
+        /// Of which record.
+        seq: u64,
+        /// At least one server took it.
+        is_done: bool,
+    },
+    /// End a batch of the sessions that are over.
+    Collect,
+    /// The sessions are wanted.
+    Look(Reply<Vec<SessionView>>),
+    /// Everybody who has a session.
+    Peers(Reply<Vec<PeerId>>),
+    /// See whether something is due.
+    Tick,
+}
+
+impl Actor for Registry {
+    type Msg = Envelope<Msg>;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+        let own = &context.own;
+        let sessions = Sessions::new(context.settings.indexer.max_nodes, own.born_at);
+        let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
+        inform(&context.addresses.claim, Class::Control, claim::Msg::TellRegistry);
+        let timer = seat.after(TICK, Msg::Tick);
+        Ok(State { rng: seat.rng(), sessions, book, told: Census::default(), timer, seat, context })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.open() {
+            Msg::Beat { from, heartbeat, carried, is_indexer, reply } => {
+                reply.send(state.beat(from, &heartbeat, carried, is_indexer));
+            }
+            Msg::Publish { from, record, reply } => reply.send(state.publish(from, *record)),
+            Msg::HasSession { peer, reply } => reply.send(state.sessions.has_session(&peer, state.seat.now().mono)),
+            Msg::Find { key, reply } => reply.send(state.find(&key)),
+            Msg::Held { wanted, at_most, reply } => {
+                reply.send(wanted.held(&state.sessions, state.seat.now(), at_most));
+            }
+            Msg::Answer { question, reply } => reply.send(question.answers(&state.sessions, state.seat.now())),
+            Msg::Own(signed) => state.own(&signed),
+            Msg::Known(records) => state.known(records),
+            Msg::IndexerGone(peer) => state.book.gone(&peer),
+            Msg::Left { peer } => state.left(&peer),
+            Msg::Put { peer, seq, is_done } => state.put_ended(&peer, seq, is_done),
+            Msg::Collect => state.collect(),
+            Msg::Look(reply) => reply.send(state.look()),
+            Msg::Peers(reply) => reply.send(state.peers()),
+            Msg::Tick => state.tick(),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn beat(
+        &mut self,
+        from: PeerId,
+        heartbeat: &Heartbeat,
+        carried: Option<Box<Carried>>,
+        is_indexer: bool,
+    ) -> Result<HeartbeatResponse, Refused> {
+        let now = self.seat.now();
+        let beat = self.sessions.beat(from, heartbeat, is_indexer, &self.book, now, &mut self.rng).map_err(|error| {
+            self.blame(from, error.offence());
+            error.refusal(heartbeat.seq)
+        })?;
+        let mut answer = beat.answer;
+        if let Some(carried) = carried.filter(|_| beat.presence != Presence::Probed) {
+            match self.sessions.record_verified(&from, carried.record, carried.values, now) {
+                Ok(stored) => answer.record_seq = Some(stored.seq),
+                Err(error) => self.refused(from, &error)?,
+            }
+        }
+        if beat.presence == Presence::Began {
+            debug!(peer = %from, sessions = self.sessions.count(), "session began");
+        }
+        Ok(answer)
+    }
+
+    /// An old record is no offence: it is simply not taken, and the answer says which one is held.
+    fn refused(&mut self, from: PeerId, error: &RecordError) -> Result<(), Refused> {
+        self.context.stats.records_refused.inc();
+        self.blame(from, error.offence());
+        match error {
+            RecordError::Did(_) | RecordError::NotYours { .. } => {
+                Err(Refused::new(RefusalCode::NotYours, error.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn blame(&self, peer: PeerId, offence: Option<Offence>) {
+        if let Some(offence) = offence {
+            inform(&self.context.addresses.gate, Class::Control, gate::Msg::Offended { peer, offence });
+        }
+    }
+
+    fn publish(&mut self, from: PeerId, record: Verified<PeerRecord>) -> PublishReceipt {
+        let seq = record.seq;
+        let stored: Result<Stored, RecordError> = self.sessions.record_verified(&from, record, None, self.seat.now());
+        if let Err(error) = &stored {
+            self.blame(from, error.offence());
+        }
+        self.sessions.receipt(&from, seq, stored.as_ref().copied())
+    }
+
+    fn find(&self, key: &Key) -> Vec<Arc<Verified<PeerRecord>>> {
+        let now = self.seat.now();
+        match key {
+            Key::Did(did) => self.sessions.by_did(did, now).into_iter().cloned().collect(),
+            Key::Peer(peer) => self.sessions.by_peer(peer, now).into_iter().cloned().collect(),
+            Key::Name(name) => self.sessions.by_name(name, now, NAMESAKES_MAX),
+        }
+    }
+
+    fn own(&mut self, signed: &Signed) {
+        let values = Some(signed.values.clone());
+        self.sessions.set_own(signed.record.clone(), values, self.seat.now().mono);
+    }
+
+    fn known(&mut self, records: Vec<Verified<IndexerRecord>>) {
+        let now = self.seat.now();
+        for record in records {
+            self.book.learn(record, Source::Dht, now.wall);
+        }
+        self.book.refreshed(now, &mut self.rng);
+    }
+
+    fn left(&mut self, peer: &PeerId) {
+        if let Some(departed) = self.sessions.leave(peer) {
+            debug!(%peer, name = departed.name, "session ended: it left");
+            self.context.note("session_ended", peer, "it left");
+            self.tell_counts();
+        }
+    }
+
+    fn collect(&mut self) {
+        let collected = self.sessions.collect(self.seat.now().mono, COLLECT_MAX);
+        for departed in collected.departed {
+            debug!(peer = %departed.peer, name = departed.name, "session ended: silent for too long");
+            self.context.note("session_ended", departed.peer, "silent for 2 minutes");
+        }
+        self.tell_counts();
+    }
+
+    fn tick(&mut self) {
+        self.put_when_due();
+        self.tell_counts();
+        // Re-armed last, so that two never queue.
+        self.timer = self.seat.after(TICK, Msg::Tick);
+    }
+
+    fn tell_counts(&mut self) {
+        if self.told.sessions == self.sessions.count() {
+            return;
+        }
+        let sessions = self.sessions.count();
+        let (some, _) = self.sessions.views(0, SAMPLE_MAX);
+        let sample = some.into_iter().map(|session| session.peer).collect();
+        self.told = Census { sessions, fill_rate: self.sessions.fill_rate(), sample };
+        self.context.stats.sessions.set(i64::from(sessions));
+        let to = &self.context.addresses;
+        inform(&to.gate, Class::Control, gate::Msg::Sessions(sessions as usize));
+        inform(&to.health, Class::Control, health::Msg::Sessions(sessions));
+        inform(&to.suggestions, Class::Control, suggestions::Msg::Counted(self.told.clone()));
+    }
+
+    // The DHT.
+
+    fn put_when_due(&mut self) {
+        let now = self.seat.now();
+        if self.sessions.next_put().is_none_or(|due| due > now.mono) {
+            return;
+        }
+        for put in self.sessions.puts_due(now, PUTS_AT_ONCE) {
+            let (context, me) = (self.context.clone(), self.seat.me().clone());
+            tokio::spawn(async move {
+                let (peer, seq) = (put.record.peer_id, put.record.seq);
+                let is_done = put_values(&context, put).await;
+                drop(me.tell(Class::Own, Msg::Put { peer, seq, is_done }));
+            });
+        }
+    }
+
+    fn put_ended(&mut self, peer: &PeerId, seq: u64, is_done: bool) {
+        if !is_done {
+            self.sessions.put_failed(peer, seq, self.seat.now().mono);
+        }
+    }
+
+    fn peers(&self) -> Vec<PeerId> {
+        let (views, _) = self.sessions.views(0, usize::MAX);
+        views.into_iter().map(|session| session.peer).collect()
+    }
+
+    fn look(&self) -> Vec<SessionView> {
+        let now = self.seat.now();
+        let at = |then: Mono| -> Timestamp {
+            let age = jiff::SignedDuration::try_from(now.mono.since(then)).unwrap_or_default();
+            now.wall.checked_sub(age).unwrap_or(now.wall)
+        };
+        let (views, _) = self.sessions.views(0, SHOWN_MAX);
+        views
+            .into_iter()
+            .map(|session| SessionView {
+                peer_id: session.peer,
+                name: session.name,
+                did: session.did,
+                indexer: session.is_indexer,
+                referent: session.is_referent,
+                since: at(session.since),
+                last_seen: at(session.last_seen),
+                record_seq: session.record_seq.unwrap_or(0),
+                beats: session.beats,
+            })
+            .collect()
+    }
+}
+
+/// Puts a peer's record and what it signed beside it; true when all found a server.
+async fn put_values(context: &Context, put: Put) -> bool {
+    let record: &Verified<PeerRecord> = &put.record;
+    let Ok(did) = record.did.parse() else { return true };
+    let mut values = vec![(dht::Key::Node(did), Valid::Node(record.clone()))];
+    if let Some(beside) = &put.values {
+        values.push((dht::Key::Pid(record.peer_id), Valid::Pid(beside.pid.clone())));
+        let name = dht::Key::of_name(&record.name);
+        values.extend(name.map(|name| (name, Valid::Name(vec![beside.name.clone()]))));
+    }
+    let mut is_done = true;
+    for (key, value) in values {
+        is_done &= put_one(context, key, value).await;
+    }
+    is_done
+}
+
+async fn put_one(context: &Context, key: dht::Key, value: Valid) -> bool {
+    let (reply, put) = oneshot::channel();
+    let command = swarm::Command::Put { key, value, reply: Some(reply) };
+    let is_told = context.addresses.swarm.tell(Class::History, swarm::Msg::Do(command)).is_ok();
+    is_told && put.await.unwrap_or(false)
+}

@@ -1,0 +1,209 @@
+//! The root: puts the tree together, starts it in order, and leads it through its leaving.
+
+use std::time::Duration;
+
+use ::store::Store as Database;
+use protocol::{
+    Timestamp,
+    identity::{Keys, PreSharedKey},
+    wire::Role,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    claim, context::{Addresses, Context, Own, Shared, inform},
+    gate, gc, handle::Handle, health, leave, peers, pool, registry, relay, score, search,
+    settings::Settings,
+    stats::Stats,
+    store, suggestions,
+    supervision::{Chance, ChildSpec, Class, Clock, Ended, Failure, Outcome, Path, Root, Supervisor, Tree},
+    swarm,
+};
+
+/// The leave phase: polite, not patient.
+const LEAVE_WITHIN: Duration = Duration::from_secs(10);
+
+/// The pool answers within this, or is not asked.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a member is started with.
+pub struct Start {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub role: Role,
+    /// Its DID; empty for the key's.
+    pub did: String,
+    /// Network that it belongs to.
+    pub network_id: String,
+    /// Its key.
+    pub keys: Keys,
+    /// The network's key, unless the network is open by choice.
+    pub network_key: Option<PreSharedKey>,
+    /// How it is set.
+    pub settings: Settings,
+    /// Its database, open.
+    pub database: Database,
+    /// Its clock.
+    pub clock: Clock,
+    /// Its chance.
+    pub chance: Chance,
+}
+
+/// A running member. Dropped, it is killed.
+pub struct Running {
+    context: Context,
+    root: Root,
+    handle: Handle,
+}
+
+/// Why a member ended by itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum End {
+    /// A part failed too often and took the root along.
+    #[error("the tree ended: {0}")]
+    Tree(String),
+    /// The disk of the database failed.
+    #[error("the disk of the database failed: what it holds is no longer known")]
+    Disk,
+}
+
+/// Starts a member: every actor in order, the swarm last.
+///
+/// # Errors
+/// When a part fails too often before all are started.
+pub async fn start(start: Start) -> Result<Running, Failure> {
+    let tree = Tree::new(start.clock, start.chance, start.settings.supervision.clone());
+    let context = Context::new(Shared {
+        own: Own {
+            peer_id: start.keys.peer_id(),
+            did: if start.did.is_empty() { start.keys.did().to_string() } else { start.did },
+            name: start.name,
+            role: start.role,
+            agent: concat!("muster/", env!("CARGO_PKG_VERSION")).to_owned(),
+            network_id: start.network_id,
+            network_key: start.network_key.as_ref().map(PreSharedKey::fingerprint).unwrap_or_default(),
+            profile: start.settings.network.profile,
+            born_at: born_at(&tree),
+        },
+        keys: start.keys,
+        network_key: start.network_key,
+        settings: start.settings,
+        database: start.database,
+        addresses: Addresses::new(&tree),
+        stats: Stats::default(),
+        tree: tree.clone(),
+        fatal: CancellationToken::new(),
+    });
+    journal(&context);
+    let root = Root::start(&tree, children(&context)).await?;
+    info!(peer = %context.own.peer_id, name = context.own.name, role = ?context.own.role, "started");
+    let handle = Handle::new(context.clone());
+    Ok(Running { context, root, handle })
+}
+
+/// To the second: it is compared with what others heard of it, and no two lives of a process begin in one.
+fn born_at(tree: &Tree) -> Timestamp {
+    let now = tree.clock().now().wall;
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
+impl Running {
+    /// The way in for the edge.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Waits until the member ends by itself, which it should not.
+    pub async fn ended(&mut self) -> End {
+        tokio::select! {
+            () = self.context.fatal.cancelled() => End::Disk,
+            ended = self.root.ended() => match ended {
+                Ended::Failed(cause) => End::Tree(cause),
+                Ended::Stopped => End::Tree("it was stopped from inside".to_owned()),
+            },
+        }
+    }
+
+    /// Leaves politely, for at most 10 s with the whole tree alive, then stops it from the swarm to the root.
+    pub async fn stop(self) {
+        let addresses = &self.context.addresses;
+        inform(&addresses.health, Class::Control, health::Msg::Leaving);
+        if tokio::time::timeout(LEAVE_WITHIN, goodbye(&self.context)).await.is_err() {
+            warn!("not everybody was told that we leave");
+        }
+        self.root.stop().await;
+        self.context.database.close().await;
+        info!("stopped");
+    }
+}
+
+async fn goodbye(context: &Context) {
+    let addresses = &context.addresses;
+    inform(&addresses.swarm, Class::Control, swarm::Msg::Do(swarm::Command::Unprovide));
+    let nodes = addresses.registry.ask(Class::Control, registry::Msg::Peers, ASK_WITHIN).await.unwrap_or_default();
+    let pool = addresses.pool.ask(Class::Control, pool::Msg::Leave, LEAVE_WITHIN);
+    let (_, ()) = tokio::join!(pool, leave::say_all(context, &nodes));
+}
+
+/// Writes the fates of actors into the journal; a tree that is busy failing does not wait for it.
+fn journal(context: &Context) {
+    let mut outcomes = context.tree.outcomes();
+    let context = context.clone();
+    tokio::spawn(async move {
+        loop {
+            match outcomes.recv().await {
+                Ok(Outcome::Restarting { path, cause, pause }) => {
+                    context.note("actor_failed", path, format!("{cause}; again in {pause:?}"));
+                }
+                Ok(Outcome::Started { path, incarnation }) if incarnation > 1 => {
+                    context.note("actor_restarted", path, format!("life {incarnation}"));
+                }
+                Ok(Outcome::Escalated { path, cause }) => context.note("actor_escalated", path, cause),
+                Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    });
+}
+
+macro_rules! child {
+    ($context:expr, $module:ident, $actor:ident) => {{
+        let context = $context.clone();
+        ChildSpec::new(&$context.addresses.$module, $module::$actor, move |seat| $module::Args {
+            seat,
+            context: context.clone(),
+        })
+    }};
+}
+
+/// The tree, in the order in which it is started; a role that is off has no branch.
+fn children(context: &Context) -> Vec<ChildSpec> {
+    let mut children = vec![
+        child!(context, store, Store),
+        child!(context, health, Health),
+        child!(context, peers, Peers),
+        child!(context, score, Score),
+        child!(context, search, Search),
+    ];
+    if context.own.role.indexer {
+        let branch = vec![
+            child!(context, registry, Registry),
+            child!(context, gate, Gate),
+            child!(context, suggestions, Suggestions),
+            child!(context, relay, Relay),
+        ];
+        children.push(Supervisor::spec(&context.tree, Path::root().child("indexer"), branch));
+    }
+    // An indexer is a node of other indexers, so this branch is in every member.
+    let branch = vec![
+        child!(context, claim, Claim),
+        child!(context, pool, Pool),
+    ];
+    children.push(Supervisor::spec(&context.tree, Path::root().child("node"), branch));
+    children.push(child!(context, gc, Gc));
+    children.push(child!(context, swarm, SwarmActor));
+    children
+}

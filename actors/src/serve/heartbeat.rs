@@ -1,0 +1,122 @@
+//! One node's heartbeats: read, verify what is new, ask the registry, answer.
+
+use std::time::{Duration, Instant};
+
+use protocol::{
+    PeerId,
+    behaviour::Offence,
+    dht::{NameClaim, PidValue},
+    json,
+    record::PeerRecord,
+    session::Values,
+    signed::{Claimed, SignedObject as _, Verified},
+    wire::{DhtValues, Heartbeat, HeartbeatResponse, Protocol, RefusalCode, Refused},
+};
+use tracing::debug;
+
+use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy};
+use crate::{
+    context::{Context, inform},
+    gate, peers,
+    registry::{self, Carried},
+    supervision::Class,
+    swarm::streams::{Io, Patience},
+};
+
+/// A session's life: a node silent for longer begins anew.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
+
+pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result<(), ServeError> {
+    let ask = |reply| peers::Msg::Role { peer, reply };
+    let role = context.addresses.peers.ask(Class::Control, ask, ASK_WITHIN).await.unwrap_or_default();
+    // The newest record that is known to be held here: the same one is never verified twice.
+    let mut held_seq = None;
+    let mut patience = Patience::OPENING;
+    loop {
+        let max = Protocol::Heartbeat.value_bytes_max();
+        let read = io.read(patience, |value| json::parse::<Heartbeat>(value.bytes, max)).await?;
+        let Some(heartbeat) = read.transpose()? else { return Ok(()) };
+        patience = Patience::idle(SILENCE_MAX);
+        let read_at = Instant::now();
+        let seq = heartbeat.seq;
+        match answer(context, peer, role.indexer, heartbeat, held_seq).await {
+            Ok(mut response) => {
+                held_seq = response.record_seq;
+                response.served_us = u64::try_from(read_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+                context.stats.beats_served.inc();
+                io.write(&response, WRITE_WITHIN).await?;
+            }
+            Err(refused) => {
+                context.stats.beats_refused.inc();
+                io.write(&Refused { seq: Some(seq), ..refused }, WRITE_WITHIN).await?;
+            }
+        }
+    }
+}
+
+async fn answer(
+    context: &Context,
+    from: PeerId,
+    is_indexer: bool,
+    mut heartbeat: Heartbeat,
+    held_seq: Option<u64>,
+) -> Result<HeartbeatResponse, Refused> {
+    admit(context, from, Protocol::Heartbeat).await?;
+    let carried = carried(context, from, &mut heartbeat, held_seq)?.map(Box::new);
+    let heartbeat = Box::new(heartbeat);
+    let ask = |reply| registry::Msg::Beat { from, heartbeat, carried, is_indexer, reply };
+    let asked = context.addresses.registry.ask(Class::Heartbeat, ask, ASK_WITHIN).await;
+    asked.unwrap_or_else(|error| Err(busy(&error)))
+}
+
+/// Verifies what came along when it is news; whoever signed it is to blame for it.
+fn carried(
+    context: &Context,
+    peer: PeerId,
+    heartbeat: &mut Heartbeat,
+    held_seq: Option<u64>,
+) -> Result<Option<Carried>, Refused> {
+    let Some(text) = heartbeat.record.take() else { return Ok(None) };
+    let values = heartbeat.values.take();
+    let claimed = Claimed::peek(text.get(), PeerRecord::BYTES_MAX).map_err(|error| {
+        context.stats.records_refused.inc();
+        Refused::new(RefusalCode::Invalid, error.to_string())
+    })?;
+    if claimed.peer_id() != peer {
+        context.stats.records_refused.inc();
+        return Err(Refused::new(RefusalCode::NotYours, format!("the record is of {}", claimed.peer_id())));
+    }
+    if !claimed.is_news_to(held_seq) && values.is_none() {
+        return Ok(None);
+    }
+    match Verified::<PeerRecord>::open(text.get(), context.now().wall) {
+        Ok(record) => {
+            let named = peers::Msg::Named { peer, name: record.name.clone(), did: record.did.clone() };
+            inform(&context.addresses.peers, Class::History, named);
+            let values = values.and_then(|values| verified_values(context, &record, &values));
+            Ok(Some(Carried { record, values }))
+        }
+        Err(error) => {
+            context.stats.records_refused.inc();
+            debug!(%peer, %error, "record refused");
+            if error.is_strike() {
+                let offended = gate::Msg::Offended { peer, offence: Offence::BadSignature };
+                inform(&context.addresses.gate, Class::Control, offended);
+            }
+            Err(Refused::new(error.refusal(), error.to_string()))
+        }
+    }
+}
+
+/// Values that are valid and say the same as the record; others are left out, for the record stands without them.
+fn verified_values(context: &Context, record: &PeerRecord, values: &DhtValues) -> Option<Values> {
+    let now = context.now().wall;
+    let pid = Verified::<PidValue>::open(values.pid.get(), now).ok()?;
+    let name = Verified::<NameClaim>::open(values.name.get(), now).ok()?;
+    let is_same = pid.peer_id == record.peer_id
+        && pid.did == record.did
+        && name.peer_id == record.peer_id
+        && name.did == record.did
+        && name.name == record.name;
+    is_same.then(|| Values { pid, name })
+}

@@ -1,0 +1,107 @@
+//! Serving: what a stream that a peer opened is answered with, one file per protocol.
+//!
+//! These are tasks, one per stream, beside the actors: they read within limits and deadlines, decode, verify, ask the
+//! actor that decides, and write its answer. How many there are is bounded by the streams' permits.
+
+mod candidates;
+mod get;
+mod heartbeat;
+mod leave;
+mod publish;
+mod search;
+
+use protocol::{
+    json::JsonError,
+    wire::{Protocol, RefusalCode, Refused},
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tracing::debug;
+
+use crate::{
+    context::{Context, inform},
+    gate,
+    handle::AskError,
+    health,
+    supervision::Class,
+    swarm::{
+        greet::{self, Greeting},
+        streams::{Inbound, Io, IoError},
+    },
+};
+
+/// For a peer to take an answer.
+pub(crate) const WRITE_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// For an actor of our own to answer; later than this it is overloaded and the peer is told so.
+pub(crate) const ASK_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Why a stream ended before its peer closed it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    /// Late, cut, or over a limit.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// Malformed.
+    #[error("malformed value: {0}")]
+    Malformed(#[from] JsonError),
+}
+
+/// Serves until the swarm that feeds it is gone; then every stream ends with it.
+pub(crate) async fn accept(context: Context, mut inbound: mpsc::Receiver<Inbound>, greet: mpsc::Sender<Greeting>) {
+    let mut serving = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = inbound.recv() => match stream {
+                Some(stream) => drop(serving.spawn(serve(context.clone(), stream, greet.clone()))),
+                None => return,
+            },
+            Some(ended) = serving.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "serving a stream panicked");
+                }
+            }
+        }
+    }
+}
+
+async fn serve(context: Context, inbound: Inbound, greet: mpsc::Sender<Greeting>) {
+    let (peer, protocol) = (inbound.peer, inbound.protocol);
+    let served = match protocol {
+        Protocol::Hello => return greet::listener(context, inbound, greet).await,
+        Protocol::Heartbeat => heartbeat::serve(&context, peer, inbound.stream).await,
+        Protocol::Publish => publish::serve(&context, peer, inbound.stream).await,
+        Protocol::Get => get::serve(&context, peer, inbound.stream).await,
+        Protocol::Leave => leave::serve(&context, peer, inbound.stream).await,
+        Protocol::Candidates => candidates::serve(&context, peer, inbound.stream).await,
+        Protocol::Search => search::serve(&context, peer, inbound.stream).await,
+        Protocol::SearchResponse => search::collect(&context, peer, inbound.stream).await,
+    };
+    if let Err(error) = served {
+        // Reset when the stream is dropped: the peer sees that it was not served.
+        if matches!(error, ServeError::Malformed(_) | ServeError::Io(IoError::TooLong { .. })) {
+            context.stats.bad_inputs.inc();
+            let complaint = health::Msg::Complained { about: peer, protocol, cause: error.to_string() };
+            inform(&context.addresses.health, Class::History, complaint);
+        } else {
+            debug!(%peer, protocol = protocol.id(), %error, "stream ended");
+        }
+    }
+}
+
+/// Asks the gate whether this peer may have one more request of this protocol now.
+pub(crate) async fn admit(context: &Context, peer: protocol::PeerId, protocol: Protocol) -> Result<(), Refused> {
+    let ask = |reply| gate::Msg::Request { peer, protocol, reply };
+    context.addresses.gate.ask(Class::Search, ask, ASK_WITHIN).await.unwrap_or_else(|error| Err(busy(&error)))
+}
+
+/// Our own misfortune, in the words of the wire.
+pub(crate) fn busy(error: &AskError) -> Refused {
+    Refused::new(RefusalCode::Busy, error.to_string()).retry_after(1)
+}
+
+/// Says no and ends the stream.
+pub(crate) async fn refuse(mut io: Io, refused: &Refused) -> Result<(), ServeError> {
+    io.write(refused, WRITE_WITHIN).await?;
+    io.close().await;
+    Ok(())
+}

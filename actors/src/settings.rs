@@ -1,0 +1,139 @@
+//! How a member is set, as far as its actors are concerned. Each rule's settings lie beside the rule.
+
+use std::time::Duration;
+
+use libp2p::Multiaddr;
+use protocol::{
+    addr::{Range, Rule, Seed},
+    behaviour, dht, heartbeat, pool,
+    profile::Profile,
+    score,
+    wire::AddrInfo,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::supervision;
+
+/// Everything that the tree is set by.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// What the member says of itself.
+    pub node: Node,
+    /// How it is on the network.
+    pub network: Network,
+    /// Its indexers.
+    pub pool: pool::Settings,
+    /// Its heartbeats.
+    pub heartbeat: heartbeat::Settings,
+    /// Its scores.
+    pub score: score::Settings,
+    /// What it serves as an indexer.
+    pub indexer: Indexer,
+    /// How often others may ask it.
+    pub behaviour: behaviour::Settings,
+    /// What it stores for others.
+    pub dht: dht::Settings,
+    /// Whom it remembers.
+    pub peers: Peers,
+    /// How much its database keeps.
+    pub store: ::store::Settings,
+    /// How its actors are supervised.
+    pub supervision: supervision::Settings,
+}
+
+/// What a member says of itself in its record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// HTTP API of the organisation.
+    pub api_url: String,
+    /// Bus of the organisation.
+    pub nats_address: String,
+    /// Wallet of the organisation.
+    pub wallet_address: String,
+    /// It neither stores nor serves for others.
+    pub light: bool,
+}
+
+/// How a member is on the network.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Network {
+    /// Rules about addresses.
+    pub profile: Profile,
+    /// Private ranges believed although the profile is public.
+    pub private_ranges: Vec<Range>,
+    /// Addresses to listen on.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses to tell others; empty for those listened on.
+    pub announce: Vec<Multiaddr>,
+    /// Indexers to begin with.
+    pub seeds: Vec<Seed>,
+    /// Look for members by multicast DNS.
+    pub mdns: bool,
+}
+
+impl Network {
+    /// Which addresses of others are believed.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        Rule { is_local: !self.profile.drops_private(), private_ranges: self.private_ranges.clone() }
+    }
+
+    /// The seeds, one entry per peer.
+    #[must_use]
+    pub fn seed_infos(&self) -> Vec<AddrInfo> {
+        let mut infos: Vec<AddrInfo> = Vec::new();
+        for seed in &self.seeds {
+            match infos.iter_mut().find(|info| info.id == seed.peer_id()) {
+                Some(info) => info.addrs.push(seed.addr().clone()),
+                None => infos.push(AddrInfo { id: seed.peer_id(), addrs: vec![seed.addr().clone()] }),
+            }
+        }
+        infos
+    }
+}
+
+/// What an indexer serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Indexer {
+    /// Most sessions, 1 to 1,000,000.
+    pub max_nodes: u32,
+    /// Free text about where it is, told to others.
+    pub region: String,
+    /// Time between two collections of sessions that are over.
+    #[serde(with = "protocol::time::text")]
+    pub collect_every: Duration,
+    /// Time between two listings among the indexers; a listing lives three minutes.
+    #[serde(with = "protocol::time::text")]
+    pub advertise_every: Duration,
+}
+
+impl Default for Indexer {
+    fn default() -> Self {
+        Self {
+            max_nodes: 500,
+            region: String::new(),
+            collect_every: Duration::from_secs(30),
+            advertise_every: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Whom a member remembers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Peers {
+    /// Most peers in the book; past it the unconnected one unseen for longest goes.
+    pub peers_max: u32,
+    /// A peer unseen for this long is forgotten.
+    #[serde(with = "protocol::time::text")]
+    pub forget_after: Duration,
+    /// Most that are forgotten at once.
+    pub collect_max: u32,
+}
+
+impl Default for Peers {
+    fn default() -> Self {
+        Self { peers_max: 10_000, forget_after: Duration::from_secs(7 * 86_400), collect_max: 500 }
+    }
+}

@@ -1,0 +1,78 @@
+//! Counters and gauges of one daemon: lock-free cells, registered once, read by `/metrics`.
+
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+
+macro_rules! cells {
+    ($($(#[doc = $help:literal])+ $name:ident: $kind:ident,)+) => {
+        /// The cells; each is cheap to clone and to count with.
+        #[derive(Clone, Debug, Default)]
+        pub struct Stats {
+            $($(#[doc = $help])+ pub $name: $kind,)+
+        }
+
+        impl Stats {
+            /// Puts every cell into the registry under its own name.
+            pub fn register(&self, registry: &mut Registry) {
+                $(registry.register(stringify!($name), concat!($($help),+).trim().trim_end_matches('.'), self.$name.clone());)+
+            }
+        }
+    };
+}
+
+cells! {
+    /// Open connections.
+    connections: Gauge,
+    /// Connections opened since the start.
+    connections_opened: Counter,
+    /// Inbound handshakes that failed below hello.
+    handshakes_failed: Counter,
+    /// Hellos that were refused by either side, malformed or late.
+    greetings_failed: Counter,
+    /// Values that we put into the DHT.
+    dht_puts: Counter,
+    /// Look-ups that we made in the DHT.
+    dht_gets: Counter,
+    /// Values of others stored here.
+    dht_stored: Counter,
+    /// Values and providers of others refused: invalid, over quota, from strangers.
+    dht_refused: Counter,
+    /// Gossip messages taken.
+    gossip_accepted: Counter,
+    /// Gossip messages refused.
+    gossip_refused: Counter,
+    /// Heartbeats answered.
+    beats_served: Counter,
+    /// Heartbeats refused.
+    beats_refused: Counter,
+    /// Heartbeats that we sent and that were answered.
+    beats_answered: Counter,
+    /// Heartbeats that we sent and that were not answered in time.
+    beats_missed: Counter,
+    /// Answers that came after their question was given up.
+    beats_late: Counter,
+    /// Look-ups served.
+    gets_served: Counter,
+    /// Records published over their own stream and accepted.
+    publishes_accepted: Counter,
+    /// Records refused: malformed, forged, expired, replayed.
+    records_refused: Counter,
+    /// Searches served for nodes.
+    searches_served: Counter,
+    /// Searches refused: busy or over a limit.
+    searches_refused: Counter,
+    /// Queries of other indexers answered.
+    queries_answered: Counter,
+    /// Search results dropped: unknown query, stranger, invalid record.
+    results_dropped: Counter,
+    /// Inputs that were malformed or over their limit.
+    bad_inputs: Counter,
+    /// Sessions of nodes.
+    sessions: Gauge,
+    /// Members of the pool.
+    pool_members: Gauge,
+    /// Messages that found a full mailbox or nobody home.
+    messages_shed: Counter,
+}

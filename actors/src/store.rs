@@ -1,0 +1,248 @@
+//! The store's actor: the one writer of the daemon, in batches.
+//!
+//! Owns what waits to be written. Peers and pool tell it what to keep, claim asks it for the next `seq`, a starting
+//! daemon for what was kept. It tells health whether the database answers. Away from its database it is degraded, not
+//! dead: it keeps the newest [`WAITING_MAX`] writes, drops older memories, counts them, and tries again each second.
+//! A restart forgets what waited; nothing of it is a promise. A disk that fails ends the process (exit 74).
+
+use std::{collections::VecDeque, time::Duration};
+
+use ::store::{AddressRow, MemberRow, PeerRow, StoreError, Write};
+use protocol::{
+    PeerId,
+    book::{Entry, Fare},
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tracing::{error, warn};
+
+use crate::{
+    context::{Context, inform},
+    health,
+    supervision::{Class, Envelope, Reply, Seat, Timer},
+};
+
+/// A batch is written this long after its first row came: one commit costs as much as hundreds of rows.
+const BATCH_WITHIN: Duration = Duration::from_millis(200);
+
+/// While the database is away it is tried this often.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// Rows that wait for the database; a minute's worth of a large indexer.
+const WAITING_MAX: usize = 4_096;
+
+/// The actor.
+pub struct Store;
+
+/// What one life is given.
+pub struct Args {
+    /// Its seat.
+    pub seat: Seat<Msg>,
+    /// The daemon's.
+    pub context: Context,
+}
+
+/// What it holds.
+pub struct State {
+    seat: Seat<Msg>,
+    context: Context,
+    waiting: VecDeque<Write>,
+    dropped: u64,
+    is_ok: bool,
+    timer: Option<Timer>,
+}
+
+/// What it is told and asked.
+pub enum Msg {
+    /// Keep what is known of these peers.
+    KeepPeers(Vec<PeerRow>),
+    /// Remember this member of the pool.
+    KeepMember(MemberRow),
+    /// Forget this member of the pool.
+    ForgetMember(PeerId),
+    /// A sequence to sign with, on disk before it is told; nothing when it could not be written down.
+    NextSeq {
+        /// Our DID.
+        did: String,
+        /// The sequence.
+        reply: Reply<Option<u64>>,
+    },
+    /// Every peer kept.
+    Peers {
+        /// As the book holds them.
+        reply: Reply<Vec<(PeerId, Entry)>>,
+    },
+    /// Every member remembered, best first.
+    Members {
+        /// The rows.
+        reply: Reply<Vec<MemberRow>>,
+    },
+    /// Forget a batch of what is stale.
+    Collect,
+    /// Write what waits.
+    Flush,
+}
+
+impl Actor for Store {
+    type Msg = Envelope<Msg>;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+        Ok(State { seat, context, waiting: VecDeque::new(), dropped: 0, is_ok: true, timer: None })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.open() {
+            Msg::KeepPeers(rows) => state.keep(rows.into_iter().map(Write::Peer)),
+            Msg::KeepMember(row) => state.keep([Write::Member(row)]),
+            Msg::ForgetMember(peer) => state.keep([Write::ForgetMember(peer)]),
+            Msg::NextSeq { did, reply } => state.next_seq(&did, reply).await?,
+            Msg::Peers { reply } => state.peers(reply).await?,
+            Msg::Members { reply } => state.members(reply).await?,
+            Msg::Collect => state.collect().await?,
+            Msg::Flush => state.flush().await?,
+        }
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<Self::Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        state.flush().await?;
+        Ok(())
+    }
+}
+
+impl State {
+    fn keep(&mut self, writes: impl IntoIterator<Item = Write>) {
+        self.waiting.extend(writes);
+        while self.waiting.len() > WAITING_MAX {
+            self.waiting.pop_front();
+            self.dropped += 1;
+        }
+        if self.timer.is_none() {
+            self.timer = Some(self.seat.after(BATCH_WITHIN, Msg::Flush));
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), StoreError> {
+        self.timer = None;
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let batch = self.waiting.make_contiguous();
+        let batch = &batch[..batch.len().min(::store::WRITES_MAX)];
+        let outcome = self.context.database.apply(batch).await;
+        let written = batch.len();
+        match self.judge(outcome)? {
+            Some(applied) => {
+                self.waiting.drain(..written);
+                for refused in applied.refused {
+                    warn!(?refused, "a row was refused");
+                }
+            }
+            None => self.timer = Some(self.seat.after(RETRY_EVERY, Msg::Flush)),
+        }
+        Ok(())
+    }
+
+    async fn next_seq(&mut self, did: &str, reply: Reply<Option<u64>>) -> Result<(), StoreError> {
+        let outcome = self.context.database.next_seq(did, self.seat.now().wall).await;
+        reply.send(self.judge(outcome)?);
+        Ok(())
+    }
+
+    async fn peers(&mut self, reply: Reply<Vec<(PeerId, Entry)>>) -> Result<(), StoreError> {
+        let outcome = self.context.database.peers(self.context.settings.store.peers_max).await;
+        let rows = self.judge(outcome)?.map(|rows| rows.rows).unwrap_or_default();
+        reply.send(rows.into_iter().map(from_row).collect());
+        Ok(())
+    }
+
+    async fn members(&mut self, reply: Reply<Vec<MemberRow>>) -> Result<(), StoreError> {
+        let outcome = self.context.database.remembered_members().await;
+        reply.send(self.judge(outcome)?.map(|rows| rows.rows).unwrap_or_default());
+        Ok(())
+    }
+
+    async fn collect(&mut self) -> Result<(), StoreError> {
+        let settings = &self.context.settings.peers;
+        let Ok(before) = self.seat.now().wall.checked_sub(settings.forget_after) else { return Ok(()) };
+        let outcome = self.context.database.forget_stale(before, settings.collect_max).await;
+        self.judge(outcome)?;
+        Ok(())
+    }
+
+    /// What went wrong is told; a disk that failed ends the process, for what it holds is no longer known.
+    fn judge<T>(&mut self, outcome: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        match outcome {
+            Ok(value) => {
+                self.tell(true);
+                Ok(Some(value))
+            }
+            Err(StoreError::Io { detail }) => {
+                error!(detail, "the disk of the database failed");
+                self.context.fatal.cancel();
+                Err(StoreError::Io { detail })
+            }
+            Err(error) => {
+                if self.is_ok {
+                    warn!(%error, waiting = self.waiting.len(), dropped = self.dropped, "the database is away");
+                }
+                self.tell(false);
+                Ok(None)
+            }
+        }
+    }
+
+    fn tell(&mut self, is_ok: bool) {
+        if self.is_ok != is_ok {
+            self.is_ok = is_ok;
+            inform(&self.context.addresses.health, Class::Control, health::Msg::Stored(is_ok));
+        }
+    }
+}
+
+/// A peer as its row.
+pub(crate) fn to_row(peer: PeerId, entry: &Entry) -> PeerRow {
+    PeerRow {
+        peer,
+        did: entry.did.clone(),
+        name: entry.name.clone(),
+        role: entry.role,
+        agent: entry.agent.clone(),
+        last_seen: entry.last_seen,
+        addresses: entry
+            .addrs
+            .iter()
+            .map(|fare| AddressRow {
+                address: fare.addr.clone(),
+                succeeded: fare.succeeded,
+                failed: fare.failed,
+                last_ok: None,
+                last_failed: None,
+            })
+            .collect(),
+    }
+}
+
+fn from_row(row: PeerRow) -> (PeerId, Entry) {
+    let addrs = row
+        .addresses
+        .into_iter()
+        .map(|address| Fare { addr: address.address, succeeded: address.succeeded, failed: address.failed })
+        .collect();
+    let entry = Entry {
+        name: row.name,
+        did: row.did,
+        role: row.role,
+        agent: row.agent,
+        is_connected: false,
+        last_seen: row.last_seen,
+        addrs,
+    };
+    (row.peer, entry)
+}

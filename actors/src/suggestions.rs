@@ -1,0 +1,289 @@
+//! Suggestions: the other indexers, found, kept fresh and told; and ourselves, told to them.
+//!
+//! Owns [`protocol::suggestions::IndexerBook`] and our own `IndexerRecord`. It asks the DHT for others, lists us there,
+//! and tells registry, relay and health whom it knows. A restart forgets the book; the next look at the DHT fills it.
+//! Bounds: the book's; one look and one put under way.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use libp2p::Multiaddr;
+use protocol::{
+    PeerId,
+    dht::{self, Valid},
+    record::{INDEXER_RECORD_LIFE, IndexerRecord, digest},
+    signed::Verified,
+    suggestions::{IndexerBook, Learned, Source},
+    wire::AddrInfo,
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use rand::{Rng as _, rngs::StdRng};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info};
+
+use crate::{
+    context::{Context, inform},
+    discover, health, registry, store,
+    supervision::{Class, Envelope, Reply, Seat, Timer},
+    swarm,
+};
+
+/// How often it is seen whether something is due.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The fill rate must change by so much before the record is worth putting again.
+const FILL_CHANGE: f64 = 0.05;
+
+/// The actor.
+pub struct Suggestions;
+
+/// What one life is given.
+pub struct Args {
+    /// Its seat.
+    pub seat: Seat<Msg>,
+    /// The daemon's.
+    pub context: Context,
+}
+
+/// What it holds.
+pub struct State {
+    seat: Seat<Msg>,
+    context: Context,
+    rng: StdRng,
+    book: IndexerBook,
+    looking: Option<AbortOnDropHandle<()>>,
+    addrs: Vec<Multiaddr>,
+    census: registry::Census,
+    own: Option<Verified<IndexerRecord>>,
+    is_stale: bool,
+    is_signing: bool,
+    listed_at: Option<protocol::time::Mono>,
+    told: u32,
+    timer: Timer,
+}
+
+/// What it is told and asked.
+pub enum Msg {
+    /// We can be reached here.
+    Reachable {
+        /// Without `/p2p/`.
+        addrs: Vec<Multiaddr>,
+    },
+    /// So many sessions are there, and these are some of them.
+    Counted(registry::Census),
+    /// Our next sequence is on disk.
+    Seq(Option<u64>),
+    /// The DHT named these.
+    Found(Vec<Verified<IndexerRecord>>),
+    /// An indexer was met: look soon.
+    Met {
+        /// Who.
+        peer: PeerId,
+    },
+    /// An indexer said that it goes.
+    Gone {
+        /// Who.
+        peer: PeerId,
+    },
+    /// Some are wanted.
+    Pick {
+        /// How many.
+        count: u32,
+        /// Not this one.
+        besides: PeerId,
+        /// Addresses.
+        reply: Reply<Vec<AddrInfo>>,
+    },
+    /// Everybody who should answer a search is wanted.
+    Roll(Reply<Arc<[PeerId]>>),
+    /// See whether something is due.
+    Tick,
+}
+
+impl Actor for Suggestions {
+    type Msg = Envelope<Msg>;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+        let own = &context.own;
+        let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
+        inform(&context.addresses.peers, Class::Control, crate::peers::Msg::TellListening);
+        let timer = seat.after(TICK, Msg::Tick);
+        Ok(State {
+            rng: seat.rng(),
+            book,
+            looking: None,
+            addrs: Vec::new(),
+            census: registry::Census::default(),
+            own: None,
+            is_stale: false,
+            is_signing: false,
+            listed_at: None,
+            told: 0,
+            timer,
+            seat,
+            context,
+        })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.open() {
+            Msg::Reachable { addrs } => state.reachable(addrs),
+            Msg::Counted(census) => state.counted(census),
+            Msg::Seq(seq) => state.sign(seq),
+            Msg::Found(records) => state.found(records),
+            Msg::Met { peer } => state.met(&peer),
+            Msg::Gone { peer } => state.gone(&peer),
+            Msg::Pick { count, besides, reply } => reply.send(state.pick(count, &besides)),
+            Msg::Roll(reply) => reply.send(state.book.roll(state.seat.now())),
+            Msg::Tick => state.tick(),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn reachable(&mut self, addrs: Vec<Multiaddr>) {
+        if self.addrs != addrs {
+            self.addrs = addrs;
+            self.is_stale = true;
+            self.tick_duties();
+        }
+    }
+
+    fn counted(&mut self, census: registry::Census) {
+        let told = self.own.as_ref().map_or(0.0, |own| own.fill_rate);
+        self.is_stale |= (census.fill_rate - told).abs() >= FILL_CHANGE;
+        self.census = census;
+    }
+
+    fn tick(&mut self) {
+        self.tick_duties();
+        // Re-armed last, so that two never queue.
+        self.timer = self.seat.after(TICK, Msg::Tick);
+    }
+
+    fn tick_duties(&mut self) {
+        if self.addrs.is_empty() {
+            return;
+        }
+        self.list_when_due();
+        self.sign_when_due();
+        self.look_when_due();
+    }
+
+    // Telling others of us.
+
+    fn list_when_due(&mut self) {
+        let now = self.seat.now().mono;
+        let every = self.context.settings.indexer.advertise_every;
+        // Until somebody is known there is nobody to tell, so a lonely indexer tries with each look.
+        let is_due = self.listed_at.is_none_or(|at| now.since(at) >= every || (self.book.is_empty() && now.since(at) >= TICK * 4));
+        if is_due {
+            self.listed_at = Some(now);
+            self.order(swarm::Command::Provide);
+        }
+    }
+
+    fn sign_when_due(&mut self) {
+        let now = self.seat.now().wall;
+        let half = jiff::SignedDuration::try_from(INDEXER_RECORD_LIFE / 2).unwrap_or_default();
+        let is_due = self.own.as_ref().is_none_or(|own| self.is_stale || own.expiry_date.duration_since(now) <= half);
+        if is_due && !self.is_signing {
+            let did = format!("indexer:{}", self.context.own.peer_id);
+            let ask = store::Msg::NextSeq { did, reply: self.seat.reply(Msg::Seq) };
+            self.is_signing = self.context.addresses.store.tell(Class::Control, ask).is_ok();
+        }
+    }
+
+    fn sign(&mut self, seq: Option<u64>) {
+        self.is_signing = false;
+        let Some(seq) = seq else { return };
+        self.is_stale = false;
+        let now = self.seat.now().wall;
+        let mut salt = [0; 16];
+        self.rng.fill_bytes(&mut salt);
+        let record = IndexerRecord {
+            peer_id: self.context.own.peer_id,
+            addrs: self.addrs.clone(),
+            region: self.context.settings.indexer.region.clone(),
+            capacity: self.context.settings.indexer.max_nodes,
+            fill_rate: self.census.fill_rate,
+            peer_count: self.census.sessions,
+            salt: BASE64.encode(salt),
+            peers_digest: self.census.sample.iter().map(|peer| digest(&salt, peer)).collect(),
+            born_at: self.context.own.born_at,
+            expiry_date: now.checked_add(INDEXER_RECORD_LIFE).unwrap_or(now),
+            seq,
+            pub_key: self.context.keys.pub_key().to_owned(),
+        };
+        let signed = Verified::sign(&record, &self.context.keys);
+        let key = dht::Key::Indexer(self.context.own.peer_id);
+        self.order(swarm::Command::Put { key, value: Valid::Indexer(signed.clone()), reply: None });
+        self.own = Some(signed);
+    }
+
+    fn order(&self, command: swarm::Command) {
+        inform(&self.context.addresses.swarm, Class::Control, swarm::Msg::Do(command));
+    }
+
+    // Hearing of others.
+
+    fn look_when_due(&mut self) {
+        if self.looking.is_some() || self.book.next_refresh() > self.seat.now().mono {
+            return;
+        }
+        let (context, me) = (self.context.clone(), self.seat.me().clone());
+        self.looking = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let found = discover::indexers(&context).await;
+            drop(me.tell(Class::Own, Msg::Found(found)));
+        })));
+    }
+
+    fn found(&mut self, records: Vec<Verified<IndexerRecord>>) {
+        self.looking = None;
+        let now = self.seat.now();
+        inform(&self.context.addresses.registry, Class::Control, registry::Msg::Known(records.clone()));
+        for record in records {
+            let peer = record.peer_id;
+            if self.book.learn(record, Source::Dht, now.wall) == Learned::New {
+                info!(indexer = %peer, "another indexer is known");
+                self.context.note("indexer_known", peer, "its record was found in the DHT");
+            }
+        }
+        self.book.refreshed(now, &mut self.rng);
+        self.tell_known();
+    }
+
+    fn met(&mut self, peer: &PeerId) {
+        self.book.back(peer, self.seat.now().wall);
+        // Whoever came first may not be listed yet; the next tick looks again in any case.
+        self.listed_at = None;
+        self.tell_known();
+    }
+
+    fn gone(&mut self, peer: &PeerId) {
+        debug!(indexer = %peer, "gone");
+        self.book.gone(peer);
+        inform(&self.context.addresses.registry, Class::Control, registry::Msg::IndexerGone(*peer));
+        self.tell_known();
+    }
+
+    fn tell_known(&mut self) {
+        let known = u32::try_from(self.book.roll(self.seat.now()).len()).unwrap_or(u32::MAX);
+        if known != self.told {
+            self.told = known;
+            inform(&self.context.addresses.health, Class::Control, health::Msg::IndexersKnown(known));
+        }
+    }
+
+    fn pick(&mut self, count: u32, besides: &PeerId) -> Vec<AddrInfo> {
+        self.book.pick(count as usize, besides, self.seat.now().wall, &mut self.rng)
+    }
+}

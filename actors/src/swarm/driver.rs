@@ -1,0 +1,675 @@
+//! The task that polls the libp2p swarm: commands in, connections, queries and gossip out.
+//!
+//! An actor's handler cannot poll a swarm, so this loop does. It owns every connection's standing (greeted or not),
+//! every running query and everybody who waits for a stream; all three are bounded and end with the task.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt as _;
+use libp2p::{
+    Multiaddr, Swarm, gossipsub, identify,
+    kad::{self, store::RecordStore as _},
+    mdns,
+    swarm::{
+        ConnectionId, DialError, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use protocol::{
+    PeerId, addr,
+    dht::{self, Valid},
+    time::Now,
+    wire::{AddrInfo, Protocol, Role, SearchQuery},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    Command, Found, OpenError,
+    behaviour::{Behaviour, BehaviourEvent, GOSSIP_BYTES_MAX, search_topic},
+    greet::{Greeted, Greeting},
+    shelf::{Declined, Shelf, life},
+    streams::{self, Io},
+    transport,
+};
+use crate::{
+    context::{Context, inform},
+    peers, pool, relay, suggestions,
+    supervision::Class,
+};
+
+/// Streams that wait for a connection, in all; each is one actor's or one request's.
+const WAITING_MAX: usize = 4_096;
+
+/// Queries that run at once; each holds a few connections' worth of work.
+const QUERIES_MAX: usize = 512;
+
+/// Values from others that are being verified at once.
+const CHECKS_MAX: usize = 256;
+
+/// The greeting must be over by then.
+pub(super) const GREET_WITHIN: Duration = Duration::from_secs(3);
+
+/// How often what is late is looked for.
+const SWEEP_EVERY: Duration = Duration::from_millis(250);
+
+/// How often expired DHT records are dropped.
+const SHELF_EVERY: Duration = Duration::from_secs(30);
+
+/// One open connection.
+struct Connection {
+    peer: PeerId,
+    remote: Multiaddr,
+    since: Instant,
+    is_dialer: bool,
+    /// What its hello said it is; nothing until then.
+    role: Option<Role>,
+}
+
+/// A stream that waits for its connection.
+struct Waiting {
+    protocol: Protocol,
+    until: Instant,
+    reply: oneshot::Sender<Result<Io, OpenError>>,
+}
+
+/// A running Kademlia query.
+enum Query {
+    Put { reply: Option<oneshot::Sender<bool>> },
+    Find { key: dht::Key, is_first_enough: bool, found: Vec<Valid>, reply: oneshot::Sender<Vec<Valid>> },
+    Providers { found: Vec<PeerId>, reply: oneshot::Sender<Vec<PeerId>> },
+    Provide,
+}
+
+/// A value from another peer, once its signature was looked at.
+type Checked = Result<(dht::Key, Valid), (PeerId, dht::DhtError)>;
+
+/// The loop and all it owns.
+pub(super) struct Driver {
+    pub(super) swarm: Swarm<Behaviour>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) greetings: mpsc::Receiver<Greeting>,
+    pub(super) greet: mpsc::Sender<Greeting>,
+    pub(super) context: Context,
+    connections: HashMap<ConnectionId, Connection>,
+    waiting: HashMap<PeerId, Vec<Waiting>>,
+    queries: HashMap<kad::QueryId, Query>,
+    checks: JoinSet<Checked>,
+    shelf: Shelf,
+    shelf_swept: Instant,
+}
+
+impl Driver {
+    pub(super) fn new(
+        swarm: Swarm<Behaviour>,
+        commands: mpsc::Receiver<Command>,
+        (greet, greetings): (mpsc::Sender<Greeting>, mpsc::Receiver<Greeting>),
+        context: Context,
+    ) -> Self {
+        Self {
+            swarm,
+            commands,
+            greetings,
+            greet,
+            connections: HashMap::new(),
+            waiting: HashMap::new(),
+            queries: HashMap::new(),
+            checks: JoinSet::new(),
+            shelf: Shelf::new(context.settings.dht.clone()),
+            shelf_swept: Instant::now(),
+            context,
+        }
+    }
+
+    /// Runs until the commands end.
+    pub(super) async fn run(mut self) {
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => return,
+                },
+                Some(greeting) = self.greetings.recv() => self.on_greeting(greeting),
+                Some(Ok(checked)) = self.checks.join_next() => self.on_checked(checked),
+                _ = sweep.tick() => self.sweep(),
+                event = self.swarm.select_next_some() => self.on_event(event),
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        self.context.now()
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Open { peer, addrs, protocol, within, reply } => self.open(peer, addrs, protocol, within, reply),
+            Command::Close { peer } => drop(self.swarm.disconnect_peer_id(peer)),
+            Command::Put { key, value, reply } => self.put(&key, value, reply),
+            Command::Find { key, is_first_enough, reply } => self.find(key, is_first_enough, reply),
+            Command::Providers { reply } => self.providers(reply),
+            Command::Provide => self.provide(),
+            Command::Unprovide => {
+                self.swarm.behaviour_mut().kad.stop_providing(&kad::RecordKey::new(&dht::indexers_key()));
+            }
+            Command::Publish { text, reply } => self.publish(text, reply),
+            Command::Look { reply } => drop(reply.send(self.look())),
+        }
+    }
+
+    // Connections and streams.
+
+    fn open(
+        &mut self,
+        peer: PeerId,
+        addrs: Vec<Multiaddr>,
+        protocol: Protocol,
+        within: Duration,
+        reply: oneshot::Sender<Result<Io, OpenError>>,
+    ) {
+        if peer == self.context.own.peer_id {
+            drop(reply.send(Err(OpenError::Unreachable("that is ourselves".to_owned()))));
+            return;
+        }
+        if let Some(connection) = self.greeted(&peer) {
+            self.order(peer, connection, protocol, within, reply);
+            return;
+        }
+        if self.waiting.values().map(Vec::len).sum::<usize>() >= WAITING_MAX {
+            drop(reply.send(Err(OpenError::Busy)));
+            return;
+        }
+        self.waiting.entry(peer).or_default().push(Waiting { protocol, until: Instant::now() + within, reply });
+        let dial = DialOpts::peer_id(peer)
+            .addresses(addrs)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .extend_addresses_through_behaviour()
+            .build();
+        match self.swarm.dial(dial) {
+            // Somebody dials already, or the greeting is under way: they share its outcome.
+            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+            Err(error) => self.fail_waiting(&peer, &OpenError::Unreachable(in_words(&error))),
+        }
+    }
+
+    /// Opens a stream on a greeted connection; the behaviour's errors become ours on their way.
+    fn order(
+        &self,
+        peer: PeerId,
+        connection: ConnectionId,
+        protocol: Protocol,
+        within: Duration,
+        reply: oneshot::Sender<Result<Io, OpenError>>,
+    ) {
+        let (opened, opening) = oneshot::channel();
+        let order = streams::Open { peer, connection: Some(connection), protocol, within, reply: opened };
+        self.swarm.behaviour().streams.open(order);
+        tokio::spawn(async move {
+            let opened = opening.await.map_err(|_| OpenError::Reset);
+            drop(reply.send(opened.and_then(|opened| opened.map_err(OpenError::from))));
+        });
+    }
+
+    /// The oldest greeted connection to the peer.
+    fn greeted(&self, peer: &PeerId) -> Option<ConnectionId> {
+        self.connections
+            .iter()
+            .filter(|(_, connection)| connection.role.is_some() && connection.peer == *peer)
+            .min_by_key(|(_, connection)| connection.since)
+            .map(|(id, _)| *id)
+    }
+
+    fn fail_waiting(&mut self, peer: &PeerId, error: &OpenError) {
+        for waiting in self.waiting.remove(peer).unwrap_or_default() {
+            drop(waiting.reply.send(Err(error.clone())));
+        }
+    }
+
+    fn on_established(&mut self, id: ConnectionId, peer: PeerId, endpoint: &libp2p::core::ConnectedPoint) {
+        let is_dialer = endpoint.is_dialer();
+        let remote = endpoint.get_remote_address().clone();
+        self.context.stats.connections_opened.inc();
+        self.connections.insert(
+            id,
+            Connection { peer, remote, since: Instant::now(), is_dialer, role: None },
+        );
+        let is_stranger = self.greeted(&peer).is_none();
+        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut().filter(|_| is_stranger) {
+            gossip.blacklist_peer(&peer);
+        }
+        if is_dialer {
+            let (reply, io) = oneshot::channel();
+            let order =
+                streams::Open { peer, connection: Some(id), protocol: Protocol::Hello, within: GREET_WITHIN, reply };
+            self.swarm.behaviour().streams.open(order);
+            let greet = super::greet::dialer(self.context.clone(), peer, io);
+            let tell = self.greet.clone();
+            tokio::spawn(async move {
+                let greeted = tokio::time::timeout(GREET_WITHIN, greet).await;
+                let outcome = greeted.unwrap_or_else(|_| Err(OpenError::Late));
+                // The driver may be gone; then so is the connection.
+                drop(tell.send(Greeting { connection: id, peer, outcome, admitted: None }).await);
+            });
+        }
+    }
+
+    fn on_greeting(&mut self, greeting: Greeting) {
+        let Greeting { connection, peer, outcome, admitted } = greeting;
+        match outcome {
+            Ok(greeted) => self.admit(connection, peer, greeted),
+            Err(error) => {
+                self.context.stats.greetings_failed.inc();
+                warn!(%peer, %error, "hello failed");
+                self.context.note("hello_failed", peer, &error);
+                self.fail_waiting(&peer, &error);
+                if self.connections.get(&connection).is_some_and(|connection| connection.is_dialer) {
+                    self.swarm.close_connection(connection);
+                }
+            }
+        }
+        // Only now may the listener say yes: its word must not outrun the admission.
+        if let Some(admitted) = admitted {
+            let _ = admitted.send(());
+        }
+    }
+
+    fn admit(&mut self, id: ConnectionId, peer: PeerId, greeted: Greeted) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.role = Some(greeted.hello.role);
+        let (remote, is_dialer) = (connection.remote.clone(), connection.is_dialer);
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.streams.admit(id);
+        behaviour.doors.admitted(&peer);
+        if let Some(gossip) = behaviour.gossip.as_mut() {
+            gossip.remove_blacklisted_peer(&peer);
+        }
+        if greeted.hello.role.indexer && is_dialer {
+            behaviour.kad.add_address(&peer, addr::split_peer(&remote).0);
+        }
+        for waiting in self.waiting.remove(&peer).unwrap_or_default() {
+            let within = waiting.until.saturating_duration_since(Instant::now());
+            self.order(peer, id, waiting.protocol, within, waiting.reply);
+        }
+        let to = &self.context.addresses;
+        if greeted.hello.role.indexer {
+            inform(&to.suggestions, Class::Control, suggestions::Msg::Met { peer });
+        }
+        inform(&to.peers, Class::Control, peers::Msg::Met { peer, greeted, remote, is_dialer });
+    }
+
+    fn on_closed(&mut self, id: ConnectionId, peer: PeerId, remaining: u32) {
+        self.connections.remove(&id);
+        if remaining > 0 {
+            return;
+        }
+        self.fail_waiting(&peer, &OpenError::Reset);
+        inform(&self.context.addresses.peers, Class::Control, peers::Msg::Gone { peer });
+    }
+
+    fn on_dial_failed(&mut self, peer: Option<PeerId>, error: &DialError) {
+        let Some(peer) = peer else { return };
+        if matches!(error, DialError::DialPeerConditionFalse(_)) {
+            return;
+        }
+        let cause = if transport::is_key_mismatch_likely(error) {
+            OpenError::KeyMismatch { fingerprint: self.context.own.network_key.clone() }
+        } else {
+            OpenError::Unreachable(in_words(error))
+        };
+        debug!(%peer, %cause, "dial failed");
+        let failed = match error {
+            DialError::Transport(failed) => failed.iter().map(|(addr, _)| addr::split_peer(addr).0).collect(),
+            DialError::WrongPeerId { address, .. } => vec![addr::split_peer(address).0],
+            _ => Vec::new(),
+        };
+        inform(&self.context.addresses.peers, Class::History, peers::Msg::DialFailed { peer, addrs: failed });
+        if self.greeted(&peer).is_none() {
+            self.fail_waiting(&peer, &cause);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        self.waiting.retain(|_, waiting| {
+            for late in waiting.extract_if(.., |waiting| waiting.until <= now || waiting.reply.is_closed()) {
+                drop(late.reply.send(Err(OpenError::Late)));
+            }
+            !waiting.is_empty()
+        });
+        let silent = self.connections.iter().filter(|(_, connection)| {
+            connection.role.is_none() && now.duration_since(connection.since) > GREET_WITHIN + SWEEP_EVERY
+        });
+        for id in silent.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.swarm.close_connection(id);
+        }
+        self.context.stats.connections.set(i64::try_from(self.connections.len()).unwrap_or(i64::MAX));
+        if now.duration_since(self.shelf_swept) >= SHELF_EVERY {
+            self.shelf_swept = now;
+            self.shelf.sweep(self.now());
+            self.swarm.behaviour_mut().kad.store_mut().retain(|_, record| !record.is_expired(now));
+        }
+    }
+
+    // The DHT.
+
+    /// Puts what is then held here: a name's other claims along with ours, and never an older value over a newer one.
+    fn put(&mut self, key: &dht::Key, value: Valid, reply: Option<oneshot::Sender<bool>>) {
+        let fail = |reply: Option<oneshot::Sender<bool>>| {
+            if let Some(reply) = reply {
+                let _ = reply.send(false);
+            }
+        };
+        let now = self.now();
+        let held = match self.shelf.place(key, value, now) {
+            Ok(held) => Some(held),
+            Err(Declined::Known) => self.shelf.get(key),
+            Err(_) => None,
+        };
+        let (Some(held), true) = (held, self.queries.len() < QUERIES_MAX) else { return fail(reply) };
+        let record = record(key, held, now);
+        match self.swarm.behaviour_mut().kad.put_record(record, kad::Quorum::One) {
+            Ok(query) => {
+                self.context.stats.dht_puts.inc();
+                self.queries.insert(query, Query::Put { reply });
+            }
+            Err(error) => {
+                warn!(?error, "the DHT shelf is full");
+                fail(reply);
+            }
+        }
+    }
+
+    fn find(&mut self, key: dht::Key, is_first_enough: bool, reply: oneshot::Sender<Vec<Valid>>) {
+        if self.queries.len() >= QUERIES_MAX {
+            drop(reply.send(Vec::new()));
+            return;
+        }
+        let query = self.swarm.behaviour_mut().kad.get_record(kad::RecordKey::new(&key.to_bytes()));
+        self.context.stats.dht_gets.inc();
+        self.queries.insert(query, Query::Find { key, is_first_enough, found: Vec::new(), reply });
+    }
+
+    fn providers(&mut self, reply: oneshot::Sender<Vec<PeerId>>) {
+        if self.queries.len() >= QUERIES_MAX {
+            drop(reply.send(Vec::new()));
+            return;
+        }
+        let query = self.swarm.behaviour_mut().kad.get_providers(kad::RecordKey::new(&dht::indexers_key()));
+        self.queries.insert(query, Query::Providers { found: Vec::new(), reply });
+    }
+
+    fn provide(&mut self) {
+        match self.swarm.behaviour_mut().kad.start_providing(kad::RecordKey::new(&dht::indexers_key())) {
+            Ok(query) => drop(self.queries.insert(query, Query::Provide)),
+            Err(error) => warn!(?error, "cannot list ourselves among the indexers"),
+        }
+    }
+
+    fn on_kad(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::InboundRequest { request: kad::InboundRequest::PutRecord { source, record: Some(record), .. } } => {
+                self.check_put(source, record);
+            }
+            kad::Event::InboundRequest { request: kad::InboundRequest::AddProvider { record: Some(record) } } => {
+                self.on_provider(record);
+            }
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => self.on_progress(id, result, step.last),
+            _ => {}
+        }
+    }
+
+    /// Cheap checks here; the signature is checked off this task.
+    fn check_put(&mut self, source: PeerId, record: kad::Record) {
+        let now = self.now();
+        let is_welcome = self.greeted(&source).is_some() && self.checks.len() < CHECKS_MAX;
+        let (true, Ok(key)) = (is_welcome, dht::Key::parse(record.key.as_ref())) else {
+            self.context.stats.dht_refused.inc();
+            return;
+        };
+        let held = self.shelf.get(&key).cloned();
+        self.checks.spawn(async move {
+            match dht::validate(&key, &record.value, held.as_ref(), now.wall) {
+                Ok(valid) => Ok((key, valid)),
+                Err(error) => Err((source, error)),
+            }
+        });
+    }
+
+    fn on_checked(&mut self, checked: Checked) {
+        let now = self.now();
+        let (key, value) = match checked {
+            Ok(checked) => checked,
+            Err((source, error)) => {
+                debug!(%source, %error, code = ?error.refusal(), "a value for the DHT was refused");
+                self.context.stats.dht_refused.inc();
+                return;
+            }
+        };
+        match self.shelf.place(&key, value, now) {
+            Ok(held) => {
+                let record = record(&key, held, now);
+                match self.swarm.behaviour_mut().kad.store_mut().put(record) {
+                    Ok(()) => drop(self.context.stats.dht_stored.inc()),
+                    Err(_) => drop(self.context.stats.dht_refused.inc()),
+                }
+            }
+            Err(Declined::Known) => {}
+            Err(error) => {
+                debug!(%error, "a value for the DHT was declined");
+                self.context.stats.dht_refused.inc();
+            }
+        }
+    }
+
+    fn on_provider(&mut self, record: kad::ProviderRecord) {
+        let is_ours = record.key.as_ref() == dht::indexers_key();
+        // Kademlia has checked that the provider is the connection's peer.
+        if !is_ours || self.greeted(&record.provider).is_none() {
+            self.context.stats.dht_refused.inc();
+            return;
+        }
+        let addresses = addr::hearsay(&record.provider, &record.addresses, &self.context.settings.network.rule());
+        let record = kad::ProviderRecord { expires: Some(Instant::now() + dht::PROVIDER_LIFE), addresses, ..record };
+        if self.swarm.behaviour_mut().kad.store_mut().add_provider(record).is_err() {
+            self.context.stats.dht_refused.inc();
+        }
+    }
+
+    fn on_progress(&mut self, id: kad::QueryId, result: kad::QueryResult, is_last: bool) {
+        let now = self.now();
+        if let Some(query) = self.queries.get_mut(&id) {
+            let is_enough = match (query, result) {
+                (Query::Find { key, is_first_enough, found, .. }, kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(record)))) => {
+                    match dht::validate(key, &record.record.value, found.last(), now.wall) {
+                        Ok(valid) if found.len() < dht::VALUES_MAX => {
+                            found.push(valid);
+                            *is_first_enough
+                        }
+                        Ok(_) => true,
+                        Err(error) => {
+                            debug!(%error, "a value from the DHT was dropped");
+                            self.context.stats.dht_refused.inc();
+                            false
+                        }
+                    }
+                }
+                (Query::Providers { found, .. }, kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. }))) => {
+                    found.extend(providers);
+                    false
+                }
+                (Query::Put { reply }, kad::QueryResult::PutRecord(outcome)) => {
+                    if let Some(reply) = reply.take() {
+                        let _ = reply.send(outcome.is_ok());
+                    }
+                    false
+                }
+                _ => false,
+            };
+            if is_enough || is_last {
+                self.finish(id);
+            }
+        }
+    }
+
+    fn finish(&mut self, id: kad::QueryId) {
+        if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&id) {
+            query.finish();
+        }
+        match self.queries.remove(&id) {
+            Some(Query::Find { found, reply, .. }) => drop(reply.send(found)),
+            Some(Query::Providers { mut found, reply }) => {
+                found.sort_unstable();
+                found.dedup();
+                drop(reply.send(found));
+            }
+            Some(Query::Put { .. } | Query::Provide) | None => {}
+        }
+    }
+
+    // Gossip.
+
+    fn publish(&mut self, text: Vec<u8>, reply: oneshot::Sender<bool>) {
+        let gossip = self.swarm.behaviour_mut().gossip.as_mut();
+        let outcome = gossip.map(|gossip| gossip.publish(search_topic(), text));
+        match outcome {
+            Some(Ok(_)) => drop(reply.send(true)),
+            Some(Err(error)) => {
+                debug!(%error, "nobody to gossip to");
+                let _ = reply.send(false);
+            }
+            None => drop(reply.send(false)),
+        }
+    }
+
+    fn on_gossip(&mut self, event: gossipsub::Event) {
+        let gossipsub::Event::Message { propagation_source, message_id, message } = event else { return };
+        let query = protocol::json::parse::<SearchQuery>(&message.data, GOSSIP_BYTES_MAX).ok();
+        let verdict = match &query {
+            Some(query) if message.source == Some(query.emitter_id) => gossipsub::MessageAcceptance::Accept,
+            _ => gossipsub::MessageAcceptance::Reject,
+        };
+        let is_accepted = matches!(verdict, gossipsub::MessageAcceptance::Accept);
+        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+            gossip.report_message_validation_result(&message_id, &propagation_source, verdict);
+        }
+        match query {
+            Some(query) if is_accepted => {
+                self.context.stats.gossip_accepted.inc();
+                inform(&self.context.addresses.relay, Class::Search, relay::Msg::Asked { query });
+            }
+            _ => drop(self.context.stats.gossip_refused.inc()),
+        }
+    }
+
+    // Everything else that happens.
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_established(connection_id, peer_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
+                self.on_closed(connection_id, peer_id, num_established);
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => self.on_dial_failed(peer_id, &error),
+            SwarmEvent::IncomingConnectionError { error, send_back_addr, .. } => {
+                self.context.stats.handshakes_failed.inc();
+                debug!(from = %send_back_addr, %error, "handshake failed");
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                info!(%address, "listening");
+                self.tell_listening();
+            }
+            SwarmEvent::ExpiredListenAddr { .. } => self.tell_listening(),
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                warn!(?addresses, ?reason, "listener closed");
+                self.tell_listening();
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_listening(&mut self) {
+        let addrs = self.swarm.listeners().cloned().collect();
+        inform(&self.context.addresses.peers, Class::Control, peers::Msg::Listening { addrs });
+    }
+
+    fn on_behaviour(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Kad(event) => self.on_kad(event),
+            BehaviourEvent::Gossip(event) => self.on_gossip(event),
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                self.on_identified(peer_id, &info.listen_addrs);
+            }
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                for (peer, addr) in found {
+                    let heard = AddrInfo { id: peer, addrs: vec![addr::split_peer(&addr).0] };
+                    inform(&self.context.addresses.pool, Class::Control, pool::Msg::Heard { candidates: vec![heard] });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_identified(&mut self, peer: PeerId, addrs: &[Multiaddr]) {
+        let addrs = addr::hearsay(&peer, addrs, &self.context.settings.network.rule());
+        let told = peers::Msg::Identified { peer, addrs: addrs.clone() };
+        inform(&self.context.addresses.peers, Class::Control, told);
+        let mut roles = self.connections.values().filter(|connection| connection.peer == peer);
+        if roles.any(|connection| connection.role.is_some_and(|role| role.indexer)) {
+            for addr in addrs {
+                self.swarm.behaviour_mut().kad.add_address(&peer, addr);
+            }
+        }
+    }
+
+    fn look(&mut self) -> Found {
+        Found {
+            connections: self.connections.len(),
+            waiting: self.waiting.values().map(Vec::len).sum(),
+            queries: self.queries.len(),
+            listen: self.swarm.listeners().cloned().collect(),
+        }
+    }
+}
+
+/// A value as Kademlia holds and sends it.
+fn record(key: &dht::Key, value: &Valid, now: Now) -> kad::Record {
+    kad::Record {
+        key: kad::RecordKey::new(&key.to_bytes()),
+        value: value.to_bytes(),
+        publisher: None,
+        expires: Some(Instant::now() + life(value, now.wall)),
+    }
+}
+
+fn in_words(error: &DialError) -> String {
+    match error {
+        DialError::WrongPeerId { obtained, address } => {
+            format!("{address} is the peer {obtained}, not the one that was asked for: correct the address's /p2p/ part")
+        }
+        DialError::Transport(failed) => failed
+            .iter()
+            .map(|(addr, error)| format!("{addr}: {}", innermost(error)))
+            .collect::<Vec<_>>()
+            .join("; "),
+        other => other.to_string(),
+    }
+}
+
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}

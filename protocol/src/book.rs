@@ -1,0 +1,333 @@
+//! The peer book: every known peer, its addresses and how each fared.
+//!
+//! Hearsay never displaces what was found to work: an address that failed goes behind those that did not, and a peer's
+//! last address is never dropped for failing.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+
+use crate::wire::{AddrInfo, Role};
+
+/// Addresses kept for one peer; a record carries as many.
+pub const ADDRS_MAX: usize = 8;
+
+/// How one address fared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fare {
+    /// The address, without `/p2p/`.
+    pub addr: Multiaddr,
+    /// Dials that succeeded.
+    pub succeeded: u32,
+    /// Dials that failed since the last success.
+    pub failed: u32,
+}
+
+/// What is known of one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name, empty while unknown.
+    pub name: String,
+    /// Its DID, empty while unknown.
+    pub did: String,
+    /// What it said it is.
+    pub role: Role,
+    /// Its program.
+    pub agent: String,
+    /// A connection is open.
+    pub is_connected: bool,
+    /// Last sign of life.
+    pub last_seen: Option<Timestamp>,
+    /// Best first.
+    pub addrs: Vec<Fare>,
+}
+
+impl Entry {
+    fn empty() -> Self {
+        Self {
+            name: String::new(),
+            did: String::new(),
+            role: Role::default(),
+            agent: String::new(),
+            is_connected: false,
+            last_seen: None,
+            addrs: Vec::new(),
+        }
+    }
+
+    /// Its addresses, best first.
+    #[must_use]
+    pub fn addrs(&self) -> Vec<Multiaddr> {
+        self.addrs.iter().map(|fare| fare.addr.clone()).collect()
+    }
+
+    fn hear(&mut self, addr: &Multiaddr) {
+        if self.addrs.iter().any(|fare| fare.addr == *addr) {
+            return;
+        }
+        if self.addrs.len() >= ADDRS_MAX {
+            // The worst makes room, unless it ever worked: hearsay does not displace experience.
+            let is_worst_proven = self.addrs.last().is_some_and(|fare| fare.succeeded > 0 && fare.failed == 0);
+            if is_worst_proven {
+                return;
+            }
+            self.addrs.pop();
+        }
+        self.addrs.push(Fare { addr: addr.clone(), succeeded: 0, failed: 0 });
+        self.rank();
+    }
+
+    fn rank(&mut self) {
+        self.addrs.sort_by_key(|fare| (fare.failed, fare.succeeded == 0));
+    }
+}
+
+/// Every known peer, up to a bound.
+#[derive(Debug)]
+pub struct Book {
+    own: PeerId,
+    peers_max: usize,
+    entries: HashMap<PeerId, Entry>,
+}
+
+impl Book {
+    /// An empty book of at most `peers_max` peers; our own id never enters it.
+    #[must_use]
+    pub fn new(own: PeerId, peers_max: usize) -> Self {
+        Self { own, peers_max, entries: HashMap::new() }
+    }
+
+    /// A peer said hello over a connection; `dialled` is the address that led to it, when we dialled.
+    pub fn met(
+        &mut self,
+        peer: PeerId,
+        role: Role,
+        agent: &str,
+        did: &str,
+        dialled: Option<&Multiaddr>,
+        now: Timestamp,
+    ) {
+        let Some(entry) = self.entry(peer) else { return };
+        entry.role = role;
+        agent.clone_into(&mut entry.agent);
+        if !did.is_empty() {
+            did.clone_into(&mut entry.did);
+        }
+        entry.is_connected = true;
+        entry.last_seen = Some(now);
+        if let Some(addr) = dialled {
+            entry.hear(addr);
+            if let Some(fare) = entry.addrs.iter_mut().find(|fare| fare.addr == *addr) {
+                fare.succeeded = fare.succeeded.saturating_add(1);
+                fare.failed = 0;
+            }
+            entry.rank();
+        }
+    }
+
+    /// Its last connection closed.
+    pub fn gone(&mut self, peer: &PeerId, now: Timestamp) {
+        if let Some(entry) = self.entries.get_mut(peer) {
+            entry.is_connected = false;
+            entry.last_seen = Some(now);
+        }
+    }
+
+    /// Somebody, the peer itself included, said where it can be reached.
+    pub fn heard(&mut self, peer: PeerId, addrs: &[Multiaddr]) {
+        let Some(entry) = self.entry(peer) else { return };
+        for addr in addrs.iter().take(ADDRS_MAX) {
+            entry.hear(addr);
+        }
+    }
+
+    /// A verified record named it.
+    pub fn named(&mut self, peer: PeerId, name: &str, did: &str, now: Timestamp) {
+        let Some(entry) = self.entry(peer) else { return };
+        name.clone_into(&mut entry.name);
+        did.clone_into(&mut entry.did);
+        entry.last_seen = Some(now);
+    }
+
+    /// These addresses did not lead to it.
+    pub fn failed(&mut self, peer: &PeerId, addrs: &[Multiaddr]) {
+        let Some(entry) = self.entries.get_mut(peer) else { return };
+        for fare in entry.addrs.iter_mut().filter(|fare| addrs.contains(&fare.addr)) {
+            fare.failed = fare.failed.saturating_add(1);
+        }
+        entry.rank();
+    }
+
+    /// Puts back what was kept over a restart.
+    pub fn restore(&mut self, peer: PeerId, entry: Entry) {
+        if let Some(place) = self.entry(peer) {
+            *place = Entry { is_connected: place.is_connected, ..entry };
+            place.addrs.truncate(ADDRS_MAX);
+            place.rank();
+        }
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn get(&self, peer: &PeerId) -> Option<&Entry> {
+        self.entries.get(peer)
+    }
+
+    /// Who it is and where, best address first; without addresses when it is unknown.
+    #[must_use]
+    pub fn addr_info(&self, peer: PeerId) -> AddrInfo {
+        AddrInfo { id: peer, addrs: self.get(&peer).map(Entry::addrs).unwrap_or_default() }
+    }
+
+    /// Every peer, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&PeerId, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// How many peers are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Nobody is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Forgets at most `at_most` unconnected peers last seen before `before`; returns how many.
+    pub fn forget_stale(&mut self, before: Timestamp, at_most: usize) -> usize {
+        let stale: Vec<PeerId> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| !entry.is_connected && entry.last_seen.is_some_and(|seen| seen < before))
+            .map(|(peer, _)| *peer)
+            .take(at_most)
+            .collect();
+        for peer in &stale {
+            self.entries.remove(peer);
+        }
+        stale.len()
+    }
+
+    /// The peer's entry, made when there is room; at the bound the unconnected one unseen for longest makes room.
+    fn entry(&mut self, peer: PeerId) -> Option<&mut Entry> {
+        if peer == self.own {
+            return None;
+        }
+        if !self.entries.contains_key(&peer) && self.entries.len() >= self.peers_max {
+            let oldest = self
+                .entries
+                .iter()
+                .filter(|(_, entry)| !entry.is_connected)
+                .min_by_key(|(peer, entry)| (entry.last_seen, **peer))
+                .map(|(peer, _)| *peer)?;
+            self.entries.remove(&oldest);
+        }
+        Some(self.entries.entry(peer).or_insert_with(Entry::empty))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn peer(n: u8) -> PeerId {
+        let key = libp2p_identity::Keypair::ed25519_from_bytes([n; 32]).unwrap();
+        key.public().to_peer_id()
+    }
+
+    fn addr(port: u16) -> Multiaddr {
+        format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    const NODE: Role = Role { node: true, indexer: false };
+
+    #[test]
+    fn our_own_id_never_enters() {
+        let mut book = Book::new(peer(1), 10);
+        book.heard(peer(1), &[addr(1)]);
+        book.met(peer(1), NODE, "", "", None, at(1));
+        assert!(book.is_empty());
+    }
+
+    #[test]
+    fn an_address_that_failed_goes_behind_and_returns_with_success() {
+        let mut book = Book::new(peer(1), 10);
+        book.heard(peer(2), &[addr(1), addr(2)]);
+        book.failed(&peer(2), &[addr(1)]);
+        assert_eq!(book.addr_info(peer(2)).addrs, [addr(2), addr(1)]);
+        book.failed(&peer(2), &[addr(2)]);
+        book.met(peer(2), NODE, "", "", Some(&addr(1)), at(1));
+        assert_eq!(book.addr_info(peer(2)).addrs, [addr(1), addr(2)]);
+    }
+
+    #[test]
+    fn failing_never_takes_the_last_address() {
+        let mut book = Book::new(peer(1), 10);
+        book.heard(peer(2), &[addr(1)]);
+        for _ in 0..100 {
+            book.failed(&peer(2), &[addr(1)]);
+        }
+        assert_eq!(book.addr_info(peer(2)).addrs, [addr(1)]);
+    }
+
+    #[test]
+    fn hearsay_does_not_displace_what_works() {
+        let mut book = Book::new(peer(1), 10);
+        for port in 0..8 {
+            book.met(peer(2), NODE, "", "", Some(&addr(port)), at(1));
+        }
+        book.heard(peer(2), &[addr(100)]);
+        let addrs = book.addr_info(peer(2)).addrs;
+        assert_eq!(addrs.len(), ADDRS_MAX);
+        assert!(!addrs.contains(&addr(100)));
+        book.failed(&peer(2), &[addr(3)]);
+        book.heard(peer(2), &[addr(100)]);
+        assert!(book.addr_info(peer(2)).addrs.contains(&addr(100)));
+    }
+
+    #[test]
+    fn at_the_bound_the_unconnected_peer_unseen_for_longest_makes_room() {
+        let mut book = Book::new(peer(1), 2);
+        book.met(peer(2), NODE, "", "", None, at(1));
+        book.met(peer(3), NODE, "", "", None, at(2));
+        book.heard(peer(4), &[addr(1)]);
+        assert!(book.get(&peer(4)).is_none(), "connected peers stay");
+        book.gone(&peer(3), at(3));
+        book.heard(peer(4), &[addr(1)]);
+        assert!(book.get(&peer(3)).is_none());
+        assert_eq!(book.len(), 2);
+    }
+
+    #[test]
+    fn only_unconnected_stale_peers_are_forgotten_and_no_more_than_asked() {
+        let mut book = Book::new(peer(1), 10);
+        for n in 2..7 {
+            book.met(peer(n), NODE, "", "", None, at(1));
+        }
+        for n in 3..7 {
+            book.gone(&peer(n), at(10));
+        }
+        assert_eq!(book.forget_stale(at(10), 10), 0);
+        assert_eq!(book.forget_stale(at(11), 3), 3);
+        assert_eq!(book.forget_stale(at(11), 3), 1);
+        assert!(book.get(&peer(2)).is_some());
+    }
+
+    #[test]
+    fn an_empty_did_never_erases_a_known_one() {
+        let mut book = Book::new(peer(1), 10);
+        book.named(peer(2), "paris", "did:key:z6Mk", at(1));
+        book.met(peer(2), NODE, "muster", "", None, at(2));
+        assert_eq!(book.get(&peer(2)).unwrap().did, "did:key:z6Mk");
+    }
+}

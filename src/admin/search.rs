@@ -1,0 +1,68 @@
+//! `/api/v1/search?name=…|did=…|peer_id=…&user=…`: hits as they come, as server-sent events.
+
+use std::{convert::Infallible, time::Duration};
+
+use actors::view::{SearchView, Wanted};
+use axum::{
+    extract::{Query, rejection::QueryRejection},
+    http::StatusCode,
+    response::{
+        Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use futures::{Stream, stream};
+use serde::Deserialize;
+
+use super::{Shared, problem::Problem};
+
+/// Often enough that proxies and readers do not take a quiet search for a dead one.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// Longer than any user's name of the organisations that share a node.
+const USER_CHARS_MAX: usize = 128;
+
+/// What is asked.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Question {
+    name: Option<String>,
+    did: Option<String>,
+    peer_id: Option<String>,
+    user: Option<String>,
+}
+
+/// Starts a search; closing the stream closes it.
+pub(super) async fn stream(
+    tree: Shared,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let Query(question) = question?;
+    // Without a user each request is its own, so that two askers never end each other's search.
+    let user = question.user.unwrap_or_else(|| format!("request:{:032x}", rand::random::<u128>()));
+    if user.is_empty() || user.chars().count() > USER_CHARS_MAX {
+        let words = format!("the user has {} characters, expected 1 to {USER_CHARS_MAX}", user.chars().count());
+        return Err(Problem::new(StatusCode::BAD_REQUEST, words));
+    }
+    let wanted = Wanted { peer_id: question.peer_id, did: question.did, name: question.name };
+    let steps = tree.search(&user, wanted).await?;
+    let events = stream::unfold(steps, |mut steps| async move {
+        let step = steps.recv().await?;
+        Some((Ok(event(&step)), steps))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_EVERY)))
+}
+
+fn event(step: &SearchView) -> Event {
+    let name = match step {
+        SearchView::Hit { .. } => "hit",
+        SearchView::End { .. } => "end",
+    };
+    match serde_json::to_string(step) {
+        // A record is kept as it came and may hold line ends between its tokens, where any blank does as well.
+        Ok(data) => Event::default().event(name).data(data.replace(['\r', '\n'], " ")),
+        Err(error) => {
+            Event::default().comment(format!("a step could not be written: {error}").replace(['\r', '\n'], " "))
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A tree that is not alive, for tests of what stands around one.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Mutex;
+
+use actors::{
+    handle::{AskError, Fault},
+    view::{
+        ActorView, Ended, EventView, IndexerView, PeerView, RecordView, SearchView, SessionView, Standing, StatusView,
+        Wanted,
+    },
+};
+use futures::{FutureExt as _, future::ready};
+use libp2p_identity::Keypair;
+use protocol::wire::Role;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use super::tree::{Answer, Tree};
+
+/// Answers from memory, and writes down what it was told.
+#[derive(Default)]
+pub(crate) struct Still {
+    /// No actor answers.
+    pub(crate) is_away: bool,
+    /// It can do its job.
+    pub(crate) is_ready: bool,
+    /// Faults it was given.
+    pub(crate) injected: Mutex<Vec<(String, Fault)>>,
+    /// Searches it was given.
+    pub(crate) searched: Mutex<Vec<(String, Wanted)>>,
+}
+
+impl Still {
+    fn answer<T: Send + 'static>(&self, value: T) -> Answer<'_, T> {
+        let away = AskError::Away { actor: "root/node".to_owned() };
+        ready(if self.is_away { Err(away) } else { Ok(value) }).boxed()
+    }
+}
+
+/// The peer that it is.
+pub(crate) fn peer() -> libp2p_identity::PeerId {
+    Keypair::ed25519_from_bytes([7; 32]).unwrap().public().to_peer_id()
+}
+
+fn record() -> RecordView {
+    RecordView {
+        peer_id: peer(),
+        did: "did:key:z".to_owned(),
+        name: "paris".to_owned(),
+        expiry_date: jiff::Timestamp::UNIX_EPOCH,
+        seq: 1,
+        source: "own".to_owned(),
+        record: RawValue::from_string("{\"name\":\r\n\"paris\", \"unknown\": 1}".to_owned()).unwrap(),
+    }
+}
+
+impl Tree for Still {
+    fn actors(&self) -> Vec<ActorView> {
+        Vec::new()
+    }
+
+    fn status(&self) -> Answer<'_, StatusView> {
+        self.answer(StatusView {
+            name: "paris".to_owned(),
+            peer_id: peer(),
+            did: String::new(),
+            version: String::new(),
+            role: Role { node: true, indexer: false },
+            network_id: "opencloud".to_owned(),
+            profile: "local".to_owned(),
+            standing: Standing::Joining,
+            ready: self.is_ready,
+            reasons: vec!["no indexer answers; is the seed up?".to_owned()],
+            listen: Vec::new(),
+            born_at: jiff::Timestamp::UNIX_EPOCH,
+            uptime_ms: 0,
+            pool_members: 0,
+            pool_answering: 0,
+            pool_min: 1,
+            pool_max: 5,
+            referent: None,
+            sessions: 0,
+            max_nodes: 0,
+            indexers_known: 0,
+            connections: 0,
+            record_seq: 0,
+            store_ok: true,
+        })
+    }
+
+    fn peers(&self) -> Answer<'_, Vec<PeerView>> {
+        self.answer(Vec::new())
+    }
+
+    fn indexers(&self) -> Answer<'_, Vec<IndexerView>> {
+        self.answer(Vec::new())
+    }
+
+    fn sessions(&self) -> Answer<'_, Vec<SessionView>> {
+        self.answer(Vec::new())
+    }
+
+    fn record<'a>(&'a self, key: &'a str) -> Answer<'a, Vec<RecordView>> {
+        self.answer(if key == "did:key:z/é" { vec![record()] } else { Vec::new() })
+    }
+
+    fn search<'a>(&'a self, user: &'a str, wanted: Wanted) -> Answer<'a, mpsc::Receiver<SearchView>> {
+        self.searched.lock().unwrap().push((user.to_owned(), wanted));
+        let (steps, receiver) = mpsc::channel(2);
+        steps.try_send(SearchView::Hit { hit: record(), after_ms: 1.5 }).unwrap();
+        let end = SearchView::End {
+            ended: Ended::Complete,
+            hits: 1,
+            asked: 3,
+            answered: 3,
+            timed_out: 0,
+            truncated: false,
+            took_ms: 2.0,
+        };
+        steps.try_send(end).unwrap();
+        self.answer(receiver)
+    }
+
+    fn events(&self, since: u64) -> Vec<EventView> {
+        vec![EventView {
+            seq: since + 1,
+            at: jiff::Timestamp::UNIX_EPOCH,
+            kind: "member_joined".to_owned(),
+            subject: String::new(),
+            detail: String::new(),
+        }]
+    }
+
+    fn metrics(&self) -> String {
+        "# EOF\n".to_owned()
+    }
+
+    fn inject(&self, actor: &str, fault: Fault) -> Result<(), AskError> {
+        if actor == "root/none" {
+            return Err(AskError::Unknown { what: "actor", name: actor.to_owned() });
+        }
+        self.injected.lock().unwrap().push((actor.to_owned(), fault));
+        Ok(())
+    }
+}

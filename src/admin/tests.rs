@@ -1,0 +1,328 @@
+//! The whole endpoint over a tree that is not alive.
+#![allow(clippy::unwrap_used)]
+
+use std::{net::IpAddr, sync::Arc};
+
+use actors::{handle::Fault, view::Wanted};
+use axum::{
+    body::Body,
+    http::{Request, StatusCode, header},
+    response::Response,
+};
+use http_body_util::BodyExt as _;
+use rand::{SeedableRng as _, rngs::StdRng};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::{
+    Rules, Tree, router,
+    testing::{Still, peer},
+};
+use crate::keys::AdminToken;
+
+struct Endpoint {
+    tree: Arc<Still>,
+    ip: IpAddr,
+    hosts: Vec<String>,
+    chaos: bool,
+    token: AdminToken,
+}
+
+fn endpoint(ip: &str) -> Endpoint {
+    let folder = tempfile::tempdir().unwrap();
+    let token = AdminToken::read_or_create(folder.path(), &mut StdRng::seed_from_u64(7)).unwrap();
+    Endpoint { tree: Arc::default(), ip: ip.parse().unwrap(), hosts: Vec::new(), chaos: false, token }
+}
+
+impl Endpoint {
+    async fn send(&self, request: Request<Body>) -> Response {
+        let rules = Rules { ip: self.ip, hosts: self.hosts.clone(), token: self.token.clone(), chaos: self.chaos };
+        router(Arc::clone(&self.tree) as Arc<dyn Tree>, rules).oneshot(request).await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.send(Request::get(path).header(header::HOST, "localhost:7300").body(Body::empty()).unwrap()).await
+    }
+
+    async fn called(&self, headers: &[(&str, &str)]) -> StatusCode {
+        let request =
+            headers.iter().fold(Request::get("/api/v1/status"), |request, (name, value)| request.header(*name, *value));
+        self.send(request.body(Body::empty()).unwrap()).await.status()
+    }
+
+    async fn inject(&self, path: &str, token: Option<&str>, body: &Value) -> Response {
+        let mut request = Request::post(format!("/api/v1/chaos/actors/{path}"))
+            .header(header::HOST, "localhost")
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+}
+
+async fn text(response: Response) -> String {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+async fn json_of(response: Response) -> Value {
+    serde_json::from_str(&text(response).await).unwrap()
+}
+
+#[tokio::test]
+async fn only_the_names_on_the_list_are_heard() {
+    let loopback = Endpoint { hosts: vec!["cloud.example".to_owned()], ..endpoint("127.0.0.1") };
+    for (host, status) in [
+        ("localhost", 200),
+        ("localhost:7300", 200),
+        ("LOCALHOST:9999", 200),
+        ("127.0.0.1", 200),
+        ("127.0.0.1:7300", 200),
+        ("[::1]:7300", 200),
+        ("cloud.example", 200),
+        ("Cloud.Example:80", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("evil@localhost", 403),
+        ("10.0.0.1", 403),
+        ("0.0.0.0:7300", 403),
+        ("[::]:7300", 403),
+        ("", 400),
+        ("a b", 400),
+    ] {
+        assert_eq!(loopback.called(&[("host", host)]).await.as_u16(), status, "{host}");
+    }
+    assert_eq!(loopback.called(&[]).await, StatusCode::BAD_REQUEST);
+    assert_eq!(loopback.called(&[("host", "localhost"), ("host", "localhost")]).await, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_whole_url_in_the_request_line_is_checked_too() {
+    let request = |url: &str| Request::get(url).header(header::HOST, "localhost").body(Body::empty()).unwrap();
+    let endpoint = endpoint("127.0.0.1");
+    assert_eq!(endpoint.send(request("http://evil.example/healthz")).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(endpoint.send(request("http://localhost/healthz")).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_not_ask() {
+    let endpoint = endpoint("127.0.0.1");
+    for (origin, status) in [
+        ("http://localhost:7300", 200),
+        ("https://localhost:7300", 200),
+        ("http://localhost:8080", 403),
+        ("http://localhost", 403),
+        ("http://evil.example", 403),
+        ("null", 403),
+        ("file://", 403),
+        ("", 403),
+    ] {
+        let headers = [("host", "localhost:7300"), ("origin", origin)];
+        assert_eq!(endpoint.called(&headers).await.as_u16(), status, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn beyond_loopback_everything_needs_the_token() {
+    let outside = endpoint("192.0.2.7");
+    let token = format!("Bearer {}", outside.token.expose());
+    let wrong = format!("Bearer {}", "0".repeat(64));
+    for (authorization, status) in [
+        (None, 401),
+        (Some(token.as_str()), 200),
+        (Some(&*token.replace("Bearer", "bearer")), 200),
+        (Some(&*wrong), 401),
+        (Some(&token[..token.len() - 1]), 401),
+        (Some("Bearer"), 401),
+        (Some("Bearer "), 401),
+        (Some(&*token.replace("Bearer", "Basic")), 401),
+    ] {
+        for path in ["/healthz", "/readyz", "/metrics", "/api/v1/status", "/none"] {
+            let mut request = Request::get(path).header(header::HOST, "192.0.2.7:7300");
+            if let Some(authorization) = authorization {
+                request = request.header(header::AUTHORIZATION, authorization);
+            }
+            let got = outside.send(request.body(Body::empty()).unwrap()).await.status().as_u16();
+            let passed = got != 401 && got != 403;
+            assert_eq!(passed, status == 200, "{path} {authorization:?}: {got}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_header_is_refused_before_a_token_is_looked_at() {
+    let outside = endpoint("192.0.2.7");
+    assert_eq!(outside.called(&[("host", "evil.example")]).await, StatusCode::FORBIDDEN);
+    assert_eq!(outside.called(&[("host", "localhost")]).await, StatusCode::FORBIDDEN);
+    let everywhere = endpoint("0.0.0.0");
+    assert_eq!(everywhere.called(&[("host", "evil.example")]).await, StatusCode::FORBIDDEN);
+    assert_eq!(everywhere.called(&[("host", "192.0.2.9")]).await, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn what_changes_state_needs_the_token_on_loopback_too() {
+    let endpoint = Endpoint { chaos: true, ..endpoint("127.0.0.1") };
+    let body = json!({ "fault": "panic" });
+    let wrong = "0".repeat(64);
+    for token in [None, Some(wrong.as_str()), Some("")] {
+        assert_eq!(endpoint.inject("root/store", token, &body).await.status(), StatusCode::UNAUTHORIZED);
+    }
+    assert!(endpoint.tree.injected.lock().unwrap().is_empty());
+    let token = endpoint.token.expose();
+    assert_eq!(endpoint.inject("root/node/pool", Some(token), &body).await.status(), StatusCode::NO_CONTENT);
+    let injected = endpoint.tree.injected.lock().unwrap().clone();
+    assert_eq!(injected, [("root/node/pool".to_owned(), Fault::Panic)]);
+}
+
+#[tokio::test]
+async fn faults_exist_only_where_chaos_is_on() {
+    let endpoint = endpoint("127.0.0.1");
+    let token = endpoint.token.expose().to_owned();
+    let response = endpoint.inject("root/store", Some(&token), &json!({ "fault": "panic" })).await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_fault_that_makes_no_sense_is_refused() {
+    let endpoint = Endpoint { chaos: true, ..endpoint("127.0.0.1") };
+    let token = endpoint.token.expose().to_owned();
+    for (body, status) in [
+        (json!({ "fault": "stall", "ms": 600_000 }), 204),
+        (json!({ "fault": "stall", "ms": 600_001 }), 422),
+        (json!({ "fault": "stall" }), 422),
+        (json!({ "fault": "panic", "ms": 1 }), 422),
+        (json!({ "fault": "explode" }), 422),
+        (json!({ "fault": "panic", "more": 1 }), 422),
+        (json!([]), 422),
+    ] {
+        assert_eq!(endpoint.inject("root/store", Some(&token), &body).await.status().as_u16(), status, "{body}");
+    }
+    let unknown = endpoint.inject("root/none", Some(&token), &json!({ "fault": "error" })).await;
+    assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
+    let plain = Request::post("/api/v1/chaos/actors/root")
+        .header(header::HOST, "localhost")
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .header(header::CONTENT_TYPE, "text/plain")
+        .body(Body::from(r#"{"fault":"panic"}"#))
+        .unwrap();
+    assert_eq!(endpoint.send(plain).await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test]
+async fn a_body_over_its_limit_is_refused() {
+    let endpoint = Endpoint { chaos: true, ..endpoint("127.0.0.1") };
+    let token = endpoint.token.expose().to_owned();
+    let padded = |bytes: usize| json!({ "fault": "panic", "ms": null, "x": "y".repeat(bytes) });
+    let at = padded(super::BODY_BYTES_MAX - padded(0).to_string().len());
+    assert_eq!(endpoint.inject("root", Some(&token), &at).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let past = padded(super::BODY_BYTES_MAX + 1 - padded(0).to_string().len());
+    assert_eq!(endpoint.inject("root", Some(&token), &past).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn an_actor_that_is_away_is_said_in_words_and_does_not_fail_health() {
+    let away = Endpoint { tree: Arc::new(Still { is_away: true, ..Still::default() }), ..endpoint("127.0.0.1") };
+    let response = away.get("/api/v1/status").await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    let problem = json_of(response).await;
+    assert_eq!(problem["detail"], "root/node is away");
+    assert_eq!((&problem["status"], &problem["title"]), (&json!(503), &json!("Service Unavailable")));
+    assert_eq!(away.get("/healthz").await.status(), StatusCode::OK);
+    assert_eq!(away.get("/livez").await.status(), StatusCode::OK);
+    assert_eq!(away.get("/api/v1/actors").await.status(), StatusCode::OK);
+    let ready = away.get("/readyz").await;
+    assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(json_of(ready).await, json!({ "ready": false, "reasons": ["root/node is away"] }));
+}
+
+#[tokio::test]
+async fn readiness_says_why_not() {
+    let unready = endpoint("127.0.0.1");
+    let response = unready.get("/readyz").await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(json_of(response).await["reasons"][0], "no indexer answers; is the seed up?");
+    let ready = Endpoint { tree: Arc::new(Still { is_ready: true, ..Still::default() }), ..endpoint("127.0.0.1") };
+    assert_eq!(ready.get("/readyz").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_search_streams_hits_and_its_last_word() {
+    let endpoint = endpoint("127.0.0.1");
+    let response = endpoint.get("/api/v1/search?name=par&user=jane").await;
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+    let text = text(response).await;
+    let blocks: Vec<&str> = text.split("\n\n").filter(|block| !block.is_empty()).collect();
+    assert_eq!(blocks.len(), 2, "{text}");
+    assert!(blocks[0].starts_with("event: hit\ndata: {") && blocks[1].starts_with("event: end\ndata: {"), "{text}");
+    let hit: Value = serde_json::from_str(blocks[0].split_once("data: ").unwrap().1).unwrap();
+    assert_eq!(hit["record"], json!({ "name": "paris", "unknown": 1 }));
+    assert_eq!(hit["peer_id"], json!(peer().to_string()));
+    let searched = endpoint.tree.searched.lock().unwrap().clone();
+    assert_eq!(searched, [("jane".to_owned(), Wanted { name: Some("par".to_owned()), ..Wanted::default() })]);
+}
+
+#[tokio::test]
+async fn two_searches_without_a_user_are_two_users() {
+    let endpoint = endpoint("127.0.0.1");
+    for _ in 0..2 {
+        assert_eq!(endpoint.get("/api/v1/search?did=did:key:z").await.status(), StatusCode::OK);
+    }
+    let searched = endpoint.tree.searched.lock().unwrap().clone();
+    assert_ne!(searched[0].0, searched[1].0);
+}
+
+#[tokio::test]
+async fn questions_that_make_no_sense_are_refused() {
+    let endpoint = endpoint("127.0.0.1");
+    let long_user = format!("/api/v1/search?name=par&user={}", "u".repeat(129));
+    for (path, status) in [
+        ("/api/v1/search?nme=par", 400),
+        ("/api/v1/search?name=par&user=", 400),
+        (long_user.as_str(), 400),
+        ("/api/v1/events?since=x", 400),
+        ("/api/v1/events?until=1", 400),
+        ("/api/v1/records/unknown", 404),
+        ("/api/v1/none", 404),
+        ("/", 404),
+    ] {
+        let response = endpoint.get(path).await;
+        assert_eq!(response.status().as_u16(), status, "{path}");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json", "{path}");
+    }
+    let delete = Request::delete("/api/v1/status")
+        .header(header::HOST, "localhost")
+        .header(header::AUTHORIZATION, format!("Bearer {}", endpoint.token.expose()))
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(endpoint.send(delete).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn keys_are_unescaped_and_records_kept_as_they_came() {
+    let endpoint = endpoint("127.0.0.1");
+    let response = endpoint.get("/api/v1/records/did%3Akey%3Az%2F%C3%A9").await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let text = text(response).await;
+    assert!(text.contains("{\"name\":\r\n\"paris\", \"unknown\": 1}"), "{text}");
+}
+
+#[tokio::test]
+async fn events_are_asked_from_the_last_seen() {
+    let endpoint = endpoint("127.0.0.1");
+    assert_eq!(json_of(endpoint.get("/api/v1/events?since=41").await).await[0]["seq"], 42);
+    assert_eq!(json_of(endpoint.get("/api/v1/events").await).await[0]["seq"], 1);
+}
+
+#[tokio::test]
+async fn metrics_name_their_form_and_nothing_may_be_cached_or_framed() {
+    let response = endpoint("127.0.0.1").get("/metrics").await;
+    let headers = response.headers();
+    assert_eq!(headers[header::CONTENT_TYPE], "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert_eq!(headers[header::CACHE_CONTROL], "no-store");
+    assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+    assert_eq!(text(response).await, "# EOF\n");
+}

@@ -1,0 +1,77 @@
+//! What the endpoint asks of a running tree; a trait, so that its tests need none.
+
+use actors::{
+    handle::{AskError, Fault, Handle},
+    view::{ActorView, EventView, IndexerView, PeerView, RecordView, SearchView, SessionView, StatusView, Wanted},
+};
+use futures::{FutureExt as _, future::BoxFuture};
+use tokio::sync::mpsc;
+
+/// An answer that an actor may owe.
+pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, AskError>>;
+
+/// A running tree, as [`Handle`] shows it.
+pub(crate) trait Tree: Send + Sync + 'static {
+    /// Every actor, read from the vitals and never asked.
+    fn actors(&self) -> Vec<ActorView>;
+    /// The member's overview.
+    fn status(&self) -> Answer<'_, StatusView>;
+    /// Every known peer.
+    fn peers(&self) -> Answer<'_, Vec<PeerView>>;
+    /// The pool.
+    fn indexers(&self) -> Answer<'_, Vec<IndexerView>>;
+    /// The sessions.
+    fn sessions(&self) -> Answer<'_, Vec<SessionView>>;
+    /// Records by DID, peer id or exact name.
+    fn record<'a>(&'a self, key: &'a str) -> Answer<'a, Vec<RecordView>>;
+    /// Starts a search; dropping the receiver closes it.
+    fn search<'a>(&'a self, user: &'a str, wanted: Wanted) -> Answer<'a, mpsc::Receiver<SearchView>>;
+    /// What happened after an event.
+    fn events(&self, since: u64) -> Vec<EventView>;
+    /// The metrics in OpenMetrics text.
+    fn metrics(&self) -> String;
+    /// Injects a fault into one actor.
+    fn inject(&self, actor: &str, fault: Fault) -> Result<(), AskError>;
+}
+
+impl Tree for Handle {
+    fn actors(&self) -> Vec<ActorView> {
+        Self::actors(self)
+    }
+
+    fn status(&self) -> Answer<'_, StatusView> {
+        Self::status(self).boxed()
+    }
+
+    fn peers(&self) -> Answer<'_, Vec<PeerView>> {
+        Self::peers(self).boxed()
+    }
+
+    fn indexers(&self) -> Answer<'_, Vec<IndexerView>> {
+        Self::indexers(self).boxed()
+    }
+
+    fn sessions(&self) -> Answer<'_, Vec<SessionView>> {
+        Self::sessions(self).boxed()
+    }
+
+    fn record<'a>(&'a self, key: &'a str) -> Answer<'a, Vec<RecordView>> {
+        Self::record(self, key).boxed()
+    }
+
+    fn search<'a>(&'a self, user: &'a str, wanted: Wanted) -> Answer<'a, mpsc::Receiver<SearchView>> {
+        Self::search(self, user, wanted).boxed()
+    }
+
+    fn events(&self, since: u64) -> Vec<EventView> {
+        Self::events(self, since)
+    }
+
+    fn metrics(&self) -> String {
+        Self::metrics(self)
+    }
+
+    fn inject(&self, actor: &str, fault: Fault) -> Result<(), AskError> {
+        Self::inject(self, actor, fault)
+    }
+}

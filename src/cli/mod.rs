@@ -1,0 +1,345 @@
+//! The command line: one file per verb.
+
+pub(crate) mod client;
+mod demo;
+mod events;
+pub(crate) mod exit;
+mod get;
+mod id;
+mod indexers;
+pub(crate) mod init;
+pub(crate) mod output;
+mod peers;
+mod run;
+mod search;
+mod sessions;
+mod status;
+mod tree;
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+
+use self::{
+    client::Client,
+    exit::{Exit, Failure},
+    output::Output,
+};
+use crate::{
+    config::{self, Config, Flags},
+    demo::state::Folder,
+    keys::AdminToken,
+};
+
+/// Name of the file in the data folder that tells where the admin endpoint listens.
+pub(crate) const ADMIN_ADDRESS: &str = "admin.addr";
+
+/// The file that is used when nothing else names a daemon.
+const USUAL_FILE: &str = "muster.toml";
+
+/// A roll call for a federation of clouds.
+#[derive(Debug, Parser)]
+#[command(name = "muster", version, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    at: At,
+
+    /// Form of the answer.
+    #[arg(long, short, global = true, value_enum, default_value_t)]
+    output: Output,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 daemon not reachable, 4 not found, 5 not allowed, \
+6 timed out, 7 partial, 8 refused, 70 internal, 74 input/output, 78 configuration, 130 interrupted.";
+
+/// Which daemon a verb speaks to.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Which daemon")]
+pub(crate) struct At {
+    /// The daemon's configuration [default: muster.toml in this folder, if there is one].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// The daemon's admin address [default: the variable MUSTER_ADMIN, if it is set]; its token, where one is needed, is
+    /// taken from MUSTER_ADMIN_TOKEN.
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "config")]
+    pub(crate) admin: Option<String>,
+
+    /// A member of the running demo.
+    #[arg(long, global = true, conflicts_with_all = ["config", "admin"])]
+    pub(crate) demo: bool,
+
+    /// Which member of the demo [default: its first node].
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) on: Option<String>,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a member: its configuration, its identity, its network's key.
+    Init(init::Args),
+    /// Run a member as a daemon.
+    Run(run::Args),
+    /// Show a member's peer id, DID and addresses.
+    Id,
+    /// Show how a member is and what is wrong with it.
+    Status,
+    /// List the peers that a member knows.
+    Peers,
+    /// List the indexers in a member's pool.
+    Indexers(indexers::Args),
+    /// List the nodes that have a session at an indexer.
+    Sessions,
+    /// Search for members; hits are shown as they come.
+    Search(search::Args),
+    /// Look a member up by peer id, DID or exact name.
+    Get(get::Args),
+    /// Show the tree of actors with their vitals.
+    Tree(tree::Args),
+    /// Show what happened lately.
+    Events(events::Args),
+    #[command(flatten)]
+    Demo(demo::Verb),
+}
+
+/// What the process was started with; read once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// The variables of ours; others are nobody's business.
+    fn read() -> Self {
+        // Not `vars()`, which panics where any variable is not UTF-8.
+        let ours = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+            .filter(|(name, _)| name.starts_with("MUSTER_"));
+        Self(ours.collect())
+    }
+
+    /// The variable's text, when it is set to something.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
+    }
+
+    /// All of them.
+    pub(crate) fn variables(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+/// What every verb is given.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    /// Which daemon.
+    pub(crate) at: At,
+    /// Form of the answer.
+    pub(crate) output: Output,
+    /// The process's variables.
+    pub(crate) environment: Environment,
+}
+
+impl Context {
+    /// The daemon that the verb speaks to.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let token = self.environment.get("MUSTER_ADMIN_TOKEN").map(str::to_owned);
+        if self.at.on.is_some() && !self.at.demo {
+            return Err(Failure::new(Exit::Usage, "--on names a member of the demo").next("add --demo"));
+        }
+        if self.at.demo {
+            let state = Folder::usual().find()?;
+            return Ok(Client::to(state.member(self.at.on.as_deref())?.admin.to_string()).with_token(token));
+        }
+        if let Some(url) = &self.at.admin {
+            return Ok(Client::from_url(url)?.with_token(token));
+        }
+        // A variable of the shell is weaker than a flag and stronger than the folder one happens to stand in.
+        match (&self.at.config, self.environment.get("MUSTER_ADMIN")) {
+            (None, Some(url)) => Ok(Client::from_url(url)?.with_token(token)),
+            _ => daemon_of(&self.config()?, token),
+        }
+    }
+
+    /// The settings of the member that the verb is about.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        self.config_with(&Flags::default())
+    }
+
+    /// The settings, with these flags over them.
+    pub(crate) fn config_with(&self, flags: &Flags) -> Result<Config, Failure> {
+        if self.at.demo {
+            let state = Folder::usual().find()?;
+            let file = state.member(self.at.on.as_deref())?.dir.join(USUAL_FILE);
+            return config::load(&file, self.environment.variables(), flags);
+        }
+        let named = self.at.config.clone().or_else(|| self.environment.get("MUSTER_CONFIG").map(PathBuf::from));
+        let usual = || Some(PathBuf::from(USUAL_FILE)).filter(|path| path.exists());
+        let Some(file) = named.or_else(usual) else {
+            return Err(Failure::new(Exit::Usage, "no member is named")
+                .why(format!("there is no {USUAL_FILE} in this folder"))
+                .next("add --config FILE, --admin URL or --demo; `muster init --dir DIR` makes a member"));
+        };
+        config::load(&file, self.environment.variables(), flags)
+    }
+}
+
+/// The running daemon of a member, found by what it wrote into its folder.
+fn daemon_of(config: &Config, token: Option<String>) -> Result<Client, Failure> {
+    let data = config.data();
+    let path = data.join(ADMIN_ADDRESS);
+    let address = std::fs::read_to_string(&path).map_err(|cause| {
+        Failure::new(Exit::Unreachable, format!("no daemon runs on {}", data.display()))
+            .why(format!("{}: {cause}", path.display()))
+            .next("start it: muster run --config FILE")
+    })?;
+    let address = address.trim();
+    // Reading on loopback needs no token, and a port that another process took over meanwhile shall not learn it.
+    let is_loopback = address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    let token = match token {
+        None if !is_loopback => Some(AdminToken::read(&data)?.expose().to_owned()),
+        given => given,
+    };
+    Ok(Client::to(address).with_token(token))
+}
+
+/// Reads the command line and does what it says.
+pub(crate) fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            // Nothing can be told where the terminal is gone.
+            let _ = error.print();
+            return exit;
+        }
+    };
+    let context = Context { at: cli.at, output: cli.output, environment: Environment::read() };
+    match perform(cli.verb, &context) {
+        Ok(()) => Exit::Ok,
+        Err(failure) => {
+            anstream::eprint!("{}", failure.text());
+            failure.exit
+        }
+    }
+}
+
+fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
+    match verb {
+        Verb::Init(args) => init::run(&args, context),
+        Verb::Run(args) => run::run(&args, context),
+        Verb::Id => asked(id::run(context)),
+        Verb::Status => asked(status::run(context)),
+        Verb::Peers => asked(peers::run(context)),
+        Verb::Indexers(args) => asked(indexers::run(&args, context)),
+        Verb::Sessions => asked(sessions::run(context)),
+        Verb::Search(args) => asked(search::run(&args, context)),
+        Verb::Get(args) => asked(get::run(&args, context)),
+        Verb::Tree(args) => asked(tree::run(&args, context)),
+        Verb::Events(args) => asked(events::run(&args, context)),
+        // They hear Ctrl-C themselves: it is how the demo is ended.
+        Verb::Demo(verb) => runtime()?.block_on(demo::run(verb, context)),
+    }
+}
+
+/// Waits for a verb that asks a daemon, or for Ctrl-C.
+fn asked(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    runtime()?.block_on(async {
+        tokio::select! {
+            done = verb => done,
+            _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+        }
+    })
+}
+
+/// The runtime of every verb and of the daemon.
+pub(crate) fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Failure::new(Exit::Failed, "cannot start the runtime").why(cause.to_string()))
+}
+
+/// A path as the terminal's user would write it: `.` for nothing.
+pub(crate) fn shown(path: &Path) -> String {
+    if path.as_os_str().is_empty() { ".".to_owned() } else { path.display().to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn context(at: At, variables: &[(&str, &str)]) -> Context {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Context { at, output: Output::Table, environment: Environment(variables) }
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_stand_before_and_behind_the_verb() {
+        for line in [["muster", "--demo", "peers", "--on", "paris"], ["muster", "peers", "--on", "paris", "--demo"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert!(cli.at.demo);
+            assert_eq!(cli.at.on.as_deref(), Some("paris"));
+        }
+    }
+
+    #[test]
+    fn two_ways_to_name_a_daemon_are_one_too_many() {
+        for line in [["--demo", "--admin", "x"], ["--demo", "--config", "x"], ["--config=x", "--admin", "x"]] {
+            assert!(Cli::try_parse_from(["muster"].into_iter().chain(line).chain(["peers"])).is_err(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_flag_is_stronger_than_the_variable() {
+        let at = At { admin: Some("127.0.0.1:1".to_owned()), ..At::default() };
+        let client = context(at, &[("MUSTER_ADMIN", "http://127.0.0.1:2")]).client().unwrap();
+        assert_eq!(client.authority(), "127.0.0.1:1");
+        let client = context(At::default(), &[("MUSTER_ADMIN", "http://127.0.0.1:2")]).client().unwrap();
+        assert_eq!(client.authority(), "127.0.0.1:2");
+    }
+
+    #[test]
+    fn a_member_of_the_demo_without_the_demo_is_a_usage_error() {
+        let at = At { on: Some("paris".to_owned()), ..At::default() };
+        assert_eq!(context(at, &[]).client().unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_run_is_unreachable_and_the_remedy_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("muster.toml");
+        std::fs::write(&file, "").unwrap();
+        let at = At { config: Some(file), ..At::default() };
+        let failure = context(at, &[]).client().unwrap_err();
+        assert_eq!(failure.exit, Exit::Unreachable);
+        assert_eq!(failure.next.as_deref(), Some("start it: muster run --config FILE"));
+    }
+
+    #[test]
+    fn a_daemon_is_found_by_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("muster.toml");
+        std::fs::write(&file, "").unwrap();
+        std::fs::create_dir(folder.path().join("data")).unwrap();
+        std::fs::write(folder.path().join("data/admin.addr"), "127.0.0.1:7345\n").unwrap();
+        let at = At { config: Some(file), ..At::default() };
+        assert_eq!(context(at, &[]).client().unwrap().authority(), "127.0.0.1:7345");
+    }
+}

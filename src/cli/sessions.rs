@@ -1,0 +1,36 @@
+//! `muster sessions`: the nodes that have a session at an indexer.
+
+use actors::view::SessionView;
+use jiff::Timestamp;
+
+use super::{
+    Context,
+    exit::Failure,
+    output::{ago, or_dash, table},
+};
+
+/// Asks and shows.
+pub(super) async fn run(context: &Context) -> Result<(), Failure> {
+    let sessions: Vec<SessionView> = context.client()?.get("/api/v1/sessions").await?;
+    context.output.list(&sessions, |sessions| text(sessions, Timestamp::now()))
+}
+
+fn text(sessions: &[SessionView], now: Timestamp) -> String {
+    if sessions.is_empty() {
+        return "no session: nobody has sent a heartbeat, or this member is no indexer".to_owned();
+    }
+    let mut table = table(["name", "is", "since", "last seen", "beats", "record", "referent", "peer id"]);
+    for session in sessions {
+        table.add_row([
+            or_dash(&session.name),
+            if session.indexer { "indexer" } else { "node" }.to_owned(),
+            ago(now, session.since),
+            ago(now, session.last_seen),
+            session.beats.to_string(),
+            if session.record_seq == 0 { "–".to_owned() } else { session.record_seq.to_string() },
+            if session.referent { "here" } else { "–" }.to_owned(),
+            session.peer_id.to_string(),
+        ]);
+    }
+    format!("{table}\n{} sessions", sessions.len())
+}

@@ -1,0 +1,60 @@
+//! The log: lines for people or for machines on the standard error, and never a secret.
+
+use std::io::IsTerminal as _;
+
+use tracing::error;
+use tracing_subscriber::{EnvFilter, filter::ParseError, fmt};
+
+use crate::{
+    cli::exit::{Exit, Failure},
+    config::{LogFormat, LogSettings},
+};
+
+/// Our own crates, as the log names them.
+const OURS: [&str; 4] = ["muster", "muster_actors", "muster_store", "muster_protocol"];
+
+/// Begins to write the log.
+///
+/// # Errors
+/// When the level is none, or when a log was begun before.
+pub(crate) fn start(settings: &LogSettings) -> Result<(), Failure> {
+    let filter = filter(&settings.level).map_err(|cause| {
+        Failure::new(Exit::Configuration, format!("log.level \"{}\" cannot be used", settings.level))
+            .why(cause.to_string())
+    })?;
+    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match settings.format {
+        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|cause| Failure::new(Exit::Internal, "cannot begin the log").why(cause.to_string()))?;
+    // A panic of an actor is healed and told once, as a line of the log like any other.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        error!(place, cause = panic.payload_as_str().unwrap_or("of another kind"), "panic");
+    }));
+    Ok(())
+}
+
+/// One level concerns muster, and warnings of the libraries; directives stand for themselves.
+fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    if level.contains(['=', ',']) {
+        return EnvFilter::try_new(level);
+    }
+    let ours: String = OURS.iter().map(|name| format!(",{name}={level}")).collect();
+    EnvFilter::try_new(format!("warn{ours}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn one_level_is_for_muster_and_directives_stand_for_themselves() {
+        let ours = filter("debug").unwrap().to_string();
+        assert!(ours.contains("muster_actors=debug") && ours.contains("warn"), "{ours}");
+        assert_eq!(filter("info,libp2p=debug").unwrap().to_string(), "libp2p=debug,info");
+        assert!(filter("loud").is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! Which key came first for a DID that does not name its key.
+
+use protocol::Timestamp;
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+
+use crate::{Rows, StoreError, write::Writer};
+
+/// How exactly the last sight of a binding is kept. Saying it again within that time writes nothing.
+const SIGHT_EVERY_MS: i64 = 86_400_000;
+
+/// A DID and the first key seen for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The DID, a UUID in most cases.
+    pub did: String,
+    /// Base64 of the key.
+    pub pub_key: String,
+    /// When it was last said to be in use, to the day.
+    pub last_seen: Timestamp,
+}
+
+/// To which key a DID is bound after the attempt.
+pub(crate) enum Bound {
+    /// To the one given.
+    ToThis,
+    /// To this other one, and it stays so.
+    ToOther(String),
+    /// To none, for want of room.
+    NoRoom,
+}
+
+pub(crate) async fn bind(
+    connection: &mut SqliteConnection,
+    did: &str,
+    pub_key: &str,
+    at: Timestamp,
+    max: u32,
+) -> Result<Bound, sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO bindings (did, pub_key, last_seen_ms)
+         SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM bindings WHERE did = ?1)
+             OR (SELECT count(*) FROM bindings) < ?4
+         ON CONFLICT (did) DO UPDATE SET last_seen_ms = excluded.last_seen_ms
+             WHERE pub_key = excluded.pub_key AND abs(last_seen_ms - excluded.last_seen_ms) >= ?5",
+    )
+    .bind(did)
+    .bind(pub_key)
+    .bind(at.as_millisecond())
+    .bind(max)
+    .bind(SIGHT_EVERY_MS)
+    .execute(&mut *connection)
+    .await?;
+    Ok(match read(connection, did).await? {
+        Some(held) if held == pub_key => Bound::ToThis,
+        Some(held) => Bound::ToOther(held),
+        None => Bound::NoRoom,
+    })
+}
+
+pub(crate) async fn read(connection: &mut SqliteConnection, did: &str) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT pub_key FROM bindings WHERE did = ?1").bind(did).fetch_optional(connection).await
+}
+
+pub(crate) async fn read_all(connection: &mut SqliteConnection, max: u32) -> Result<Rows<Binding>, sqlx::Error> {
+    let rows = sqlx::query("SELECT did, pub_key, last_seen_ms FROM bindings ORDER BY last_seen_ms DESC, did LIMIT ?1")
+        .bind(max)
+        .fetch_all(connection)
+        .await?;
+    Ok(Rows::read("bindings", &rows, read_row))
+}
+
+fn read_row(row: &SqliteRow) -> Option<Binding> {
+    Some(Binding {
+        did: row.try_get("did").ok()?,
+        pub_key: row.try_get("pub_key").ok()?,
+        last_seen: Timestamp::from_millisecond(row.try_get("last_seen_ms").ok()?).ok()?,
+    })
+}
+
+pub(crate) async fn forget_stale(writer: &Writer, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
+    let mut turn = writer.turn(false).await?;
+    let outcome = sqlx::query(
+        "DELETE FROM bindings WHERE did IN (
+             SELECT did FROM bindings WHERE last_seen_ms < ?1 ORDER BY last_seen_ms, did LIMIT ?2)",
+    )
+    .bind(before.as_millisecond())
+    .bind(at_most)
+    .execute(turn.connection())
+    .await;
+    Ok(turn.end(outcome).await?.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use crate::{
+        Refusal, Settings, Store, Write,
+        testing::{DAY_SECS, at},
+    };
+
+    fn bind(did: &str, pub_key: &str, secs: i64) -> Write {
+        Write::Bind { did: did.into(), pub_key: pub_key.into(), at: at(secs) }
+    }
+
+    #[tokio::test]
+    async fn g22_the_first_key_of_a_did_stays_its_key() {
+        let store = Store::in_memory(&Settings::default()).await.unwrap();
+        let writes = [bind("did", "first", 1), bind("did", "second", 2), bind("did", "first", 3)];
+        let applied = store.apply(&writes).await.unwrap();
+        assert_eq!((applied.written, applied.refused.len()), (2, 1));
+        assert_eq!(applied.refused[0].index, 1);
+        assert_eq!(applied.refused[0].why, Refusal::OtherKey { held: "first".into() });
+        assert_eq!(store.binding("did").await.unwrap().as_deref(), Some("first"));
+    }
+
+    #[tokio::test]
+    async fn a_full_table_keeps_what_it_promised() {
+        let store = Store::in_memory(&Settings { bindings_max: 2, ..Settings::default() }).await.unwrap();
+        let writes = [bind("a", "k", 0), bind("b", "k", DAY_SECS), bind("c", "k", 2 * DAY_SECS)];
+        let applied = store.apply(&writes).await.unwrap();
+        assert_eq!(applied.refused[0].why, Refusal::Full { table: "bindings", max: 2 });
+        assert_eq!(store.forget_stale_bindings(at(DAY_SECS), 10).await.unwrap(), 1);
+        assert_eq!(store.apply(&writes[2..]).await.unwrap().written, 1);
+        let held: Vec<String> = store.bindings().await.unwrap().rows.into_iter().map(|row| row.did).collect();
+        assert_eq!(held, ["c", "b"]);
+    }
+
+    #[tokio::test]
+    async fn a_binding_in_use_does_not_grow_stale() {
+        let store = Store::in_memory(&Settings::default()).await.unwrap();
+        store.apply(&[bind("did", "key", 0)]).await.unwrap();
+        // Within the day nothing is written; a day later the sight is renewed, and a clock set back is healed.
+        for (secs, kept) in [(DAY_SECS - 1, 0), (DAY_SECS, DAY_SECS), (50 * DAY_SECS, 50 * DAY_SECS), (9, 9)] {
+            store.apply(&[bind("did", "key", secs)]).await.unwrap();
+            assert_eq!(store.bindings().await.unwrap().rows[0].last_seen, at(kept));
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The pool's memory: indexers to go back to after a restart, when the seeds may be gone.
+
+use multiaddr::Multiaddr;
+use protocol::{PeerId, Timestamp};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+
+use crate::{
+    Rows,
+    peers::read_time,
+    write::{Refusal, check_address, check_length_max},
+};
+
+/// Addresses kept of a member: what the wire lets a peer have.
+pub const MEMBER_ADDRESSES_MAX: usize = 8;
+
+/// Bytes of evidence kept of a member: seven parts with their counts are under 1 KiB, sixteen times that is a mistake.
+pub const EVIDENCE_BYTES_MAX: usize = 16 * 1024;
+
+/// One remembered indexer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemberRow {
+    /// Who.
+    pub peer: PeerId,
+    /// Where, best first; those past [`MEMBER_ADDRESSES_MAX`] are not kept.
+    pub addresses: Vec<Multiaddr>,
+    /// Named in the settings, so it is sticky and the last to be forgotten.
+    pub is_seed: bool,
+    /// Its score when it was last judged, 0 to 100; none when it never was.
+    pub score: Option<f64>,
+    /// The evidence behind the score, JSON of the score's owner, at most [`EVIDENCE_BYTES_MAX`] bytes, may be empty.
+    pub evidence: String,
+    /// When it last answered, to the millisecond.
+    pub last_answer: Option<Timestamp>,
+    /// Its place in the pool when it was written, 0 is best.
+    pub standing: u32,
+}
+
+pub(crate) async fn write(
+    connection: &mut SqliteConnection,
+    row: &MemberRow,
+) -> Result<Result<(), Refusal>, sqlx::Error> {
+    let addresses: Result<Vec<String>, _> =
+        row.addresses.iter().take(MEMBER_ADDRESSES_MAX).map(check_address).collect();
+    let addresses = match (addresses, check_length_max("evidence", &row.evidence, EVIDENCE_BYTES_MAX)) {
+        (Ok(addresses), Ok(())) => serde_json::Value::from(addresses).to_string(),
+        (Err(refusal), _) | (_, Err(refusal)) => return Ok(Err(refusal)),
+    };
+    sqlx::query(
+        "INSERT INTO members (peer_id, addresses, is_seed, score, evidence, last_answer_ms, standing)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (peer_id) DO UPDATE SET
+             addresses = excluded.addresses, is_seed = excluded.is_seed, score = excluded.score,
+             evidence = excluded.evidence, last_answer_ms = excluded.last_answer_ms, standing = excluded.standing",
+    )
+    .bind(row.peer.to_string())
+    .bind(addresses)
+    .bind(row.is_seed)
+    .bind(row.score)
+    .bind(&row.evidence)
+    .bind(row.last_answer.map(Timestamp::as_millisecond))
+    .bind(row.standing)
+    .execute(connection)
+    .await?;
+    Ok(Ok(()))
+}
+
+pub(crate) async fn forget(connection: &mut SqliteConnection, peer: &PeerId) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM members WHERE peer_id = ?1").bind(peer.to_string()).execute(connection).await?;
+    Ok(())
+}
+
+/// Lets those go that are over `max`: not seeds first, then who answered longest ago.
+pub(crate) async fn prune(connection: &mut SqliteConnection, max: u32) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query(
+        "DELETE FROM members WHERE peer_id IN (
+             SELECT peer_id FROM members ORDER BY is_seed, last_answer_ms ASC NULLS FIRST, standing DESC, peer_id
+             LIMIT max(0, (SELECT count(*) FROM members) - ?1))",
+    )
+    .bind(max)
+    .execute(connection)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
+pub(crate) async fn read_all(connection: &mut SqliteConnection, max: u32) -> Result<Rows<MemberRow>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT peer_id, addresses, is_seed, score, evidence, last_answer_ms, standing FROM members
+         ORDER BY standing, last_answer_ms DESC NULLS LAST, peer_id LIMIT ?1",
+    )
+    .bind(max)
+    .fetch_all(connection)
+    .await?;
+    Ok(Rows::read("members", &rows, read_row))
+}
+
+fn read_row(row: &SqliteRow) -> Option<MemberRow> {
+    let score: Option<f64> = row.try_get("score").ok()?;
+    if score.is_some_and(|score| !(0.0..=100.0).contains(&score)) {
+        return None;
+    }
+    Some(MemberRow {
+        peer: row.try_get::<&str, _>("peer_id").ok()?.parse().ok()?,
+        addresses: serde_json::from_str(row.try_get("addresses").ok()?).ok()?,
+        is_seed: row.try_get("is_seed").ok()?,
+        score,
+        evidence: row.try_get("evidence").ok()?,
+        last_answer: read_time(row, "last_answer_ms")?,
+        standing: row.try_get("standing").ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        Settings, Store, Write,
+        testing::{address, at, peer},
+    };
+
+    fn member(n: u32) -> MemberRow {
+        MemberRow {
+            peer: peer(n),
+            addresses: vec![address(n), address(n + 1)],
+            is_seed: false,
+            score: Some(f64::from(n) / 3.0),
+            evidence: format!("{{\"latency\":{n}}}"),
+            last_answer: Some(at(i64::from(n))),
+            standing: n,
+        }
+    }
+
+    #[tokio::test]
+    async fn g01_members_survive_a_restart_whole() {
+        let temp = TempDir::new().unwrap();
+        let path = temp.path().join("muster.db");
+        let store = Store::open(&path, &Settings::default(), at(0)).await.unwrap().store;
+        let unknown = MemberRow {
+            addresses: vec![],
+            is_seed: true,
+            score: None,
+            evidence: String::new(),
+            last_answer: None,
+            ..member(1)
+        };
+        let writes = [Write::Member(member(2)), Write::Member(member(1)), Write::Member(unknown.clone())];
+        assert_eq!(store.apply(&writes).await.unwrap().written, 3);
+        store.close().await;
+        let store = Store::open(&path, &Settings::default(), at(0)).await.unwrap().store;
+        let members = store.remembered_members().await.unwrap();
+        assert_eq!((members.rows, members.skipped), (vec![unknown, member(2)], 0));
+        store.apply(&[Write::ForgetMember(peer(1))]).await.unwrap();
+        assert_eq!(store.remembered_members().await.unwrap().rows, [member(2)]);
+    }
+
+    #[tokio::test]
+    async fn past_the_bound_seeds_stay_and_the_longest_silent_leaves() {
+        let store = Store::in_memory(&Settings { members_max: 3, ..Settings::default() }).await.unwrap();
+        let seed = MemberRow { is_seed: true, last_answer: None, ..member(0) };
+        let writes: Vec<Write> = [seed, member(1), member(2)].map(Write::Member).into();
+        assert_eq!(store.apply(&writes).await.unwrap().evicted, 0);
+        assert_eq!(store.apply(&[Write::Member(member(3))]).await.unwrap().evicted, 1);
+        let left: Vec<PeerId> = store.remembered_members().await.unwrap().rows.iter().map(|row| row.peer).collect();
+        assert_eq!(left, [peer(0), peer(2), peer(3)]);
+    }
+
+    #[tokio::test]
+    async fn evidence_and_addresses_are_bounded() {
+        let store = Store::in_memory(&Settings::default()).await.unwrap();
+        let full = MemberRow { evidence: "e".repeat(EVIDENCE_BYTES_MAX), ..member(1) };
+        let over = MemberRow { evidence: "e".repeat(EVIDENCE_BYTES_MAX + 1), ..member(2) };
+        let many = MemberRow { addresses: (0..9).map(address).collect(), ..member(3) };
+        let applied = store.apply(&[full, over, many].map(Write::Member)).await.unwrap();
+        assert_eq!(applied.written, 2);
+        assert_eq!(applied.refused[0].index, 1);
+        let members = store.remembered_members().await.unwrap().rows;
+        assert_eq!(members[1].addresses, (0..8).map(address).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_score_that_is_no_number_is_no_score() {
+        let store = Store::in_memory(&Settings::default()).await.unwrap();
+        store.apply(&[Write::Member(MemberRow { score: Some(f64::NAN), ..member(1) })]).await.unwrap();
+        assert_eq!(store.remembered_members().await.unwrap().rows[0].score, None);
+    }
+}

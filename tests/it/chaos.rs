@@ -1,0 +1,121 @@
+//! Faults inside a living process: the tree heals itself and shows that it did.
+
+use actors::view::{ActorState, ActorView};
+
+use crate::harness::{Federation, Member, PATIENCE, Spec, until, until_true};
+
+/// Two indexers and two nodes in which faults may be injected.
+fn federation() -> Federation {
+    let federation = Federation::started(2, &["paris", "lyon"], |spec| spec.variable("MUSTER_CHAOS", "1"));
+    federation.until_converged();
+    federation
+}
+
+/// Lets the next message of this actor meet a fault.
+#[track_caller]
+fn inject(member: &Member, actor: &str, fault: &str) {
+    let answer = member.tell(&format!("/api/v1/chaos/actors/{actor}"), &format!(r#"{{"fault":"{fault}"}}"#));
+    assert_eq!(answer.code, 204, "{actor}: {answer:?}");
+}
+
+fn find(actors: &[ActorView], name: &str) -> Option<ActorView> {
+    actors.iter().find(|actor| actor.name == name).cloned()
+}
+
+/// Actors that may be hit one by one: neither the root nor a supervisor, whose end takes its children along.
+fn victims(member: &Member) -> Vec<ActorView> {
+    let actors = member.actors();
+    let is_parent = |name: &str| actors.iter().any(|other| other.parent == name);
+    actors.iter().filter(|actor| !actor.parent.is_empty() && !is_parent(&actor.name)).cloned().collect()
+}
+
+#[test]
+fn f11_any_actor_that_panics_is_restarted_alone_and_the_tree_shows_it() {
+    let federation = federation();
+    for member in ["paris", "indexer-1"].map(|name| federation.member(name)) {
+        let kinds: std::collections::BTreeSet<String> = victims(member).into_iter().map(|actor| actor.kind).collect();
+        assert!(kinds.len() >= 3, "{kinds:?}");
+        for kind in kinds {
+            // One of each kind; heartbeats come and go, so it is looked up when its turn comes.
+            let Some(victim) = victims(member).into_iter().find(|actor| actor.kind == kind) else { continue };
+            let siblings: Vec<ActorView> =
+                victims(member).into_iter().filter(|actor| actor.name != victim.name).collect();
+            inject(member, &victim.name, "panic");
+            until_true(&format!("{} of {} was restarted", victim.name, member.name), PATIENCE, || {
+                find(&member.actors(), &victim.name).is_some_and(|now| {
+                    now.restarts > victim.restarts
+                        && now.incarnation > victim.incarnation
+                        && now.state == ActorState::Running
+                })
+            });
+            let now = member.actors();
+            let restarted = find(&now, &victim.name).unwrap();
+            assert!(restarted.last_error.is_some_and(|error| error.contains("panic")), "{}", victim.name);
+            for sibling in siblings {
+                let Some(after) = find(&now, &sibling.name) else { continue };
+                assert_eq!(after.restarts, sibling.restarts, "{} was hurt by the end of {}", sibling.name, victim.name);
+                assert_eq!(after.incarnation, sibling.incarnation, "{}", sibling.name);
+            }
+        }
+    }
+    federation.until_converged();
+    let (paris, lyon) = (federation.member("paris"), federation.member("lyon"));
+    for (asker, asked) in [(paris, lyon), (lyon, paris)] {
+        until_true(&format!("{} still finds {}", asker.name, asked.name), PATIENCE, || {
+            !asker.records(&asked.did).is_empty()
+        });
+    }
+}
+
+#[test]
+fn a_stuck_actor_is_shown_as_stuck_and_does_not_delay_the_answer() {
+    let federation = federation();
+    let paris = federation.member("paris");
+    let victim = victims(paris).into_iter().find(|actor| actor.kind == "score" || actor.kind == "peers").unwrap();
+    let path = format!("/api/v1/chaos/actors/{}", victim.name);
+    assert_eq!(paris.tell(&path, r#"{"fault":"stall","ms":60000}"#).code, 204);
+    let stuck = until("the actor is shown as stuck", PATIENCE, || {
+        find(&paris.actors(), &victim.name).filter(|actor| actor.state == ActorState::Stuck)
+    });
+    assert!(stuck.busy_ms > 0);
+    let began = std::time::Instant::now();
+    paris.actors();
+    assert!(began.elapsed() < std::time::Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[test]
+fn an_actor_that_fails_too_often_ends_the_process_with_70() {
+    let mut federation = Federation::new();
+    federation.add(Spec::indexer("indexer-1").variable("MUSTER_CHAOS", "1")).start();
+    let victim = until("the tree stands", PATIENCE, || {
+        let victims = victims(federation.member("indexer-1"));
+        victims.into_iter().find(|actor| actor.kind == "registry" || actor.kind == "peers").map(|actor| actor.name)
+    });
+    // Every life of it meets the fault again; the budgets on the way to the root are spent one after the other.
+    until_true("the process has ended", PATIENCE * 2, || {
+        let member = federation.member_mut("indexer-1");
+        if member.is_alive() && member.try_status().is_some() {
+            let token = std::fs::read_to_string(member.dir.join("data/admin.token"));
+            if token.is_ok() {
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inject(member, &victim, "panic")));
+            }
+        }
+        !member.is_alive()
+    });
+    assert_eq!(federation.member_mut("indexer-1").reaped_code(), Some(70));
+}
+
+#[test]
+fn without_the_variable_there_is_no_chaos_and_without_the_token_no_change() {
+    let federation = Federation::converged(1, &["paris"]);
+    let paris = federation.member("paris");
+    let actor = &paris.actors()[0].name;
+    let answer = paris.tell(&format!("/api/v1/chaos/actors/{actor}"), r#"{"fault":"panic"}"#);
+    assert_eq!(answer.code, 404, "{answer:?}");
+
+    let federation = self::federation();
+    let paris = federation.member("paris");
+    let path = format!("/api/v1/chaos/actors/{}", victims(paris)[0].name);
+    let answer = paris.tell_without_token(&path, r#"{"fault":"panic"}"#);
+    assert_eq!(answer.code, 401, "{answer:?}");
+}

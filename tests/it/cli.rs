@@ -1,0 +1,134 @@
+//! The command line as scripts see it: exit codes, JSON, words.
+
+use serde_json::Value;
+
+use crate::harness::{Federation, Port, muster, muster_in, private_file, shown_mode};
+
+#[test]
+fn every_verb_that_reads_answers_in_json() {
+    let federation = Federation::converged(2, &["paris"]);
+    let (paris, indexer) = (federation.member("paris"), federation.member("indexer-1"));
+    for verb in ["peers", "indexers", "tree", "events"] {
+        let answer = paris.verb(&[verb, "--output", "json"]).ok().json();
+        assert!(answer.is_array(), "{verb}: {answer}");
+    }
+    let status = paris.verb(&["status", "--output", "json"]).ok().json();
+    assert_eq!(status["name"], "paris");
+    let sessions = indexer.verb(&["sessions", "--output", "json"]).ok().json();
+    assert!(sessions.as_array().unwrap().iter().any(|session| session["name"] == "paris"), "{sessions}");
+    for row in paris.verb(&["indexers", "--output", "jsonl"]).ok().json_lines() {
+        assert!(row["peer_id"].is_string(), "{row}");
+    }
+    let yaml = paris.verb(&["status", "--output", "yaml"]).ok().out;
+    assert!(yaml.contains("name: paris"), "{yaml}");
+}
+
+#[test]
+fn the_tree_shows_every_actor_with_its_vitals() {
+    let federation = Federation::converged(1, &["paris"]);
+    let tree = federation.member("paris").verb(&["tree", "--output", "json"]).ok().json();
+    let actors = tree.as_array().unwrap();
+    for actor in actors {
+        for field in [
+            "name",
+            "kind",
+            "parent",
+            "state",
+            "uptime_ms",
+            "restarts",
+            "handled",
+            "in_flight",
+            "handle_p50_us",
+            "handle_p99_us",
+        ] {
+            assert!(!actor[field].is_null(), "{field} of {actor}");
+        }
+    }
+    for kind in ["store", "score", "swarm", "heartbeat"] {
+        assert!(actors.iter().any(|actor| actor["kind"] == kind), "{kind} in {tree}");
+    }
+    // Whoever has a parent stands below one that is shown.
+    for actor in actors.iter().filter(|actor| actor["parent"] != "") {
+        assert!(actors.iter().any(|other| other["name"] == actor["parent"]), "{actor}");
+    }
+}
+
+#[test]
+fn nobody_listening_is_3_nonsense_is_2_and_an_absent_demo_is_3() {
+    let port = Port::free();
+    let ended = muster(&["--admin", &format!("http://127.0.0.1:{}", port.number), "peers"]);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    for nonsense in [&["fly"][..], &["--admin", "nowhere", "peers"], &["search"], &["peers", "--output", "xml"]] {
+        let ended = muster(nonsense);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(!ended.err.is_empty());
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let runtime = ["XDG_RUNTIME_DIR", "TMPDIR"].map(|name| (name, temp.path().to_str().unwrap()));
+    for verb in [&["--demo", "peers"][..], &["--demo", "kill", "paris"], &["--demo", "down"]] {
+        let ended = muster_in(temp.path(), &runtime, verb);
+        assert_eq!(ended.code, Some(3), "{ended:?}");
+        assert!(ended.err.contains("muster demo"), "how to start one: {ended:?}");
+    }
+}
+
+#[test]
+fn the_demos_verbs_are_not_for_daemons() {
+    let ended = muster(&["kill", "paris"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.err.contains("--demo"), "{ended:?}");
+}
+
+#[test]
+fn init_makes_a_whole_member_and_never_overwrites_one() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("paris");
+    let args = ["init", "--dir", dir.to_str().unwrap(), "--name", "paris", "--output", "json"];
+    let made = muster(&args).ok().json();
+    assert!(made["did"].as_str().unwrap().starts_with("did:key:z6Mk"), "{made}");
+    for secret in ["identity.pem", "swarm.key"] {
+        assert_eq!(shown_mode(&dir.join(secret)), "600", "{secret}");
+    }
+    assert!(dir.join("data").is_dir());
+    let before = crate::harness::snapshot(&dir);
+    let again = muster(&args);
+    assert_eq!(again.code, Some(8), "{again:?}");
+    assert_eq!(crate::harness::snapshot(&dir), before);
+
+    let id = muster(&["id", "--config", dir.join("muster.toml").to_str().unwrap(), "--output", "json"]).ok().json();
+    assert_eq!((&id["peer_id"], &id["did"]), (&made["peer_id"], &made["did"]));
+}
+
+#[test]
+fn init_copies_a_pre_shared_key_and_refuses_one_that_is_none() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = |name: &str| temp.path().join(name).to_str().unwrap().to_owned();
+    muster(&["init", "--dir", &path("first")]).ok();
+    muster(&["init", "--dir", &path("second"), "--psk", &path("first/swarm.key")]).ok();
+    let read = |name: &str| std::fs::read(path(name)).unwrap();
+    assert_eq!(read("first/swarm.key"), read("second/swarm.key"));
+    private_file(&temp.path().join("none.key"), b"/key/swarm/psk/1.0.0/\n/base16/\nabcdef\n");
+    let ended = muster(&["init", "--dir", &path("third"), "--psk", &path("none.key")]);
+    assert_eq!(ended.code, Some(78), "{ended:?}");
+    assert!(!temp.path().join("third").exists());
+}
+
+#[test]
+fn id_tells_the_full_address_of_a_running_member() {
+    let federation = Federation::converged(1, &[]);
+    let indexer = federation.member("indexer-1");
+    let id = muster(&["id", "--config", indexer.config().to_str().unwrap(), "--output", "json"]).ok().json();
+    let addresses: Vec<Value> = id["addresses"].as_array().unwrap().clone();
+    assert!(addresses.contains(&Value::from(indexer.address())), "{addresses:?}");
+}
+
+#[test]
+fn the_admin_endpoint_answers_only_to_its_own_name() {
+    let federation = Federation::converged(1, &[]);
+    let at = federation.member("indexer-1");
+    let answer = at.ask_as_host("/api/v1/status", "evil.example");
+    assert_eq!(answer.code, 403, "{answer:?}");
+    let metrics = at.ask("/metrics").unwrap();
+    assert_eq!(metrics.code, 200);
+    assert!(metrics.body.trim_end().ends_with("# EOF"), "OpenMetrics end");
+}

@@ -1,0 +1,165 @@
+//! Deaths, freezes and returns: the F rows of the design that real processes can show.
+
+use std::time::{Duration, Instant};
+
+use actors::view::{MemberState, Standing};
+use nix::sys::signal::Signal;
+
+use crate::harness::{Federation, Member, PATIENCE, Spec, TICK, ticks, until, until_true};
+
+/// The states of this indexer in a member's pool; none when it is not in it.
+fn state_of(member: &Member, indexer: &str) -> Option<MemberState> {
+    member.indexers().iter().find(|found| found.peer_id.to_string() == indexer).map(|found| found.state)
+}
+
+#[test]
+fn f1_a_killed_indexer_is_replaced_within_two_ticks_and_records_stay_resolvable() {
+    // Two places in the pool and three indexers: one is left to take the place of the dead.
+    let mut federation = Federation::started(3, &["paris", "lyon"], |spec| spec.set("pool.max_indexer", "2"));
+    federation.until_converged();
+    let (paris, lyon) = (federation.member("paris"), federation.member("lyon"));
+    let victim = until("lyon has two members, and not both are seeds", PATIENCE, || {
+        let pool = lyon.indexers();
+        let answering: Vec<_> = pool.iter().filter(|indexer| indexer.state == MemberState::Answering).collect();
+        let victim = answering.iter().find(|indexer| !indexer.seed)?;
+        (answering.len() >= 2).then(|| victim.name.clone())
+    });
+    until_true("paris finds lyon", PATIENCE, || !paris.records(&lyon.did).is_empty());
+    let did = lyon.did.clone();
+    federation.member_mut(&victim).kill();
+    let killed = Instant::now();
+    let (paris, lyon, dead) = (federation.member("paris"), federation.member("lyon"), federation.member(&victim));
+    let mut replaced_after = None;
+    // Watched for the whole time in which a replacement may take place, and not only until it has.
+    while killed.elapsed() < ticks(2) {
+        assert!(
+            !paris.records(&did).is_empty(),
+            "lyon's record could not be resolved {:?} after the kill",
+            killed.elapsed()
+        );
+        let pool = lyon.indexers();
+        let answering = |indexer: &&actors::view::IndexerView| {
+            indexer.state == MemberState::Answering && indexer.peer_id.to_string() != dead.peer_id
+        };
+        if replaced_after.is_none() && pool.iter().filter(answering).count() >= 2 {
+            replaced_after = Some(killed.elapsed());
+        }
+    }
+    assert!(replaced_after.is_some(), "not replaced within two ticks: {:?}", lyon.indexers());
+    federation.until_healed_of(&victim, PATIENCE);
+}
+
+#[test]
+fn f2_a_node_outlives_all_its_indexers_and_rejoins_the_one_that_returns() {
+    let mut federation = Federation::converged(2, &["paris"]);
+    until_true("paris knows both", PATIENCE, || federation.member("paris").status().pool_answering == 2);
+    federation.member_mut("indexer-1").kill();
+    federation.member_mut("indexer-2").kill();
+    federation.member("paris").until_standing(Standing::Isolated, PATIENCE);
+    let paris = federation.member("paris");
+    assert_eq!(paris.ask("/healthz").unwrap().code, 200);
+    let ready = paris.ask("/readyz").unwrap();
+    assert_eq!(ready.code, 503, "{ready:?}");
+    assert!(
+        paris.status().reasons.iter().any(|reason| reason.to_lowercase().contains("isolated")),
+        "{:?}",
+        paris.status()
+    );
+    // The one that is not in the configuration returns: memory, not the seed, finds it.
+    federation.member_mut("indexer-2").start();
+    // The back-off grows to 30 s; one step of it may be running.
+    until_true("paris has rejoined", Duration::from_secs(45), || {
+        federation.member("paris").try_status().is_some_and(|status| status.standing == Standing::Whole)
+    });
+    assert!(federation.member_mut("paris").is_alive());
+}
+
+#[test]
+fn f5_an_indexer_and_a_node_that_die_together_are_forgotten() {
+    let mut federation = Federation::converged(3, &["paris", "lyon"]);
+    federation.member_mut("indexer-2").kill();
+    federation.member_mut("lyon").kill();
+    // Sessions live 2 min past their last heartbeat and are collected every 30 s.
+    let patience = Duration::from_secs(150);
+    federation.until_healed_of("indexer-2", patience);
+    federation.until_healed_of("lyon", patience);
+}
+
+#[test]
+fn f6_a_frozen_indexer_is_found_by_its_silence() {
+    let federation = Federation::converged(2, &["paris"]);
+    let paris = federation.member("paris");
+    let frozen = federation.member("indexer-2");
+    until_true("paris hears from indexer-2", PATIENCE, || {
+        state_of(paris, &frozen.peer_id) == Some(MemberState::Answering)
+    });
+    frozen.signal(Signal::SIGSTOP);
+    let stopped = Instant::now();
+    // Its TCP stays open and the kernel goes on acknowledging; two answers of 1 s each are missed.
+    until_true("paris no longer counts on indexer-2", ticks(2) + Duration::from_secs(2), || {
+        state_of(paris, &frozen.peer_id) != Some(MemberState::Answering)
+    });
+    assert!(stopped.elapsed() > Duration::from_secs(1), "found by something else than silence");
+    paris.until_whole();
+    frozen.signal(Signal::SIGCONT);
+    until_true("indexer-2 is in the pool again", PATIENCE, || {
+        state_of(paris, &frozen.peer_id) == Some(MemberState::Answering)
+    });
+}
+
+#[test]
+fn f12_an_indexer_that_leaves_politely_costs_no_node_its_minimum() {
+    let mut federation = Federation::converged(3, &["paris", "lyon"]);
+    for node in ["paris", "lyon"] {
+        until_true(&format!("{node} knows all"), PATIENCE, || federation.member(node).status().pool_answering == 3);
+    }
+    federation.member("indexer-2").signal(Signal::SIGTERM);
+    let asked = Instant::now();
+    while asked.elapsed() < TICK * 3 {
+        for node in ["paris", "lyon"] {
+            let status = federation.member(node).status();
+            assert!(status.pool_answering >= status.pool_min, "{node}: {status:?}");
+            assert_ne!(status.standing, Standing::Isolated, "{node}");
+        }
+    }
+    until_true("indexer-2 has ended", PATIENCE, || !federation.member_mut("indexer-2").is_alive());
+    assert_eq!(federation.member_mut("indexer-2").reaped_code(), Some(0));
+    // What was announced is no evidence against the one that comes back.
+    federation.member_mut("indexer-2").start();
+    let id = federation.member("indexer-2").peer_id.clone();
+    until_true("paris counts on indexer-2 again", PATIENCE, || {
+        state_of(federation.member("paris"), &id) == Some(MemberState::Answering)
+    });
+    let pool = federation.member("paris").indexers();
+    let score = |id: &str| pool.iter().find(|found| found.peer_id.to_string() == id).and_then(|found| found.score);
+    let (restarted, other) = (score(&id), score(&federation.member("indexer-3").peer_id));
+    if let (Some(restarted), Some(other)) = (restarted, other) {
+        assert!(restarted > other - 15.0, "restarted {restarted}, never restarted {other}");
+    }
+}
+
+#[test]
+fn a_killed_indexer_that_returns_serves_again() {
+    let mut federation = Federation::converged(2, &["paris"]);
+    federation.member_mut("indexer-2").kill();
+    federation.until_healed_of("indexer-2", PATIENCE);
+    federation.member_mut("indexer-2").start();
+    federation.until_converged();
+    let paris = federation.member("paris");
+    until_true("indexer-2 keeps a session of paris again", PATIENCE, || {
+        federation.member("indexer-2").sessions().iter().any(|session| session.peer_id.to_string() == paris.peer_id)
+    });
+}
+
+#[test]
+fn a_late_member_is_known_to_those_that_were_there_before() {
+    let mut federation = Federation::converged(2, &["paris"]);
+    let seed = federation.member("indexer-2").address();
+    federation.add(Spec::node("oslo").seed(seed)).start();
+    let oslo = federation.member("oslo");
+    oslo.until_whole();
+    let paris = federation.member("paris");
+    until_true("paris finds oslo by name", PATIENCE, || {
+        paris.records("oslo").iter().any(|record| record.peer_id.to_string() == oslo.peer_id)
+    });
+}

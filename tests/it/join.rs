@@ -1,0 +1,102 @@
+//! Joining, leaving, coming back.
+
+use actors::view::{MemberState, Standing};
+
+use crate::harness::{Federation, PATIENCE, Spec, until, until_true};
+
+#[test]
+fn the_pre_shared_key_and_one_seed_address_are_enough() {
+    let federation = Federation::converged(3, &["paris"]);
+    let paris = federation.member("paris");
+    // One was configured; the others were heard of.
+    until_true("paris has every indexer in its pool", PATIENCE, || paris.status().pool_answering == 3);
+    let seeds: Vec<_> = paris.indexers().into_iter().filter(|indexer| indexer.seed).collect();
+    assert_eq!(seeds.len(), 1);
+    assert_eq!(seeds[0].peer_id.to_string(), federation.member("indexer-1").peer_id);
+    for indexer in ["indexer-1", "indexer-2", "indexer-3"] {
+        until_true(&format!("{indexer} keeps a session of paris"), PATIENCE, || {
+            federation.member(indexer).sessions().iter().any(|session| session.peer_id.to_string() == paris.peer_id)
+        });
+    }
+}
+
+#[test]
+fn a_first_indexer_is_ready_alone_and_a_node_is_not() {
+    let mut federation = Federation::new();
+    federation.add(Spec::indexer("indexer-1")).start();
+    until_true("indexer-1 is ready", PATIENCE, || {
+        federation.member("indexer-1").ask("/readyz").is_ok_and(|answer| answer.code == 200)
+    });
+    federation.add(Spec::node("paris")).start();
+    let paris = federation.member("paris");
+    // It has the key and no address: it runs, it is not ready, and it says what to do.
+    let answer = until("paris answers", PATIENCE, || paris.ask("/readyz").ok());
+    assert_eq!(answer.code, 503, "{answer:?}");
+    assert!(answer.body.contains("seed"), "{answer:?}");
+    assert_eq!(paris.ask("/healthz").unwrap().code, 200);
+}
+
+#[test]
+fn one_referent_represents_a_node_at_a_time() {
+    let federation = Federation::converged(3, &["paris"]);
+    let paris = federation.member("paris");
+    until_true("exactly one indexer is paris's referent", PATIENCE, || {
+        let referents = ["indexer-1", "indexer-2", "indexer-3"].into_iter().filter(|indexer| {
+            let sessions = federation.member(indexer).sessions();
+            sessions.iter().any(|session| session.referent && session.peer_id.to_string() == paris.peer_id)
+        });
+        referents.count() == 1
+    });
+    let pool = paris.indexers();
+    assert_eq!(pool.iter().filter(|indexer| indexer.referent).count(), 1, "{pool:?}");
+}
+
+#[test]
+fn f7_a_node_that_was_killed_returns_as_the_same_peer_with_a_newer_record() {
+    let mut federation = Federation::converged(2, &["paris", "lyon"]);
+    let before = federation.member("paris").status();
+    federation.member_mut("paris").kill();
+    federation.member_mut("paris").start();
+    federation.member("paris").until_whole();
+    let after = federation.member("paris").status();
+    assert_eq!((after.peer_id, &after.did), (before.peer_id, &before.did));
+    assert!(after.record_seq > before.record_seq, "{} after {}", after.record_seq, before.record_seq);
+    // The others see the new record, and no indexer took the return for an attack.
+    let lyon = federation.member("lyon");
+    until_true("lyon finds the newer record", PATIENCE, || {
+        lyon.records(&before.did).iter().any(|record| record.seq >= after.record_seq)
+    });
+    for indexer in ["indexer-1", "indexer-2"] {
+        let events = federation.member(indexer).events(0);
+        let hostile = |kind: &str| kind.contains("strike") || kind.contains("ban");
+        assert!(!events.iter().any(|event| hostile(&event.kind)), "{events:?}");
+    }
+}
+
+#[test]
+fn a_node_that_leaves_politely_is_gone_from_every_indexer_at_once() {
+    let mut federation = Federation::converged(2, &["paris", "lyon"]);
+    let peer_id = federation.member("paris").peer_id.clone();
+    let status = federation.member_mut("paris").end_politely();
+    assert_eq!(status.code(), Some(0));
+    // A session outlives its node by 2 min; only the leave can be this fast.
+    for indexer in ["indexer-1", "indexer-2"] {
+        until_true(&format!("{indexer} has no session of paris"), std::time::Duration::from_secs(5), || {
+            !federation.member(indexer).sessions().iter().any(|session| session.peer_id.to_string() == peer_id)
+        });
+    }
+}
+
+#[test]
+fn a_node_is_found_again_without_its_seed() {
+    // F3 in small: what was remembered is enough; the seed is gone for good.
+    let mut federation = Federation::converged(3, &["paris"]);
+    until_true("paris knows all three", PATIENCE, || federation.member("paris").status().pool_answering == 3);
+    federation.member_mut("paris").end_politely();
+    federation.member_mut("indexer-1").kill();
+    federation.member_mut("paris").start();
+    let paris = federation.member("paris");
+    paris.until_standing(Standing::Whole, PATIENCE);
+    let answering = paris.indexers().into_iter().filter(|indexer| indexer.state == MemberState::Answering).count();
+    assert!(answering >= 1);
+}

@@ -1,0 +1,15 @@
+//! The promises of the whole daemon, kept by real processes of the real binary.
+//!
+//! Each test makes its own federation in its own folder with its own ports, awaits what it promises with a deadline, and
+//! leaves nothing: see [`harness`].
+
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod chaos;
+mod cli;
+mod demo;
+mod failures;
+mod harness;
+mod join;
+mod search;
