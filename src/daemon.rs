@@ -30,6 +30,7 @@ use crate::{
     },
     config::Config,
     keys::{self, AdminToken, FolderLock},
+    tree,
     ports,
 };
 
@@ -65,18 +66,12 @@ pub(crate) trait Running: Send {
     fn ended(&mut self) -> BoxFuture<'_, Ended>;
 }
 
-/// Starts the tree of this member.
-async fn start_tree(start: Start) -> Result<Box<dyn Running>, Failure> {
-    let _ = start;
-    Err(Failure::new(Exit::Internal, "this build has no tree to start"))
-}
-
 /// Runs a member until a signal or a broken promise.
 ///
 /// # Errors
 /// What keeps it from starting (78; a folder or port in use 1), how its tree ended (70, 74), or a second signal (130).
 pub(crate) async fn run(config: &Config, chaos: bool) -> Result<(), Failure> {
-    live(config, chaos, Signals::listen()?, start_tree).await
+    live(config, chaos, Signals::listen()?, tree::start).await
 }
 
 async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(

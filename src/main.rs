@@ -8,6 +8,7 @@ mod demo;
 mod keys;
 mod ports;
 mod telemetry;
+mod tree;
 
 use cli::exit::Exit;
 

@@ -9,7 +9,7 @@ use protocol::{
     PeerId,
     addr::Subnet,
     behaviour::{Behaviour, Kind, Offence},
-    gate::{Gate as Buckets, Settings},
+    gate::Gate as Buckets,
     wire::{Protocol, RefusalCode, Refused, Role},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -88,14 +88,10 @@ impl Actor for Gate {
     type Arguments = Args;
 
     async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
-        let profile = context.own.profile;
-        let settings = Settings {
-            sessions_per_subnet: profile.sessions_per_subnet(),
-            sessions_in_all: profile.sessions_whole(),
-            max_nodes: context.settings.indexer.max_nodes,
-        };
-        let behaviour = Behaviour::new(&context.settings.behaviour, profile.requests_factor());
-        Ok(State { rng: seat.rng(), buckets: Buckets::new(&settings), behaviour, sessions: 0, observed: 0, seat, context })
+        let settings = &context.settings;
+        let buckets = Buckets::new(&settings.gate);
+        let behaviour = Behaviour::new(&settings.behaviour, context.own.profile.requests_factor());
+        Ok(State { rng: seat.rng(), buckets, behaviour, sessions: 0, observed: 0, seat, context })
     }
 
     async fn handle(

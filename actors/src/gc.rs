@@ -12,6 +12,9 @@ use crate::{
     supervision::{Class, Envelope, Seat, Timer},
 };
 
+/// A session outlives its end by this at most.
+const EVERY: Duration = Duration::from_secs(30);
+
 /// Memories go stale over days, so they are looked at less often than sessions.
 const MEMORIES_EVERY: u32 = 20;
 
@@ -46,7 +49,7 @@ impl Actor for Gc {
     type Arguments = Args;
 
     async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
-        let timer = seat.after(every(&context), Msg::Tick);
+        let timer = seat.after(EVERY, Msg::Tick);
         Ok(State { seat, context, ticks: 0, timer })
     }
 
@@ -73,10 +76,6 @@ impl State {
         }
         self.ticks = self.ticks.wrapping_add(1);
         // Re-armed last, so that two never queue.
-        self.timer = self.seat.after(every(&self.context), Msg::Tick);
+        self.timer = self.seat.after(EVERY, Msg::Tick);
     }
-}
-
-fn every(context: &Context) -> Duration {
-    context.settings.indexer.collect_every
 }

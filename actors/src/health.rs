@@ -247,7 +247,7 @@ impl State {
             pool_max: self.context.settings.pool.max_indexer,
             referent: self.pool.referent.map(|peer| peer.to_string()),
             sessions: self.sessions,
-            max_nodes: if own.role.indexer { self.context.settings.indexer.max_nodes } else { 0 },
+            max_nodes: if own.role.indexer { self.context.settings.gate.max_nodes } else { 0 },
             indexers_known: self.indexers_known,
             connections: u32::try_from(self.context.stats.connections.get()).unwrap_or(0),
             record_seq: self.record_seq,

@@ -29,6 +29,12 @@ use crate::{
 /// What was learnt is written down this often.
 const KEEP_EVERY: Duration = Duration::from_secs(10);
 
+/// A peer unseen for a week is forgotten.
+pub(crate) const FORGET_AFTER: Duration = Duration::from_secs(7 * 86_400);
+
+/// Most that are forgotten at once.
+pub(crate) const COLLECT_MAX: u32 = 500;
+
 /// Peers shown at once; beyond it a view would be slower to draw than to outdate.
 const SHOWN_MAX: usize = 2_000;
 
@@ -138,7 +144,7 @@ impl Actor for Peers {
     type Arguments = Args;
 
     async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
-        let peers_max = context.settings.peers.peers_max as usize;
+        let peers_max = context.settings.store.peers_max as usize;
         let book = Book::new(context.own.peer_id, peers_max);
         let reply = seat.reply(Msg::Restored);
         inform(&context.addresses.store, Class::Control, store::Msg::Peers { reply });
@@ -246,9 +252,8 @@ impl State {
     }
 
     fn collect(&mut self) {
-        let settings = &self.context.settings.peers;
-        let Ok(before) = self.seat.now().wall.checked_sub(settings.forget_after) else { return };
-        self.book.forget_stale(before, settings.collect_max as usize);
+        let Ok(before) = self.seat.now().wall.checked_sub(FORGET_AFTER) else { return };
+        self.book.forget_stale(before, COLLECT_MAX as usize);
     }
 
     fn keep(&mut self) {

@@ -3,7 +3,7 @@
 //! Owns [`protocol::session::Registry`]. The tasks that serve streams ask it; suggestions tell it whom to suggest, claim
 //! our own record. It tells gate, health and suggestions how many there are, gate of offences, peers of names. A restart
 //! forgets every session: the next beat of each node makes it anew, and its record comes along because it is no longer
-//! acknowledged. Bounds: `indexer.max_nodes` sessions; [`PUTS_AT_ONCE`] puts a tick.
+//! acknowledged. Bounds: `gate.max_nodes` sessions; [`PUTS_AT_ONCE`] puts a tick.
 
 use std::{sync::Arc, time::Duration};
 
@@ -186,7 +186,7 @@ impl Actor for Registry {
 
     async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
         let own = &context.own;
-        let sessions = Sessions::new(context.settings.indexer.max_nodes, own.born_at);
+        let sessions = Sessions::new(context.settings.gate.max_nodes, own.born_at);
         let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellRegistry);
         let timer = seat.after(TICK, Msg::Tick);

@@ -1,17 +1,13 @@
 //! How a member is set, as far as its actors are concerned. Each rule's settings lie beside the rule.
 
-use std::time::Duration;
-
 use libp2p::Multiaddr;
 use protocol::{
     addr::{Range, Rule, Seed},
-    behaviour, dht, heartbeat, pool,
+    behaviour, dht, gate, heartbeat, pool,
     profile::Profile,
     score,
     wire::AddrInfo,
 };
-use serde::{Deserialize, Serialize};
-
 use crate::supervision;
 
 /// Everything that the tree is set by.
@@ -27,14 +23,12 @@ pub struct Settings {
     pub heartbeat: heartbeat::Settings,
     /// Its scores.
     pub score: score::Settings,
-    /// What it serves as an indexer.
-    pub indexer: Indexer,
+    /// Whom it takes as an indexer, and how many.
+    pub gate: gate::Settings,
     /// How often others may ask it.
     pub behaviour: behaviour::Settings,
     /// What it stores for others.
     pub dht: dht::Settings,
-    /// Whom it remembers.
-    pub peers: Peers,
     /// How much its database keeps.
     pub store: ::store::Settings,
     /// How its actors are supervised.
@@ -89,51 +83,5 @@ impl Network {
             }
         }
         infos
-    }
-}
-
-/// What an indexer serves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Indexer {
-    /// Most sessions, 1 to 1,000,000.
-    pub max_nodes: u32,
-    /// Free text about where it is, told to others.
-    pub region: String,
-    /// Time between two collections of sessions that are over.
-    #[serde(with = "protocol::time::text")]
-    pub collect_every: Duration,
-    /// Time between two listings among the indexers; a listing lives three minutes.
-    #[serde(with = "protocol::time::text")]
-    pub advertise_every: Duration,
-}
-
-impl Default for Indexer {
-    fn default() -> Self {
-        Self {
-            max_nodes: 500,
-            region: String::new(),
-            collect_every: Duration::from_secs(30),
-            advertise_every: Duration::from_secs(60),
-        }
-    }
-}
-
-/// Whom a member remembers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Peers {
-    /// Most peers in the book; past it the unconnected one unseen for longest goes.
-    pub peers_max: u32,
-    /// A peer unseen for this long is forgotten.
-    #[serde(with = "protocol::time::text")]
-    pub forget_after: Duration,
-    /// Most that are forgotten at once.
-    pub collect_max: u32,
-}
-
-impl Default for Peers {
-    fn default() -> Self {
-        Self { peers_max: 10_000, forget_after: Duration::from_secs(7 * 86_400), collect_max: 500 }
     }
 }

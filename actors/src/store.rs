@@ -18,6 +18,7 @@ use tracing::{error, warn};
 use crate::{
     context::{Context, inform},
     health,
+    peers::{COLLECT_MAX, FORGET_AFTER},
     supervision::{Class, Envelope, Reply, Seat, Timer},
 };
 
@@ -169,9 +170,8 @@ impl State {
     }
 
     async fn collect(&mut self) -> Result<(), StoreError> {
-        let settings = &self.context.settings.peers;
-        let Ok(before) = self.seat.now().wall.checked_sub(settings.forget_after) else { return Ok(()) };
-        let outcome = self.context.database.forget_stale(before, settings.collect_max).await;
+        let Ok(before) = self.seat.now().wall.checked_sub(FORGET_AFTER) else { return Ok(()) };
+        let outcome = self.context.database.forget_stale(before, COLLECT_MAX).await;
         self.judge(outcome)?;
         Ok(())
     }

@@ -31,6 +31,9 @@ use crate::{
 /// How often it is seen whether something is due.
 const TICK: Duration = Duration::from_millis(500);
 
+/// A listing lives three minutes; two may be lost.
+const LIST_EVERY: Duration = Duration::from_secs(60);
+
 /// The fill rate must change by so much before the record is worth putting again.
 const FILL_CHANGE: f64 = 0.05;
 
@@ -182,9 +185,8 @@ impl State {
 
     fn list_when_due(&mut self) {
         let now = self.seat.now().mono;
-        let every = self.context.settings.indexer.advertise_every;
         // Until somebody is known there is nobody to tell, so a lonely indexer tries with each look.
-        let is_due = self.listed_at.is_none_or(|at| now.since(at) >= every || (self.book.is_empty() && now.since(at) >= TICK * 4));
+        let is_due = self.listed_at.is_none_or(|at| now.since(at) >= LIST_EVERY || (self.book.is_empty() && now.since(at) >= TICK * 4));
         if is_due {
             self.listed_at = Some(now);
             self.order(swarm::Command::Provide);
@@ -212,8 +214,8 @@ impl State {
         let record = IndexerRecord {
             peer_id: self.context.own.peer_id,
             addrs: self.addrs.clone(),
-            region: self.context.settings.indexer.region.clone(),
-            capacity: self.context.settings.indexer.max_nodes,
+            region: String::new(),
+            capacity: self.context.settings.gate.max_nodes,
             fill_rate: self.census.fill_rate,
             peer_count: self.census.sessions,
             salt: BASE64.encode(salt),

@@ -22,5 +22,5 @@ pub(super) async fn list(
     question: Result<Query<Question>, QueryRejection>,
 ) -> Result<Json<Vec<EventView>>, Problem> {
     let Query(question) = question?;
-    Ok(Json(tree.events(question.since)))
+    Ok(Json(tree.events(question.since).await?))
 }

@@ -122,14 +122,14 @@ impl Tree for Still {
         self.answer(receiver)
     }
 
-    fn events(&self, since: u64) -> Vec<EventView> {
-        vec![EventView {
+    fn events(&self, since: u64) -> Answer<'_, Vec<EventView>> {
+        self.answer(vec![EventView {
             seq: since + 1,
             at: jiff::Timestamp::UNIX_EPOCH,
             kind: "member_joined".to_owned(),
             subject: String::new(),
             detail: String::new(),
-        }]
+        }])
     }
 
     fn metrics(&self) -> String {

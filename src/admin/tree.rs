@@ -27,7 +27,7 @@ pub(crate) trait Tree: Send + Sync + 'static {
     /// Starts a search; dropping the receiver closes it.
     fn search<'a>(&'a self, user: &'a str, wanted: Wanted) -> Answer<'a, mpsc::Receiver<SearchView>>;
     /// What happened after an event.
-    fn events(&self, since: u64) -> Vec<EventView>;
+    fn events(&self, since: u64) -> Answer<'_, Vec<EventView>>;
     /// The metrics in OpenMetrics text.
     fn metrics(&self) -> String;
     /// Injects a fault into one actor.
@@ -63,8 +63,8 @@ impl Tree for Handle {
         Self::search(self, user, wanted).boxed()
     }
 
-    fn events(&self, since: u64) -> Vec<EventView> {
-        Self::events(self, since)
+    fn events(&self, since: u64) -> Answer<'_, Vec<EventView>> {
+        Self::events(self, since).boxed()
     }
 
     fn metrics(&self) -> String {

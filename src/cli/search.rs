@@ -122,6 +122,7 @@ fn last_line(end: &End) -> String {
         Ended::Limit => " (no more are shown)",
         Ended::Replaced => " (replaced by the same user's next search)",
         Ended::Closed => " (closed)",
+        Ended::Lost => " (the indexers asked are gone)",
         Ended::Isolated => " (no indexer could be asked)",
     };
     format!(
@@ -135,7 +136,7 @@ fn verdict(end: &End) -> Result<(), Failure> {
     let has_holes = end.timed_out > 0 || end.truncated || end.answered < end.asked;
     let exit = match end.ended {
         Ended::Isolated => Exit::Refused,
-        Ended::Replaced | Ended::TimedOut => Exit::Partial,
+        Ended::Replaced | Ended::TimedOut | Ended::Lost => Exit::Partial,
         _ if has_holes => Exit::Partial,
         _ => return Ok(()),
     };

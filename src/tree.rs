@@ -1,0 +1,125 @@
+//! From settings to a running tree: opens the database, hands every rule its settings, and starts the actors.
+
+use std::sync::Arc;
+
+use actors::{
+    End, Start as ActorsStart,
+    settings::{Network, Node, Settings as ActorsSettings},
+    supervision::{Chance, Clock},
+};
+use futures::{FutureExt as _, future::BoxFuture};
+use jiff::Timestamp;
+use store::{OpenError, Store};
+use tracing::warn;
+
+use crate::{
+    admin::Tree,
+    cli::exit::{Exit, Failure},
+    config::{Config, Settings},
+    daemon::{Ended, Running, Start},
+};
+
+/// The database's file in the folder of data.
+const DATABASE: &str = "muster.db";
+
+/// A tree that runs, until it is stopped.
+struct Live(Option<actors::Running>);
+
+/// Opens the database and starts the actors.
+///
+/// # Errors
+/// When the database cannot be used (78, or 74 for its disk), or a part of the tree does not start (70).
+pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
+    let Start { config, keys, network_key } = start;
+    let settings = &config.settings;
+    let database = open(&config).await?;
+    let running = actors::start(ActorsStart {
+        name: config.name(),
+        role: settings.node.mode.role(),
+        did: settings.node.did.clone(),
+        network_id: settings.network.id.clone(),
+        keys,
+        network_key,
+        settings: of(settings),
+        database,
+        clock: Clock::real(),
+        chance: Chance::unforeseen(),
+    })
+    .await
+    .map_err(|failure| Failure::new(Exit::Internal, "the tree of actors did not start").why(failure.to_string()))?;
+    Ok(Box::new(Live(Some(running))))
+}
+
+async fn open(config: &Config) -> Result<Store, Failure> {
+    let path = config.data().join(DATABASE);
+    let opened = Store::open(&path, &config.settings.store, Timestamp::now()).await.map_err(|error| unusable(&error))?;
+    if let Some(set_aside) = &opened.set_aside {
+        warn!(
+            damage = %set_aside.damage,
+            kept = %set_aside.path.display(),
+            "the database was damaged: it was set aside, and a new one is filled from the network"
+        );
+    }
+    Ok(opened.store)
+}
+
+fn unusable(error: &OpenError) -> Failure {
+    let exit = if error.is_io() { Exit::InputOutput } else { Exit::Configuration };
+    Failure::new(exit, "the database cannot be used").why(error.to_string()).next(error.remedy())
+}
+
+/// What the actors are set by.
+fn of(settings: &Settings) -> ActorsSettings {
+    ActorsSettings {
+        node: Node {
+            api_url: settings.node.api_url.clone(),
+            nats_address: settings.node.nats_address.clone(),
+            wallet_address: settings.node.wallet_address.clone(),
+            light: settings.node.light,
+        },
+        network: Network {
+            profile: settings.network.profile,
+            private_ranges: settings.network.private_ranges.clone(),
+            listen: settings.network.listeners(),
+            announce: settings.network.announce.clone(),
+            seeds: settings.network.seeds.clone(),
+            mdns: settings.network.mdns,
+        },
+        pool: settings.pool.clone(),
+        heartbeat: settings.heartbeat.clone(),
+        score: settings.score.clone(),
+        gate: settings.gate.clone(),
+        behaviour: settings.behaviour.clone(),
+        dht: settings.dht.clone(),
+        store: settings.store.clone(),
+        supervision: settings.supervision.clone(),
+    }
+}
+
+impl Running for Live {
+    fn tree(&self) -> Arc<dyn Tree> {
+        let running = self.0.as_ref().expect("a tree is asked for before it is stopped");
+        Arc::new(running.handle().clone())
+    }
+
+    fn stop(&mut self) -> BoxFuture<'_, ()> {
+        let running = self.0.take();
+        async move {
+            if let Some(running) = running {
+                running.stop().await;
+            }
+        }
+        .boxed()
+    }
+
+    fn ended(&mut self) -> BoxFuture<'_, Ended> {
+        async move {
+            let Some(running) = self.0.as_mut() else { return std::future::pending().await };
+            match running.ended().await {
+                End::Tree(cause) => Ended::Root(cause),
+                End::Disk => Ended::Disk("the database could not be written".to_owned()),
+            }
+        }
+        .boxed()
+    }
+}
