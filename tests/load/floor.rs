@@ -12,7 +12,7 @@ use std::{
 };
 
 use actors::swarm::{
-    streams::{Accept, Inbound, Io, Patience, Settings, Streams},
+    streams::{Accept, Inbound, Io, Patience, Settings, Streams, Value},
     transport,
 };
 use futures::StreamExt;
@@ -149,7 +149,7 @@ async fn serve(plan: Plan) -> Outcome<()> {
             Some((connection, done)) = admits.recv() => {
                 swarm.behaviour().admit(connection);
                 // The peer went away meanwhile, if this fails.
-                drop(done.send(()));
+                let _ = done.send(());
             }
             event = swarm.select_next_some() => if let SwarmEvent::NewListenAddr { address, .. } = event {
                 let mut out = std::io::stdout().lock();
@@ -171,8 +171,8 @@ async fn answer(inbound: Inbound, plan: Arc<Plan>, admit: mpsc::Sender<Admit>) -
 }
 
 async fn greet(mut io: Io, connection: ConnectionId, plan: &Plan, admit: mpsc::Sender<Admit>) -> Option<()> {
-    let value = io.read_value(Patience::OPENING).await.ok()??;
-    let theirs: Hello = serde_json::from_slice(value.bytes).ok()?;
+    let theirs = io.read(Patience::OPENING, |value| serde_json::from_slice::<Hello>(value.bytes)).await;
+    let theirs = theirs.ok()??.ok()?;
     let (done, admitted) = oneshot::channel();
     admit.send((connection, done)).await.ok()?;
     admitted.await.ok()?;
@@ -185,7 +185,7 @@ async fn greet(mut io: Io, connection: ConnectionId, plan: &Plan, admit: mpsc::S
         time: Timestamp::now(),
         ..theirs
     };
-    io.write_json(&hello, WRITE_WITHIN).await.ok()?;
+    io.write(&hello, WRITE_WITHIN).await.ok()?;
     io.close().await;
     Some(())
 }
@@ -193,21 +193,23 @@ async fn greet(mut io: Io, connection: ConnectionId, plan: &Plan, admit: mpsc::S
 async fn echo(mut io: Io) -> Option<()> {
     let mut bytes = Vec::new();
     loop {
-        let value = io.read_value(Patience::idle(SILENCE_MAX)).await.ok()??;
-        bytes.clear();
-        bytes.extend_from_slice(value.bytes);
-        io.write_value(&bytes, WRITE_WITHIN).await.ok()?;
+        let read = io.read(Patience::idle(SILENCE_MAX), |value| {
+            bytes.clear();
+            bytes.extend_from_slice(value.bytes);
+        });
+        read.await.ok()??;
+        io.write_text(&bytes, WRITE_WITHIN).await.ok()?;
     }
 }
 
 async fn beats(mut io: Io, answer: &HeartbeatResponse) -> Option<()> {
     loop {
-        let value = io.read_value(Patience::idle(SILENCE_MAX)).await.ok()??;
+        let read = |value: Value<'_>| serde_json::from_slice::<Heartbeat>(value.bytes);
+        let heartbeat = io.read(Patience::idle(SILENCE_MAX), read).await.ok()??.ok()?;
         let read_at = Instant::now();
-        let heartbeat: Heartbeat = serde_json::from_slice(value.bytes).ok()?;
         let mut response = fill(&heartbeat, answer);
         response.served_us = u64::try_from(read_at.elapsed().as_micros()).unwrap_or(u64::MAX);
-        io.write_json(&response, WRITE_WITHIN).await.ok()?;
+        io.write(&response, WRITE_WITHIN).await.ok()?;
     }
 }
 

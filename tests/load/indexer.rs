@@ -164,7 +164,7 @@ fn settings(name: &str, network: &Network, seeds: &[Multiaddr], max_nodes: u32) 
     format!(
         "[node]\nname = \"{name}\"\nmode = \"indexer\"\n\n\
          [network]\nid = \"{}\"\nprivate = {}\nprofile = \"load\"\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\nseeds = [{seeds}]\n\n\
-         [indexer]\nmax_nodes = {max_nodes}\n\n\
+         [gate]\nmax_nodes = {max_nodes}\n\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n\n\
          [log]\nlevel = \"warn\"\n",
         network.id,

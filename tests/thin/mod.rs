@@ -349,7 +349,7 @@ impl Link {
     pub(crate) async fn search(&self, query_id: String, part: &str) -> Result<Search, Error> {
         let mut io = self.open(Protocol::Search).await?;
         let request = SearchPeerRequest { query_id, peer_id: None, did: None, name: Some(part.to_owned()) };
-        let written = io.write_json(&request, ANSWER_WITHIN).await;
+        let written = io.write(&request, ANSWER_WITHIN).await;
         written.map_err(|cause| Error::Io { protocol: Protocol::Search, cause })?;
         Ok(Search { io })
     }
@@ -403,8 +403,8 @@ impl Beats {
     pub(crate) async fn echo(&mut self) -> Result<usize, Error> {
         self.question.seq += 1;
         self.question.timestamp = Timestamp::now().as_second();
-        let answer = self.io.ask(&self.question, ANSWER_WITHIN).await;
-        answer.map(|value| value.bytes.len()).map_err(|cause| Error::Io { protocol: Protocol::Heartbeat, cause })
+        let answer = self.io.ask(&self.question, ANSWER_WITHIN, |value| value.bytes.len()).await;
+        answer.map_err(|cause| Error::Io { protocol: Protocol::Heartbeat, cause })
     }
 
     /// Bytes of a plain heartbeat.
@@ -419,10 +419,10 @@ impl Search {
     /// # Errors
     /// When nothing comes in time, it is a refusal, or a hit's record is not valid.
     pub(crate) async fn next(&mut self, within: Duration) -> Result<Option<SearchPeerResult>, Error> {
-        let value = self.io.read_value(Patience::within(within)).await;
+        let value = self.io.read(Patience::within(within), |value| read(Protocol::Search, value.bytes)).await;
         let value = value.map_err(|cause| Error::Io { protocol: Protocol::Search, cause })?;
-        let Some(value) = value else { return Ok(None) };
-        let result: SearchPeerResult = read(Protocol::Search, value.bytes)?;
+        let result: Option<SearchPeerResult> = value.transpose()?;
+        let Some(result) = result else { return Ok(None) };
         for text in result.records.iter().filter_map(|hit: &SearchHit| hit.record.as_ref()) {
             Verified::<PeerRecord>::open(text.get(), Timestamp::now())?;
         }
@@ -449,8 +449,8 @@ async fn open(
 
 async fn ask<Q: Serialize, A: DeserializeOwned>(io: &mut Io, question: &Q) -> Result<A, Error> {
     let protocol = io.protocol();
-    let value = io.ask(question, ANSWER_WITHIN).await.map_err(|cause| Error::Io { protocol, cause })?;
-    read(protocol, value.bytes)
+    let answer = io.ask(question, ANSWER_WITHIN, |value| read(protocol, value.bytes)).await;
+    answer.map_err(|cause| Error::Io { protocol, cause })?
 }
 
 fn read<A: DeserializeOwned>(protocol: Protocol, bytes: &[u8]) -> Result<A, Error> {
