@@ -30,8 +30,7 @@ use crate::{
     },
     config::Config,
     keys::{self, AdminToken, FolderLock},
-    tree,
-    ports,
+    ports, tree,
 };
 
 /// The leave phase has 10 s; the rest of the tree ends within two more.

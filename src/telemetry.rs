@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Our own crates, as the log names them.
-const OURS: [&str; 4] = ["muster", "muster_actors", "muster_store", "muster_protocol"];
+const OURS: [&str; 4] = ["muster", "actors", "store", "protocol"];
 
 /// Begins to write the log.
 ///
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn one_level_is_for_muster_and_directives_stand_for_themselves() {
         let ours = filter("debug").unwrap().to_string();
-        assert!(ours.contains("muster_actors=debug") && ours.contains("warn"), "{ours}");
+        assert!(ours.contains("actors=debug") && ours.contains("warn"), "{ours}");
         assert_eq!(filter("info,libp2p=debug").unwrap().to_string(), "libp2p=debug,info");
         assert!(filter("loud").is_err());
     }

@@ -52,7 +52,8 @@ pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
 
 async fn open(config: &Config) -> Result<Store, Failure> {
     let path = config.data().join(DATABASE);
-    let opened = Store::open(&path, &config.settings.store, Timestamp::now()).await.map_err(|error| unusable(&error))?;
+    let opened =
+        Store::open(&path, &config.settings.store, Timestamp::now()).await.map_err(|error| unusable(&error))?;
     if let Some(set_aside) = &opened.set_aside {
         warn!(
             damage = %set_aside.damage,

@@ -122,7 +122,11 @@ impl Actor for Claim {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
         inform(&context.addresses.peers, Class::Control, peers::Msg::TellListening);
         let timer = seat.after(TICK, Msg::Tick);
         Ok(State {

@@ -28,7 +28,12 @@ pub(crate) async fn indexers(context: &Context) -> Vec<Verified<IndexerRecord>> 
     let mut rng = context.tree.chance().fork("discover", context.now().mono.since_start().as_nanos() as u64);
     listed.shuffle(&mut rng);
     listed.truncate(FOUND_MAX);
-    stream::iter(listed).map(|peer| record(context, peer)).buffer_unordered(AT_ONCE).filter_map(|found| async { found }).collect().await
+    stream::iter(listed)
+        .map(|peer| record(context, peer))
+        .buffer_unordered(AT_ONCE)
+        .filter_map(|found| async { found })
+        .collect()
+        .await
 }
 
 async fn providers(context: &Context) -> Vec<PeerId> {

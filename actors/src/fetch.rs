@@ -15,7 +15,10 @@ use tokio::sync::oneshot;
 use crate::{
     context::Context,
     supervision::Class,
-    swarm::{self, OpenError, streams::{Io, IoError}},
+    swarm::{
+        self, OpenError,
+        streams::{Io, IoError},
+    },
 };
 
 /// Why a peer gave no answer.

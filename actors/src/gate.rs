@@ -87,7 +87,11 @@ impl Actor for Gate {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
         let settings = &context.settings;
         let buckets = Buckets::new(&settings.gate);
         let behaviour = Behaviour::new(&settings.behaviour, context.own.profile.requests_factor());

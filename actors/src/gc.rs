@@ -48,7 +48,11 @@ impl Actor for Gc {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
         let timer = seat.after(EVERY, Msg::Tick);
         Ok(State { seat, context, ticks: 0, timer })
     }

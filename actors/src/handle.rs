@@ -3,16 +3,13 @@
 use std::time::Duration;
 
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use protocol::{
-    PeerId,
-    signed::Verified,
-    record::PeerRecord,
-};
+use protocol::{PeerId, record::PeerRecord, signed::Verified};
 use tokio::sync::mpsc;
 
 use crate::{
+    claim,
     context::Context,
-    claim, health,
+    health,
     lookup::{self, Key},
     peers,
     pool::{self, MemberView},

@@ -270,14 +270,10 @@ impl State {
             OpenError::Late => self.tell_missed(),
             _ => self.tell_reset(),
         }
-        match &error {
-            OpenError::KeyMismatch { .. } | OpenError::Refused { .. } => {
-                self.context.trouble("cannot join", Some(format!("{}: {error}", self.peer)));
-            }
-            OpenError::Unreachable(detail) if detail.contains("/p2p/") => {
-                self.context.trouble("cannot join", Some(format!("{}: {error}", self.peer)));
-            }
-            _ => {}
+        if matches!(error, OpenError::KeyMismatch { .. } | OpenError::Refused { .. } | OpenError::WrongPeer { .. }) {
+            warn!(indexer = %self.peer, %error, "cannot join");
+            let turned_away = pool::Msg::TurnedAway { peer: self.peer, cause: error.to_string() };
+            inform(&self.context.addresses.pool, Class::Control, turned_away);
         }
         BeatError::Open(error)
     }
@@ -322,7 +318,6 @@ impl State {
     fn answered(&mut self, given: Given) {
         self.deadline = None;
         self.context.stats.beats_answered.inc();
-        self.context.trouble("cannot join", None);
         let now = self.seat.now();
         let response = &given.response;
         self.observe(Observation::Answered {
@@ -350,7 +345,11 @@ impl State {
             let held = claim::Msg::Held { by: self.peer, seq };
             inform(&self.context.addresses.claim, Class::Control, held);
         }
-        inform(&self.context.addresses.pool, Class::Heartbeat, pool::Msg::Answered { peer: self.peer, given: Box::new(given) });
+        inform(
+            &self.context.addresses.pool,
+            Class::Heartbeat,
+            pool::Msg::Answered { peer: self.peer, given: Box::new(given) },
+        );
         self.arm();
     }
 

@@ -143,7 +143,11 @@ impl Actor for Peers {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
         let peers_max = context.settings.store.peers_max as usize;
         let book = Book::new(context.own.peer_id, peers_max);
         let reply = seat.reply(Msg::Restored);
@@ -184,15 +188,22 @@ impl State {
         let dialled = is_dialer.then(|| addr::split_peer(remote).0);
         self.book.met(peer, hello.role, &hello.agent, &hello.did, dialled.as_ref(), self.seat.now().wall);
         self.changed.insert(peer);
+        self.offer(peer);
     }
 
     fn identified(&mut self, peer: PeerId, addrs: &[Multiaddr]) {
         self.book.heard(peer, addrs);
         self.changed.insert(peer);
-        // An indexer that came to us may serve us as well as one that we sought.
-        if self.book.get(&peer).is_some_and(|entry| entry.role.indexer) {
-            let candidates = vec![self.book.addr_info(peer)];
-            inform(&self.context.addresses.pool, Class::Control, pool::Msg::Heard { candidates });
+        self.offer(peer);
+    }
+
+    /// An indexer that came to us may serve us as well as one that we sought. Hello says that it is one, identify where
+    /// it listens; whichever comes last finds both.
+    fn offer(&self, peer: PeerId) {
+        let info = self.book.addr_info(peer);
+        let is_indexer = self.book.get(&peer).is_some_and(|entry| entry.is_connected && entry.role.indexer);
+        if is_indexer && !info.addrs.is_empty() {
+            inform(&self.context.addresses.pool, Class::Control, pool::Msg::Heard { candidates: vec![info] });
         }
     }
 

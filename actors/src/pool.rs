@@ -24,7 +24,9 @@ use tracing::{debug, info};
 use crate::{
     claim::{self, Signed},
     context::{Context, inform},
-    discover, fetch, health, heartbeat, leave, probe, score, store,
+    discover, fetch, health, heartbeat, leave,
+    lookup::{self, Key},
+    peers, probe, registry, score, store, suggestions,
     supervision::{Address, ChildSpec, Children, Class, Due, Envelope, Outcome, Path, Reply, Seat, Timer, restarts},
     view::MemberState,
 };
@@ -37,6 +39,9 @@ const TASKS_MAX: usize = 64;
 
 /// Messages that wait at one heartbeat.
 const HEARTBEAT_BOUND: u64 = 64;
+
+/// The topic under which health says what keeps us out.
+const CANNOT_JOIN: &str = "cannot join";
 
 /// A member names candidates within this.
 const CANDIDATES_WITHIN: Duration = Duration::from_secs(5);
@@ -157,6 +162,13 @@ pub enum Msg {
         /// Whose.
         peer: PeerId,
     },
+    /// An indexer, or we, would not have the other: a wrong key, network, version or peer.
+    TurnedAway {
+        /// Who.
+        peer: PeerId,
+        /// Why, and what to do.
+        cause: String,
+    },
     /// An indexer has no room or no time.
     Busy {
         /// Who.
@@ -228,7 +240,11 @@ impl Actor for Pool {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
         let own = &context.own;
         let settings = &context.settings;
         let owner = Owner {
@@ -240,7 +256,7 @@ impl Actor for Pool {
         let machine = Machine::new(settings.pool.clone(), settings.heartbeat.clone(), owner);
         let remembered = store::Msg::Members { reply: seat.reply(Msg::Remembered) };
         inform(&context.addresses.store, Class::Control, remembered);
-        inform(&context.addresses.peers, Class::Control, crate::peers::Msg::TellListening);
+        inform(&context.addresses.peers, Class::Control, peers::Msg::TellListening);
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellPool);
         Ok(State {
             rng: seat.rng(),
@@ -275,6 +291,7 @@ impl Actor for Pool {
             Msg::Answered { peer, given } => state.answered(peer, *given).await?,
             Msg::Missed { peer } => state.missed(peer).await?,
             Msg::Reset { peer } => state.take(Input::Reset { peer }).await?,
+            Msg::TurnedAway { peer, cause } => state.turned_away(peer, &cause),
             Msg::Busy { peer, retry_after, alternatives } => {
                 state.take(Input::Busy { peer, retry_after, alternatives }).await?;
             }
@@ -456,6 +473,13 @@ impl State {
         Ok(())
     }
 
+    /// While nobody else answers, it is what keeps us out, and health says so.
+    fn turned_away(&self, peer: PeerId, cause: &str) {
+        if self.machine.answering().is_empty() {
+            self.context.trouble(CANNOT_JOIN, Some(format!("{peer}: {cause}")));
+        }
+    }
+
     async fn left(&mut self, peer: PeerId, alternatives: Vec<AddrInfo>) -> Result<(), ActorProcessingErr> {
         let announced = score::Msg::Observed { peer, observation: protocol::score::Observation::RestartAnnounced };
         inform(&self.context.addresses.score, Class::Control, announced);
@@ -519,7 +543,8 @@ impl State {
             self.spawn(async move {
                 let question = CandidatesRequest { count };
                 let asked: Result<CandidatesResponse, _> =
-                    fetch::exchange(&context, from, Vec::new(), Protocol::Candidates, &question, CANDIDATES_WITHIN).await;
+                    fetch::exchange(&context, from, Vec::new(), Protocol::Candidates, &question, CANDIDATES_WITHIN)
+                        .await;
                 match asked {
                     Ok(CandidatesResponse { candidates }) => {
                         drop(me.tell(Class::Own, Msg::Candidates { from, candidates }));
@@ -567,12 +592,10 @@ impl State {
                 info!(indexer = %peer, cause, "its restarts are used up");
                 self.addresses.remove(&peer);
                 self.said.remove(&peer);
+                // We found out ourselves that it is not there, so nobody here needs to wait for it any longer.
+                inform(&self.context.addresses.suggestions, Class::Control, suggestions::Msg::Gone { peer });
+                inform(&self.context.addresses.registry, Class::Control, registry::Msg::Lost { peer });
                 self.take(Input::BudgetSpent { peer }).await
-            }
-            Some(Outcome::Restarting { path, cause, pause }) => {
-                let peer = self.peer_at(&path).map(|peer| peer.to_string()).unwrap_or_default();
-                self.context.note("heartbeat_failed", peer, format!("{cause}; again in {pause:?}"));
-                Ok(())
             }
             _ => Ok(()),
         }
@@ -582,7 +605,21 @@ impl State {
         self.addresses.iter().find(|(_, address)| address.path() == path).map(|(peer, _)| *peer)
     }
 
-    fn note(&self, event: &Event) {
+    /// What an indexer is called stands in its own record, which it serves as it serves those of others.
+    fn learn_name(&mut self, peer: PeerId) {
+        let context = self.context.clone();
+        self.spawn(async move {
+            for record in lookup::at_members(&context, &Key::Peer(peer), &[peer]).await {
+                let named = peers::Msg::Named { peer, name: record.name.clone(), did: record.did.clone() };
+                inform(&context.addresses.peers, Class::History, named);
+            }
+        });
+    }
+
+    fn note(&mut self, event: &Event) {
+        if let Event::Joined { peer } = event {
+            self.learn_name(*peer);
+        }
         let subject = event.peer().map(|peer| peer.to_string()).unwrap_or_default();
         info!(kind = event.kind(), subject, %event, "pool");
         self.context.note(event.kind(), subject, event);
@@ -599,6 +636,9 @@ impl State {
             let peers = members.iter().map(|member| member.peer).collect();
             let told = claim::Msg::Members { members: peers, referent: facts.referent };
             inform(&self.context.addresses.claim, Class::Control, told);
+            if facts.answering > 0 {
+                self.context.trouble(CANNOT_JOIN, None);
+            }
             inform(&self.context.addresses.health, Class::Control, health::Msg::Pooled(facts.clone()));
             self.told = (members, facts);
             self.tell_score();

@@ -16,7 +16,10 @@ use tracing::debug;
 use crate::{
     context::Context,
     fetch::{self, FetchError},
-    swarm::{OpenError, streams::{Patience, Value}},
+    swarm::{
+        OpenError,
+        streams::{Patience, Value},
+    },
 };
 
 /// Asks a candidate how it is.

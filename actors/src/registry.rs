@@ -160,6 +160,11 @@ pub enum Msg {
         /// Who.
         peer: PeerId,
     },
+    /// A peer was looked for by us and is not there.
+    Lost {
+        /// Who.
+        peer: PeerId,
+    },
     /// A put ended.
     Put {
         /// Whose.
@@ -184,7 +189,11 @@ impl Actor for Registry {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
         let own = &context.own;
         let sessions = Sessions::new(context.settings.gate.max_nodes, own.born_at);
         let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
@@ -213,7 +222,8 @@ impl Actor for Registry {
             Msg::Own(signed) => state.own(&signed),
             Msg::Known(records) => state.known(records),
             Msg::IndexerGone(peer) => state.book.gone(&peer),
-            Msg::Left { peer } => state.left(&peer),
+            Msg::Left { peer } => state.ended(&peer, "it left"),
+            Msg::Lost { peer } => state.ended(&peer, "it is not there any more"),
             Msg::Put { peer, seq, is_done } => state.put_ended(&peer, seq, is_done),
             Msg::Collect => state.collect(),
             Msg::Look(reply) => reply.send(state.look()),
@@ -233,10 +243,11 @@ impl State {
         is_indexer: bool,
     ) -> Result<HeartbeatResponse, Refused> {
         let now = self.seat.now();
-        let beat = self.sessions.beat(from, heartbeat, is_indexer, &self.book, now, &mut self.rng).map_err(|error| {
-            self.blame(from, error.offence());
-            error.refusal(heartbeat.seq)
-        })?;
+        let beat =
+            self.sessions.beat(from, heartbeat, is_indexer, &self.book, now, &mut self.rng).map_err(|error| {
+                self.blame(from, error.offence());
+                error.refusal(heartbeat.seq)
+            })?;
         let mut answer = beat.answer;
         if let Some(carried) = carried.filter(|_| beat.presence != Presence::Probed) {
             match self.sessions.record_verified(&from, carried.record, carried.values, now) {
@@ -299,10 +310,10 @@ impl State {
         self.book.refreshed(now, &mut self.rng);
     }
 
-    fn left(&mut self, peer: &PeerId) {
+    fn ended(&mut self, peer: &PeerId, why: &'static str) {
         if let Some(departed) = self.sessions.leave(peer) {
-            debug!(%peer, name = departed.name, "session ended: it left");
-            self.context.note("session_ended", peer, "it left");
+            debug!(%peer, name = departed.name, why, "session ended");
+            self.context.note("session_ended", peer, why);
             self.tell_counts();
         }
     }

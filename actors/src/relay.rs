@@ -134,7 +134,11 @@ impl Actor for Relay {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
         let own = &context.own;
         let answerer = Answerer::new(own.peer_id, &AnswererSettings::default(), own.profile.requests_factor());
         Ok(State {

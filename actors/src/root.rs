@@ -12,8 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    claim, context::{Addresses, Context, Own, Shared, inform},
-    gate, gc, handle::Handle, health, leave, peers, pool, registry, relay, score, search,
+    claim,
+    context::{Addresses, Context, Own, Shared, inform},
+    gate, gc,
+    handle::Handle,
+    health, leave, peers, pool, registry, relay, score, search,
     settings::Settings,
     stats::Stats,
     store, suggestions,
@@ -198,10 +201,7 @@ fn children(context: &Context) -> Vec<ChildSpec> {
         children.push(Supervisor::spec(&context.tree, Path::root().child("indexer"), branch));
     }
     // An indexer is a node of other indexers, so this branch is in every member.
-    let branch = vec![
-        child!(context, claim, Claim),
-        child!(context, pool, Pool),
-    ];
+    let branch = vec![child!(context, claim, Claim), child!(context, pool, Pool)];
     children.push(Supervisor::spec(&context.tree, Path::root().child("node"), branch));
     children.push(child!(context, gc, Gc));
     children.push(child!(context, swarm, SwarmActor));

@@ -69,7 +69,11 @@ impl Actor for Score {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
         let book = Book::new(context.settings.score.clone());
         let restored = store::Msg::Members { reply: seat.reply(Msg::Restored) };
         inform(&context.addresses.store, Class::Control, restored);

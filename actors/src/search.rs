@@ -119,7 +119,11 @@ impl Actor for Search {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
         let rng = seat.rng();
         Ok(State { seat, context, rng, searches: Searches::new(), sinks: HashMap::new(), timer: None })
     }
@@ -144,12 +148,7 @@ impl Actor for Search {
 }
 
 impl State {
-    fn begin(
-        &mut self,
-        user: &str,
-        wanted: Wanted,
-        members: &[PeerId],
-    ) -> Result<mpsc::Receiver<SearchView>, String> {
+    fn begin(&mut self, user: &str, wanted: Wanted, members: &[PeerId]) -> Result<mpsc::Receiver<SearchView>, String> {
         let now = self.seat.now().mono;
         let id = uuid::Builder::from_random_bytes(self.rng.random()).into_uuid();
         let key = Key::new(user, id).map_err(|error| error.to_string())?;

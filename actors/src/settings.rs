@@ -1,5 +1,6 @@
 //! How a member is set, as far as its actors are concerned. Each rule's settings lie beside the rule.
 
+use crate::supervision;
 use libp2p::Multiaddr;
 use protocol::{
     addr::{Range, Rule, Seed},
@@ -8,7 +9,6 @@ use protocol::{
     score,
     wire::AddrInfo,
 };
-use crate::supervision;
 
 /// Everything that the tree is set by.
 #[derive(Clone, Debug, Default, PartialEq)]

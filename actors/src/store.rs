@@ -88,7 +88,11 @@ impl Actor for Store {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
         Ok(State { seat, context, waiting: VecDeque::new(), dropped: 0, is_ok: true, timer: None })
     }
 

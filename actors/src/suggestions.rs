@@ -108,7 +108,11 @@ impl Actor for Suggestions {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
         let own = &context.own;
         let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
         inform(&context.addresses.peers, Class::Control, crate::peers::Msg::TellListening);
@@ -186,7 +190,9 @@ impl State {
     fn list_when_due(&mut self) {
         let now = self.seat.now().mono;
         // Until somebody is known there is nobody to tell, so a lonely indexer tries with each look.
-        let is_due = self.listed_at.is_none_or(|at| now.since(at) >= LIST_EVERY || (self.book.is_empty() && now.since(at) >= TICK * 4));
+        let is_due = self
+            .listed_at
+            .is_none_or(|at| now.since(at) >= LIST_EVERY || (self.book.is_empty() && now.since(at) >= TICK * 4));
         if is_due {
             self.listed_at = Some(now);
             self.order(swarm::Command::Provide);

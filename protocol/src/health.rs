@@ -84,7 +84,8 @@ impl Facts {
                 reasons.push("the database does not answer: check the disk of files.data".to_owned());
             }
         } else if self.answering == 0 {
-            let what = if self.has_answered { "isolated: no indexer answers any more" } else { "no indexer has answered yet" };
+            let what =
+                if self.has_answered { "isolated: no indexer answers any more" } else { "no indexer has answered yet" };
             reasons.push(format!("{what}: check network.seeds, and that an indexer runs there"));
         }
         reasons
@@ -206,7 +207,15 @@ mod tests {
     }
 
     fn facts(answering: u32, has_answered: bool, is_visible: bool) -> Facts {
-        Facts { answering, has_answered, is_visible, pool_min: 1, is_listening: true, is_store_ok: true, ..Facts::default() }
+        Facts {
+            answering,
+            has_answered,
+            is_visible,
+            pool_min: 1,
+            is_listening: true,
+            is_store_ok: true,
+            ..Facts::default()
+        }
     }
 
     #[test]

@@ -35,8 +35,7 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
     if found.is_empty() {
         found = lookup::in_dht(context, &key).await.into_iter().map(Arc::new).collect();
     }
-    let records: BTreeMap<_, _> =
-        found.iter().map(|record| (record.peer_id.to_string(), record.to_raw())).collect();
+    let records: BTreeMap<_, _> = found.iter().map(|record| (record.peer_id.to_string(), record.to_raw())).collect();
     context.stats.gets_served.inc();
     io.write(&GetResponse { found: !records.is_empty(), records }, WRITE_WITHIN).await?;
     io.close().await;

@@ -10,7 +10,7 @@ use protocol::{
 use super::{ServeError, WRITE_WITHIN, refuse};
 use crate::{
     context::{Context, inform},
-    pool, registry,
+    pool, registry, suggestions,
     supervision::Class,
     swarm::streams::{Io, Patience},
 };
@@ -28,6 +28,7 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
     };
     context.note("peer_left", peer, format!("{} alternatives", leave.alternatives.len()));
     inform(&context.addresses.registry, Class::Control, registry::Msg::Left { peer });
+    inform(&context.addresses.suggestions, Class::Control, suggestions::Msg::Gone { peer });
     let alternatives = leave.alternatives.clone();
     inform(&context.addresses.pool, Class::Control, pool::Msg::Left { peer, alternatives });
     io.write(&LeaveAck { ok: true }, WRITE_WITHIN).await?;

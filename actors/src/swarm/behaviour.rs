@@ -3,7 +3,9 @@
 use std::{collections::HashSet, time::Duration};
 
 use libp2p::{
-    StreamProtocol, gossipsub, identify, identity::Keypair, kad, mdns, ping,
+    StreamProtocol, gossipsub, identify,
+    identity::Keypair,
+    kad, mdns, ping,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 use protocol::{PeerId, dht, profile::Profile, wire};
@@ -138,14 +140,13 @@ fn gossip_behaviour(parts: &Parts<'_>) -> Result<Gossip, ComposeError> {
         })
         .build()
         .map_err(|error| ComposeError::Gossip(error.to_string()))?;
-    let mut gossip =
-        Gossip::new_with_subscription_filter_and_transform(
-            gossipsub::MessageAuthenticity::Signed(parts.keypair.clone()),
-            config,
-            gossipsub::WhitelistSubscriptionFilter(HashSet::from([search_topic().hash()])),
-            gossipsub::IdentityTransform,
-        )
-        .map_err(|error| ComposeError::Gossip(error.to_owned()))?;
+    let mut gossip = Gossip::new_with_subscription_filter_and_transform(
+        gossipsub::MessageAuthenticity::Signed(parts.keypair.clone()),
+        config,
+        gossipsub::WhitelistSubscriptionFilter(HashSet::from([search_topic().hash()])),
+        gossipsub::IdentityTransform,
+    )
+    .map_err(|error| ComposeError::Gossip(error.to_owned()))?;
     gossip
         .with_peer_score(score_params(parts.profile), gossipsub::PeerScoreThresholds::default())
         .map_err(ComposeError::Gossip)?;

@@ -4,7 +4,7 @@
 //! every running query and everybody who waits for a stream; all three are bounded and end with the task.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
@@ -70,6 +70,8 @@ struct Connection {
     is_dialer: bool,
     /// What its hello said it is; nothing until then.
     role: Option<Role>,
+    /// Where it listens, as identify said, which may come before hello.
+    listens: Vec<Multiaddr>,
 }
 
 /// A stream that waits for its connection.
@@ -237,10 +239,8 @@ impl Driver {
         let is_dialer = endpoint.is_dialer();
         let remote = endpoint.get_remote_address().clone();
         self.context.stats.connections_opened.inc();
-        self.connections.insert(
-            id,
-            Connection { peer, remote, since: Instant::now(), is_dialer, role: None },
-        );
+        self.connections
+            .insert(id, Connection { peer, remote, since: Instant::now(), is_dialer, role: None, listens: Vec::new() });
         let is_stranger = self.greeted(&peer).is_none();
         if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut().filter(|_| is_stranger) {
             gossip.blacklist_peer(&peer);
@@ -285,14 +285,18 @@ impl Driver {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.role = Some(greeted.hello.role);
         let (remote, is_dialer) = (connection.remote.clone(), connection.is_dialer);
+        let mut listens = connection.listens.clone();
+        if is_dialer {
+            listens.push(addr::split_peer(&remote).0);
+        }
         let behaviour = self.swarm.behaviour_mut();
         behaviour.streams.admit(id);
         behaviour.doors.admitted(&peer);
         if let Some(gossip) = behaviour.gossip.as_mut() {
             gossip.remove_blacklisted_peer(&peer);
         }
-        if greeted.hello.role.indexer && is_dialer {
-            behaviour.kad.add_address(&peer, addr::split_peer(&remote).0);
+        for addr in listens.iter().filter(|_| greeted.hello.role.indexer) {
+            behaviour.kad.add_address(&peer, addr.clone());
         }
         for waiting in self.waiting.remove(&peer).unwrap_or_default() {
             let within = waiting.until.saturating_duration_since(Instant::now());
@@ -319,10 +323,14 @@ impl Driver {
         if matches!(error, DialError::DialPeerConditionFalse(_)) {
             return;
         }
-        let cause = if transport::is_key_mismatch_likely(error) {
-            OpenError::KeyMismatch { fingerprint: self.context.own.network_key.clone() }
-        } else {
-            OpenError::Unreachable(in_words(error))
+        let cause = match error {
+            DialError::WrongPeerId { obtained, address } => {
+                OpenError::WrongPeer { address: addr::split_peer(address).0, got: *obtained }
+            }
+            error if transport::is_key_mismatch_likely(error) => {
+                OpenError::KeyMismatch { fingerprint: self.context.own.network_key.clone() }
+            }
+            error => OpenError::Unreachable(in_words(error)),
         };
         debug!(%peer, %cause, "dial failed");
         let failed = match error {
@@ -415,7 +423,9 @@ impl Driver {
 
     fn on_kad(&mut self, event: kad::Event) {
         match event {
-            kad::Event::InboundRequest { request: kad::InboundRequest::PutRecord { source, record: Some(record), .. } } => {
+            kad::Event::InboundRequest {
+                request: kad::InboundRequest::PutRecord { source, record: Some(record), .. },
+            } => {
                 self.check_put(source, record);
             }
             kad::Event::InboundRequest { request: kad::InboundRequest::AddProvider { record: Some(record) } } => {
@@ -487,21 +497,25 @@ impl Driver {
         let now = self.now();
         if let Some(query) = self.queries.get_mut(&id) {
             let is_enough = match (query, result) {
-                (Query::Find { key, is_first_enough, found, .. }, kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(record)))) => {
-                    match dht::validate(key, &record.record.value, found.last(), now.wall) {
-                        Ok(valid) if found.len() < dht::VALUES_MAX => {
-                            found.push(valid);
-                            *is_first_enough
-                        }
-                        Ok(_) => true,
-                        Err(error) => {
-                            debug!(%error, "a value from the DHT was dropped");
-                            self.context.stats.dht_refused.inc();
-                            false
-                        }
+                (
+                    Query::Find { key, is_first_enough, found, .. },
+                    kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(record))),
+                ) => match dht::validate(key, &record.record.value, found.last(), now.wall) {
+                    Ok(valid) if found.len() < dht::VALUES_MAX => {
+                        found.push(valid);
+                        *is_first_enough
                     }
-                }
-                (Query::Providers { found, .. }, kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. }))) => {
+                    Ok(_) => true,
+                    Err(error) => {
+                        debug!(%error, "a value from the DHT was dropped");
+                        self.context.stats.dht_refused.inc();
+                        false
+                    }
+                },
+                (
+                    Query::Providers { found, .. },
+                    kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })),
+                ) => {
                     found.extend(providers);
                     false
                 }
@@ -607,8 +621,8 @@ impl Driver {
         match event {
             BehaviourEvent::Kad(event) => self.on_kad(event),
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
-            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
-                self.on_identified(peer_id, &info.listen_addrs);
+            BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
+                self.on_identified(connection_id, peer_id, &info.listen_addrs);
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, addr) in found {
@@ -620,12 +634,13 @@ impl Driver {
         }
     }
 
-    fn on_identified(&mut self, peer: PeerId, addrs: &[Multiaddr]) {
+    fn on_identified(&mut self, connection: ConnectionId, peer: PeerId, addrs: &[Multiaddr]) {
         let addrs = addr::hearsay(&peer, addrs, &self.context.settings.network.rule());
         let told = peers::Msg::Identified { peer, addrs: addrs.clone() };
         inform(&self.context.addresses.peers, Class::Control, told);
-        let mut roles = self.connections.values().filter(|connection| connection.peer == peer);
-        if roles.any(|connection| connection.role.is_some_and(|role| role.indexer)) {
+        let Some(connection) = self.connections.get_mut(&connection) else { return };
+        connection.listens.clone_from(&addrs);
+        if connection.role.is_some_and(|role| role.indexer) {
             for addr in addrs {
                 self.swarm.behaviour_mut().kad.add_address(&peer, addr);
             }
@@ -652,18 +667,12 @@ fn record(key: &dht::Key, value: &Valid, now: Now) -> kad::Record {
     }
 }
 
+/// Each address once with what went wrong there; libp2p names one with and without its peer, and puts line feeds in.
 fn in_words(error: &DialError) -> String {
-    match error {
-        DialError::WrongPeerId { obtained, address } => {
-            format!("{address} is the peer {obtained}, not the one that was asked for: correct the address's /p2p/ part")
-        }
-        DialError::Transport(failed) => failed
-            .iter()
-            .map(|(addr, error)| format!("{addr}: {}", innermost(error)))
-            .collect::<Vec<_>>()
-            .join("; "),
-        other => other.to_string(),
-    }
+    let DialError::Transport(failed) = error else { return error.to_string() };
+    let words: BTreeSet<String> =
+        failed.iter().map(|(addr, error)| format!("{}: {}", addr::split_peer(addr).0, innermost(error))).collect();
+    words.into_iter().collect::<Vec<_>>().join("; ")
 }
 
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
@@ -671,5 +680,7 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    let words = error.to_string();
+    let last = words.lines().last().unwrap_or_default();
+    last.trim_start_matches([' ', '-']).to_owned()
 }

@@ -135,11 +135,8 @@ async fn admission(
     if !context.own.role.indexer {
         return Ok(());
     }
-    let asked = context.addresses.registry.ask(
-        Class::Control,
-        |reply| registry::Msg::HasSession { peer, reply },
-        GATE_WITHIN,
-    );
+    let asked =
+        context.addresses.registry.ask(Class::Control, |reply| registry::Msg::HasSession { peer, reply }, GATE_WITHIN);
     let has_session = asked.await.map_err(|error| serve::busy(&error))?;
     let (from, role) = (remote.clone(), greeted.hello.role);
     let ask = |reply| gate::Msg::Greet { peer, from, role, has_session, reply };
@@ -155,7 +152,9 @@ impl From<Refused> for OpenError {
 impl From<streams::OpenError> for OpenError {
     fn from(error: streams::OpenError) -> Self {
         match error {
-            streams::OpenError::NotConnected | streams::OpenError::NotAdmitted | streams::OpenError::Reset => Self::Reset,
+            streams::OpenError::NotConnected | streams::OpenError::NotAdmitted | streams::OpenError::Reset => {
+                Self::Reset
+            }
             streams::OpenError::Unsupported => Self::Unsupported,
             streams::OpenError::Busy => Self::Busy,
             streams::OpenError::Timeout => Self::Late,

@@ -9,8 +9,8 @@ mod behaviour;
 pub mod doors;
 mod driver;
 pub(crate) mod greet;
-mod shelf;
 mod muxer;
+mod shelf;
 pub mod streams;
 pub mod transport;
 
@@ -58,6 +58,14 @@ pub enum OpenError {
     /// No connection could be made.
     #[error("unreachable: {0}")]
     Unreachable(String),
+    /// Somebody else answered there.
+    #[error("{address} is the peer {got}, not the one that was asked for: correct the address's /p2p/ part")]
+    WrongPeer {
+        /// Where.
+        address: Multiaddr,
+        /// Who.
+        got: PeerId,
+    },
     /// The other side did not understand us below Noise.
     #[error("pre-shared key mismatch likely (ours: fingerprint {fingerprint}): compare swarm.key on both sides")]
     KeyMismatch {
@@ -201,7 +209,11 @@ impl Actor for SwarmActor {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, Args { seat, context }: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let (greet, greetings) = mpsc::channel(GREETINGS_MAX);
         let (swarm, inbound) = build(&context)?;
