@@ -143,8 +143,6 @@ pub(crate) struct NetworkSettings {
     pub(crate) private_ranges: Vec<Range>,
     /// Look for members by multicast DNS.
     pub(crate) mdns: bool,
-    /// Serve peers that cannot say hello.
-    pub(crate) legacy_peers: bool,
 }
 
 impl Default for NetworkSettings {
@@ -159,7 +157,6 @@ impl Default for NetworkSettings {
             seeds: Vec::new(),
             private_ranges: Vec::new(),
             mdns: false,
-            legacy_peers: false,
         }
     }
 }

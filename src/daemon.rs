@@ -2,7 +2,7 @@
 
 use std::{
     fs::DirBuilder,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -90,6 +90,8 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
         ports::bind(config.settings.admin.listen, ports::Use::Admin).await
     };
     let Some(listener) = signals.unless_told(ports).await.transpose()? else { return Ok(()) };
+    // Before the tree as well: a member that cannot be administered is not started.
+    let token = AdminToken::read_or_create(&data, &mut rand::rng())?;
     let peer_id = keys.peer_id();
     info!(name = config.name(), %peer_id, version = env!("CARGO_PKG_VERSION"), "starting");
     let Some(mut running) =
@@ -97,7 +99,14 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
     else {
         return Ok(());
     };
-    let door = Door::open(listener, &data, config, chaos, running.tree())?;
+    let hosts = config.settings.admin.hosts.clone();
+    let door = match Door::open(listener, &data, running.tree(), |ip| Rules { ip, hosts, token, chaos }) {
+        Ok(door) => door,
+        Err(failure) => {
+            running.stop().await;
+            return Err(failure);
+        }
+    };
     info!(admin = %door.address, %peer_id, "running");
     tell_systemd(&[NotifyState::Ready]);
     let outcome = tokio::select! {
@@ -174,17 +183,14 @@ impl Door {
     fn open(
         listener: TcpListener,
         data: &Path,
-        config: &Config,
-        chaos: bool,
         tree: Arc<dyn Tree>,
+        rules: impl FnOnce(IpAddr) -> Rules,
     ) -> Result<Self, Failure> {
         let address = listener
             .local_addr()
             .map_err(|cause| Failure::new(Exit::Failed, "the admin port cannot be told").why(cause.to_string()))?;
-        let token = AdminToken::read_or_create(data, &mut rand::rng())?;
-        let rules = Rules { ip: address.ip(), hosts: config.settings.admin.hosts.clone(), token, chaos };
         let end = CancellationToken::new();
-        let serving = tokio::spawn(admin::serve(listener, admin::router(tree, rules), end.clone()));
+        let serving = tokio::spawn(admin::serve(listener, admin::router(tree, rules(address.ip())), end.clone()));
         let door = Self { address, file: data.join(ADMIN_ADDRESS), end, serving: Some(serving) };
         keys::replace(&door.file, format!("{address}\n").as_bytes())?;
         Ok(door)
@@ -430,6 +436,16 @@ mod tests {
             assert!(failure.what.contains(name) && failure.next.is_some(), "{failure}");
             assert_eq!(member.files(), before);
         }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_token_stops_the_start_before_the_tree() {
+        let mut member = member();
+        fs::write(AdminToken::path(&member.config.data()), "not a token").unwrap();
+        let (started, mut has_started) = oneshot::channel();
+        let failure = member.live(false, None, started).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Configuration);
+        assert!(has_started.try_recv().is_err(), "the tree was never started");
     }
 
     #[tokio::test]

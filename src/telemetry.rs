@@ -42,13 +42,25 @@ fn filter(level: &str) -> Result<EnvFilter, ParseError> {
         return EnvFilter::try_new(level);
     }
     let ours: String = OURS.iter().map(|name| format!(",{name}={level}")).collect();
-    EnvFilter::try_new(format!("warn{ours}"))
+    // Kademlia warns of a bootstrap that every first indexer cannot do.
+    EnvFilter::try_new(format!("warn,libp2p_kad=error{ours}"))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn our_crates_are_named_as_the_log_names_them() {
+        let places = [
+            std::any::type_name::<crate::config::Config>(),
+            std::any::type_name::<actors::Handle>(),
+            std::any::type_name::<::store::Store>(),
+            std::any::type_name::<protocol::identity::Keys>(),
+        ];
+        assert_eq!(places.map(|place| place.split("::").next().unwrap()), OURS);
+    }
 
     #[test]
     fn one_level_is_for_muster_and_directives_stand_for_themselves() {

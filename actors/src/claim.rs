@@ -6,12 +6,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use jiff::SignedDuration;
 use libp2p::Multiaddr;
 use protocol::{
     PeerId, addr,
     dht::{NameClaim, PidValue},
     heartbeat::{OwnRecord, sign_anew_due},
-    hello,
+    hello::{self, ClockWatch},
     record::PeerRecord,
     session::Values,
     signed::Verified,
@@ -75,6 +76,7 @@ pub struct State {
     reading: Option<AbortOnDropHandle<()>>,
     timer: Timer,
     read_timer: Option<Timer>,
+    clocks: ClockWatch,
 }
 
 /// What it is told and asked.
@@ -107,6 +109,13 @@ pub enum Msg {
     },
     /// Our record is wanted.
     Look(Reply<Option<Arc<Signed>>>),
+    /// An indexer's hello told how far its clock is before ours.
+    Clock {
+        /// Whose.
+        peer: PeerId,
+        /// Its clock less ours.
+        offset: SignedDuration,
+    },
     /// The pool began a life and wants our record.
     TellPool,
     /// The registry began a life and wants our record.
@@ -142,6 +151,7 @@ impl Actor for Claim {
             reading: None,
             timer,
             read_timer: None,
+            clocks: ClockWatch::new(),
         })
     }
 
@@ -163,6 +173,7 @@ impl Actor for Claim {
             Msg::Members { members, referent } => state.members(&members, referent),
             Msg::ReadBack { seq } => state.read_back(seq),
             Msg::Look(reply) => reply.send(state.signed.clone()),
+            Msg::Clock { peer, offset } => state.clock(peer, offset),
             Msg::TellPool => state.tell_pool(),
             Msg::TellRegistry => state.tell_registry(),
             Msg::Tick => state.tick(),
@@ -255,7 +266,7 @@ impl State {
     }
 
     fn expiry(&self) -> protocol::Timestamp {
-        let now = self.seat.now().wall;
+        let now = self.clocks.signing_time(self.seat.now().wall);
         now.checked_add(self.context.settings.heartbeat.record_life).unwrap_or(now)
     }
 
@@ -276,6 +287,11 @@ impl State {
             pub_key: record.pub_key.clone(),
         };
         Values { pid: Verified::sign(&pid, &self.context.keys), name: Verified::sign(&name, &self.context.keys) }
+    }
+
+    fn clock(&mut self, peer: PeerId, offset: SignedDuration) {
+        self.clocks.heard(peer, offset);
+        self.context.trouble("clock", self.clocks.statement().map(|statement| statement.to_string()));
     }
 
     fn held(&mut self, by: PeerId, seq: u64) {

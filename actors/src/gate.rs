@@ -10,7 +10,7 @@ use protocol::{
     addr::Subnet,
     behaviour::{Behaviour, Kind, Offence},
     gate::Gate as Buckets,
-    wire::{Protocol, RefusalCode, Refused, Role},
+    wire::{Protocol, RefusalCode, Refused},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
@@ -55,8 +55,6 @@ pub enum Msg {
         peer: PeerId,
         /// From where.
         from: Multiaddr,
-        /// What it is.
-        role: Role,
         /// It has a session already.
         has_session: bool,
         /// Whether it may stay.
@@ -77,6 +75,11 @@ pub enum Msg {
         peer: PeerId,
         /// What it did.
         offence: Offence,
+    },
+    /// A peer left and will be back at once.
+    ExpectBack {
+        /// Who.
+        peer: PeerId,
     },
     /// So many sessions are there now.
     Sessions(usize),
@@ -105,11 +108,10 @@ impl Actor for Gate {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
-            Msg::Greet { peer, from, role, has_session, reply } => {
-                reply.send(state.greet(peer, &from, role, has_session));
-            }
+            Msg::Greet { peer, from, has_session, reply } => reply.send(state.greet(peer, &from, has_session)),
             Msg::Request { peer, protocol, reply } => reply.send(state.request(peer, protocol)),
             Msg::Offended { peer, offence } => state.offended(peer, offence),
+            Msg::ExpectBack { peer } => state.buckets.expect_back(peer, state.seat.now().mono),
             Msg::Sessions(sessions) => state.sessions = sessions,
         }
         Ok(())
@@ -117,17 +119,15 @@ impl Actor for Gate {
 }
 
 impl State {
-    fn greet(&mut self, peer: PeerId, from: &Multiaddr, role: Role, has_session: bool) -> Result<(), Refused> {
+    fn greet(&mut self, peer: PeerId, from: &Multiaddr, has_session: bool) -> Result<(), Refused> {
         let now = self.seat.now().mono;
         if let Some(left) = self.behaviour.banned(&peer, None, now) {
             let detail = "banned here for bad signatures or a changed identity";
             return Err(Refused::new(RefusalCode::Banned, detail).retry_after(left.as_secs().max(1)));
         }
-        // Indexers keep each other; they are few, and a crowd of nodes must not keep them out.
-        let is_known = has_session || role.indexer;
         let Some(subnet) = Subnet::of_addr(from) else { return Ok(()) };
         self.buckets
-            .admit_session(peer, subnet, is_known, self.sessions, now, &mut self.rng)
+            .admit_session(peer, subnet, has_session, self.sessions, now, &mut self.rng)
             .map_err(protocol::gate::Wait::refusal)
     }
 

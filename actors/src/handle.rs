@@ -3,20 +3,19 @@
 use std::time::Duration;
 
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use protocol::{PeerId, record::PeerRecord, signed::Verified};
+use protocol::{PeerId, record::PeerRecord, search::Wanted as Sought, signed::Verified};
 use tokio::sync::mpsc;
 
 use crate::{
     claim,
     context::Context,
-    health,
-    lookup::{self, Key},
-    peers,
+    health, lookup, peers,
     pool::{self, MemberView},
     registry, score, search,
     supervision::{Address, Class, Reply},
     view::{
-        ActorView, EventView, IndexerView, PartView, PeerView, RecordView, SearchView, SessionView, StatusView, Wanted,
+        ActorState, ActorView, EventView, IndexerView, PartView, PeerView, RecordView, SearchView, SessionView,
+        StatusView, Wanted,
     },
 };
 
@@ -146,26 +145,26 @@ impl Handle {
     /// Records by DID, peer id or exact name: own, then sessions, then indexers, then the DHT. Empty when there is none.
     ///
     /// # Errors
-    /// When the tree does not answer in time.
+    /// When the text is none of the three, or the tree does not answer in time.
     pub async fn record(&self, key: &str) -> Result<Vec<RecordView>, AskError> {
-        let key = Key::typed(key);
+        let wanted = Sought::exactly(key).map_err(|error| AskError::Invalid(error.to_string()))?;
         let addresses = &self.context.addresses;
-        if let Some(own) = ask(&addresses.claim, claim::Msg::Look).await?.filter(|own| key.fits(&own.record)) {
+        if let Some(own) = ask(&addresses.claim, claim::Msg::Look).await?.filter(|own| wanted.matches(&own.record)) {
             return Ok(record_view(&own.record, "own").into_iter().collect());
         }
         if self.context.own.role.indexer {
-            let asked = key.clone();
-            let found = ask(&addresses.registry, |reply| registry::Msg::Find { key: asked, reply }).await?;
-            if !found.is_empty() {
-                return Ok(found.iter().filter_map(|record| record_view(record, "session")).collect());
+            let sought = wanted.clone();
+            let found = ask(&addresses.registry, |reply| registry::Msg::Find { wanted: sought, reply }).await?;
+            if !found.records.is_empty() {
+                return Ok(found.records.iter().filter_map(|record| record_view(record, "session")).collect());
             }
         }
         let members = ask(&addresses.pool, |reply| pool::Msg::Members { reply }).await?;
-        let found = lookup::at_members(&self.context, &key, &members).await;
+        let found = lookup::at_members(&self.context, &wanted, &members).await;
         if !found.is_empty() {
             return Ok(found.iter().filter_map(|record| record_view(record, "indexer")).collect());
         }
-        let found = lookup::in_dht(&self.context, &key).await;
+        let found = lookup::in_dht(&self.context, &wanted).await;
         Ok(found.iter().filter_map(|record| record_view(record, "dht")).collect())
     }
 
@@ -194,11 +193,22 @@ impl Handle {
     #[must_use]
     pub fn metrics(&self) -> String {
         let mut registry = Registry::with_prefix("muster");
+        self.count_actors();
         self.context.stats.register(&mut registry);
         let mut text = String::new();
         // Writing into a string cannot fail.
         let _ = encode(&mut text, &registry);
         text
+    }
+
+    fn count_actors(&self) {
+        let actors = self.actors();
+        let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let stuck = actors.iter().filter(|actor| actor.state == ActorState::Stuck).count();
+        let restarts: u64 = actors.iter().map(|actor| actor.restarts).sum();
+        self.context.stats.actors.set(whole(actors.len()));
+        self.context.stats.actors_stuck.set(whole(stuck));
+        self.context.stats.actor_restarts.set(i64::try_from(restarts).unwrap_or(i64::MAX));
     }
 
     /// Injects a fault into the actor with this path.

@@ -188,6 +188,10 @@ impl State {
         let dialled = is_dialer.then(|| addr::split_peer(remote).0);
         self.book.met(peer, hello.role, &hello.agent, &hello.did, dialled.as_ref(), self.seat.now().wall);
         self.changed.insert(peer);
+        if hello.role.indexer {
+            let offset = greeted.clock_offset;
+            inform(&self.context.addresses.claim, Class::Control, claim::Msg::Clock { peer, offset });
+        }
         self.offer(peer);
     }
 

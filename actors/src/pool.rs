@@ -14,6 +14,7 @@ use protocol::{
     heartbeat::Given,
     pool::{Action, Event, Found, Input, Owner, Pool as Machine, Probed, Ranked, Shown, State as Life, Why},
     score::Judged,
+    search::Wanted,
     wire::{AddrInfo, CandidatesRequest, CandidatesResponse, Protocol},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -24,9 +25,7 @@ use tracing::{debug, info};
 use crate::{
     claim::{self, Signed},
     context::{Context, inform},
-    discover, fetch, health, heartbeat, leave,
-    lookup::{self, Key},
-    peers, probe, registry, score, store, suggestions,
+    discover, fetch, health, heartbeat, leave, lookup, peers, probe, registry, score, store, suggestions,
     supervision::{Address, ChildSpec, Children, Class, Due, Envelope, Outcome, Path, Reply, Seat, Timer, restarts},
     view::MemberState,
 };
@@ -609,7 +608,7 @@ impl State {
     fn learn_name(&mut self, peer: PeerId) {
         let context = self.context.clone();
         self.spawn(async move {
-            for record in lookup::at_members(&context, &Key::Peer(peer), &[peer]).await {
+            for record in lookup::at_members(&context, &Wanted::Peer(peer), &[peer]).await {
                 let named = peers::Msg::Named { peer, name: record.name.clone(), did: record.did.clone() };
                 inform(&context.addresses.peers, Class::History, named);
             }
@@ -617,6 +616,10 @@ impl State {
     }
 
     fn note(&mut self, event: &Event) {
+        // Where we stand is health's to say, which knows more of it.
+        if matches!(event, Event::Reached(_)) {
+            return;
+        }
         if let Event::Joined { peer } = event {
             self.learn_name(*peer);
         }

@@ -12,7 +12,7 @@ use protocol::{
     behaviour::Offence,
     dht::{self, Valid},
     record::{IndexerRecord, PeerRecord},
-    search::{Question, Wanted},
+    search::{Absent, Question, Wanted},
     session::{Presence, Put, RecordError, Registry as Sessions, Stored, Values},
     signed::Verified,
     suggestions::{IndexerBook, Source},
@@ -21,15 +21,13 @@ use protocol::{
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinSet};
 use tracing::debug;
 
 use crate::{
     claim::{self, Signed},
     context::{Context, inform},
-    gate, health,
-    lookup::Key,
-    suggestions,
+    gate, health, suggestions,
     supervision::{Class, Envelope, Reply, Seat, Timer},
     swarm,
     view::SessionView,
@@ -40,6 +38,9 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// Peers whose values are put in one tick: 64 a second, so that a crowd that arrives at once does not flood the DHT.
 const PUTS_AT_ONCE: usize = 16;
+
+/// Peers whose puts are under way; each holds three queries.
+const PUTS_MAX: usize = 128;
 
 /// Sessions looked at in one collection.
 const COLLECT_MAX: usize = 4_096;
@@ -84,6 +85,15 @@ pub struct Carried {
     pub values: Option<Values>,
 }
 
+/// What a look-up found here.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// At most 64 records.
+    pub records: Vec<Arc<Verified<PeerRecord>>>,
+    /// The DHT was asked a moment ago and had none: asking it again would bring nothing.
+    pub is_absent: bool,
+}
+
 /// What it holds.
 pub struct State {
     seat: Seat<Msg>,
@@ -91,7 +101,9 @@ pub struct State {
     rng: StdRng,
     sessions: Sessions,
     book: IndexerBook,
+    absent: Absent,
     told: Census,
+    puts: JoinSet<()>,
     timer: Timer,
 }
 
@@ -126,13 +138,15 @@ pub enum Msg {
         /// It has.
         reply: Reply<bool>,
     },
-    /// Records by one key.
+    /// Records by DID, peer id or exact name.
     Find {
-        /// The key.
-        key: Key,
-        /// At most 64.
-        reply: Reply<Vec<Arc<Verified<PeerRecord>>>>,
+        /// What is looked for.
+        wanted: Wanted,
+        /// What is here.
+        reply: Reply<Found>,
     },
+    /// The DHT has no such record.
+    Absent(Wanted),
     /// Records here that answer a search; a part of a name is looked for among those we represent.
     Held {
         /// What is searched for.
@@ -199,7 +213,17 @@ impl Actor for Registry {
         let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellRegistry);
         let timer = seat.after(TICK, Msg::Tick);
-        Ok(State { rng: seat.rng(), sessions, book, told: Census::default(), timer, seat, context })
+        Ok(State {
+            rng: seat.rng(),
+            sessions,
+            book,
+            absent: Absent::new(),
+            told: Census::default(),
+            puts: JoinSet::new(),
+            timer,
+            seat,
+            context,
+        })
     }
 
     async fn handle(
@@ -214,7 +238,8 @@ impl Actor for Registry {
             }
             Msg::Publish { from, record, reply } => reply.send(state.publish(from, *record)),
             Msg::HasSession { peer, reply } => reply.send(state.sessions.has_session(&peer, state.seat.now().mono)),
-            Msg::Find { key, reply } => reply.send(state.find(&key)),
+            Msg::Find { wanted, reply } => reply.send(state.find(&wanted)),
+            Msg::Absent(wanted) => state.absent.note(wanted, state.seat.now().mono),
             Msg::Held { wanted, at_most, reply } => {
                 reply.send(wanted.held(&state.sessions, state.seat.now(), at_most));
             }
@@ -250,6 +275,7 @@ impl State {
             })?;
         let mut answer = beat.answer;
         if let Some(carried) = carried.filter(|_| beat.presence != Presence::Probed) {
+            self.absent.appeared(&carried.record);
             match self.sessions.record_verified(&from, carried.record, carried.values, now) {
                 Ok(stored) => answer.record_seq = Some(stored.seq),
                 Err(error) => self.refused(from, &error)?,
@@ -281,6 +307,7 @@ impl State {
 
     fn publish(&mut self, from: PeerId, record: Verified<PeerRecord>) -> PublishReceipt {
         let seq = record.seq;
+        self.absent.appeared(&record);
         let stored: Result<Stored, RecordError> = self.sessions.record_verified(&from, record, None, self.seat.now());
         if let Err(error) = &stored {
             self.blame(from, error.offence());
@@ -288,13 +315,10 @@ impl State {
         self.sessions.receipt(&from, seq, stored.as_ref().copied())
     }
 
-    fn find(&self, key: &Key) -> Vec<Arc<Verified<PeerRecord>>> {
+    fn find(&self, wanted: &Wanted) -> Found {
         let now = self.seat.now();
-        match key {
-            Key::Did(did) => self.sessions.by_did(did, now).into_iter().cloned().collect(),
-            Key::Peer(peer) => self.sessions.by_peer(peer, now).into_iter().cloned().collect(),
-            Key::Name(name) => self.sessions.by_name(name, now, NAMESAKES_MAX),
-        }
+        let (records, _) = wanted.held(&self.sessions, now, NAMESAKES_MAX);
+        Found { records, is_absent: self.absent.is_absent(wanted, now.mono) }
     }
 
     fn own(&mut self, signed: &Signed) {
@@ -353,12 +377,14 @@ impl State {
 
     fn put_when_due(&mut self) {
         let now = self.seat.now();
-        if self.sessions.next_put().is_none_or(|due| due > now.mono) {
+        while self.puts.try_join_next().is_some() {}
+        let is_due = self.sessions.next_put().is_some_and(|due| due <= now.mono);
+        if !is_due || self.puts.len() + PUTS_AT_ONCE > PUTS_MAX {
             return;
         }
         for put in self.sessions.puts_due(now, PUTS_AT_ONCE) {
             let (context, me) = (self.context.clone(), self.seat.me().clone());
-            tokio::spawn(async move {
+            self.puts.spawn(async move {
                 let (peer, seq) = (put.record.peer_id, put.record.seq);
                 let is_done = put_values(&context, put).await;
                 drop(me.tell(Class::Own, Msg::Put { peer, seq, is_done }));

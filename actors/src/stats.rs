@@ -29,6 +29,10 @@ cells! {
     connections_opened: Counter,
     /// Inbound handshakes that failed below hello.
     handshakes_failed: Counter,
+    /// Connections that the doors denied: a cap or a bucket was full.
+    connections_denied: Counter,
+    /// Streams that peers opened and that were refused or reset.
+    streams_refused: Gauge,
     /// Hellos that were refused by either side, malformed or late.
     greetings_failed: Counter,
     /// Values that we put into the DHT.
@@ -69,6 +73,12 @@ cells! {
     results_dropped: Counter,
     /// Inputs that were malformed or over their limit.
     bad_inputs: Counter,
+    /// Actors that are started.
+    actors: Gauge,
+    /// Actors that have been in one handler for longer than is sane.
+    actors_stuck: Gauge,
+    /// Restarts of actors since the start.
+    actor_restarts: Gauge,
     /// Sessions of nodes.
     sessions: Gauge,
     /// Members of the pool.

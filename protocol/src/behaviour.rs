@@ -454,7 +454,7 @@ impl Behaviour {
 
     fn make_room(&mut self) {
         let mut looks = 0;
-        while self.entries.len() >= self.peers_max {
+        while self.entries.len() >= self.peers_max && !self.tickets.is_empty() {
             looks += 1;
             if !self.forget_first() && looks >= LOOKS_MAX {
                 // Every one looked at was worth keeping, yet the bound holds.
@@ -526,6 +526,14 @@ mod tests {
                 assert_eq!(behaviour.observe(peer(2), kind, Mono::from_secs(3)), Verdict::Pass);
             }
         }
+    }
+
+    #[test]
+    fn g21_every_record_counts_whatever_stream_it_came_on() {
+        let mut behaviour = behaviour();
+        pass(&mut behaviour, Kind::Publish, 10, Mono::ZERO);
+        let one_more = behaviour.observe(peer(1), Kind::Publish, Mono::from_secs(54));
+        assert!(matches!(one_more, Verdict::RetryAfter { .. }));
     }
 
     #[test]

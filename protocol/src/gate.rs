@@ -202,6 +202,11 @@ impl Gate {
         }
     }
 
+    /// Keeps the place of a peer that left to be back at once: for [`PLACE_LIFE`] it pays nothing.
+    pub fn expect_back(&mut self, peer: PeerId, now: Mono) {
+        self.keep(peer, Place { turn: now, stage: Stage::Whole });
+    }
+
     /// Peers that have a place or an admission.
     #[must_use]
     pub fn places(&self) -> usize {
@@ -361,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_site_is_one_subnet() {
+    fn g16_an_ipv6_site_is_one_subnet() {
         let (mut gate, mut rng) = (gate(1, 500, 500), rng());
         let at = |host: u16| Subnet::of(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 7, host, 0, 0, 0, 1)));
         assert_eq!(gate.admit_session(peer(1), at(1), false, 0, Mono::ZERO, &mut rng), Ok(()));
@@ -388,6 +393,15 @@ mod tests {
         let within = Mono::from_millis(59_999);
         assert_eq!(gate.admit_session(peer(1), subnet(1), false, 0, within, &mut rng), Ok(()));
         assert!(gate.admit_session(peer(2), subnet(2), false, 0, Mono::from_secs(1), &mut rng).is_err());
+    }
+
+    #[test]
+    fn who_left_to_be_back_at_once_pays_nothing() {
+        let (mut gate, mut rng) = (gate(1, 500, 500), rng());
+        assert_eq!(gate.admit_session(peer(1), subnet(1), false, 0, Mono::ZERO, &mut rng), Ok(()));
+        gate.expect_back(peer(2), Mono::ZERO);
+        assert_eq!(gate.admit_session(peer(2), subnet(1), false, 0, Mono::from_secs(20), &mut rng), Ok(()));
+        assert!(gate.admit_session(peer(3), subnet(1), false, 0, Mono::from_secs(20), &mut rng).is_err());
     }
 
     #[test]

@@ -5,8 +5,12 @@
 //! its sessions ([`Answerer`]). Each hop has its own random query id, so that nobody on the way learns who asked; an answer
 //! is taken only for an open query and from somebody who was asked.
 
+mod answer;
+mod asker;
+mod relay;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     fmt, io,
     str::FromStr,
     sync::Arc,
@@ -17,10 +21,17 @@ use libp2p_identity::PeerId;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use uuid::Uuid;
 
+pub use self::{
+    answer::{Answerer, AnswererSettings, Ignored, Question},
+    asker::{
+        ASKED_MAX, End, Ended, IDLE, Key, KeyError, SearchError, Searches, Started, TOTAL, USER_CHARS_MAX, Update,
+    },
+    relay::{
+        Forward, OPEN_PER_PEER_MAX, Opened, RELAY_IDLE, RELAY_TOTAL, RELAYED_HITS_MAX, RelayId, Relayed, UNEXPECTED_MAX,
+    },
+};
 use crate::{
-    behaviour::Window,
     dht,
     identity::Did,
     names::{self, Part},
@@ -38,45 +49,11 @@ pub const HITS_MAX: usize = 256;
 /// Searches that one node or indexer has open at most.
 pub const OPEN_MAX: usize = 1000;
 
-/// Searches that one peer has open at an indexer at most.
-pub const OPEN_PER_PEER_MAX: usize = 4;
-
-/// Indexers that a node asks at once.
-pub const ASKED_MAX: usize = 3;
-
-/// A search ends when nothing came for so long.
-pub const IDLE: Duration = Duration::from_secs(5);
-
-/// A search ends after so long in any case.
-pub const TOTAL: Duration = Duration::from_secs(60);
-
-/// The same at the indexer that relays: shorter, so that its last word arrives before the node gives up.
-pub const RELAY_IDLE: Duration = Duration::from_secs(3);
-
-/// The same at the indexer that relays.
-pub const RELAY_TOTAL: Duration = Duration::from_secs(55);
-
-/// Hits handed on for one search: they are not verified on the way, so three indexers that answer with rubbish must leave
-/// room for an honest one.
-pub const RELAYED_HITS_MAX: usize = 4 * HITS_MAX;
-
-/// Answers taken from indexers that were not expected to answer: those of which no record is known yet.
-pub const UNEXPECTED_MAX: usize = 16;
-
-/// Characters of the user in a search's local key.
-pub const USER_CHARS_MAX: usize = 256;
-
 /// How long it is remembered that a peer was not found.
 pub const ABSENT_FOR: Duration = Duration::from_secs(2);
 
 /// Absent peers remembered.
 pub const ABSENT_MAX: usize = 4096;
-
-/// How long a query is remembered so that it is answered once; gossip brings copies within seconds.
-const SEEN_FOR: Duration = Duration::from_secs(120);
-
-/// Queries remembered: as many as one indexer may relay in a minute, eight times over.
-const SEEN_MAX: usize = 8192;
 
 /// Bytes of a result beside its query id and its hits: names of the fields and the numbers of the last one.
 const ENVELOPE_BYTES: usize = 192;
@@ -284,62 +261,6 @@ impl Wanted {
     }
 }
 
-/// The local name of a search: `user:uuid`. It never leaves the node.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    user: String,
-    id: Uuid,
-}
-
-/// A text is no local name of a search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum KeyError {
-    /// Not of the form.
-    #[error("got no search key, expected user:uuid")]
-    Form,
-    /// The user's name is too long.
-    #[error("got a user of {got} characters, expected at most {USER_CHARS_MAX}")]
-    User {
-        /// Its characters.
-        got: usize,
-    },
-}
-
-impl Key {
-    /// The search `id` of a user; an empty user stands for a request that replaces nobody's.
-    ///
-    /// # Errors
-    /// When the user's name is too long to be kept.
-    pub fn new(user: &str, id: Uuid) -> Result<Self, KeyError> {
-        let got = user.chars().count();
-        if got > USER_CHARS_MAX {
-            return Err(KeyError::User { got });
-        }
-        Ok(Self { user: user.to_owned(), id })
-    }
-
-    /// The user, which may contain colons.
-    #[must_use]
-    pub fn user(&self) -> &str {
-        &self.user
-    }
-}
-
-impl FromStr for Key {
-    type Err = KeyError;
-
-    fn from_str(text: &str) -> Result<Self, KeyError> {
-        let (user, id) = text.rsplit_once(':').ok_or(KeyError::Form)?;
-        Self::new(user, Uuid::try_parse(id).map_err(|_| KeyError::Form)?)
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.user, self.id)
-    }
-}
-
 /// How many indexers a view of the network has, and how many of them were heard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
@@ -364,663 +285,6 @@ impl Tally {
         let answered = result.answered.unwrap_or(1).min(asked);
         let timed_out = result.timed_out.unwrap_or(0).min(asked - answered);
         result.last.then(|| Self { asked, answered, timed_out, truncated: result.truncated.unwrap_or(false) })
-    }
-}
-
-/// Why a search ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum End {
-    /// Everybody asked said their last word.
-    Complete,
-    /// Nothing came for 5 s.
-    Idle,
-    /// 60 s are over.
-    TimedOut,
-    /// More peers match than a search may find.
-    Limit,
-    /// Whoever wanted it closed it.
-    Closed,
-    /// A newer one of the same user took its place.
-    Replaced,
-    /// Those who had not said their last word are gone.
-    Lost,
-}
-
-/// A search that ended, and how complete it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Ended {
-    /// Which one.
-    #[serde(serialize_with = "as_text")]
-    pub key: Key,
-    /// Why.
-    pub end: End,
-    /// Peers found.
-    pub hits: usize,
-    /// The widest view that a member reported; of several equally wide ones that which heard most. Views overlap, so they
-    /// are not added up.
-    pub tally: Tally,
-    /// Members of the pool that were asked.
-    pub members_asked: usize,
-    /// Members that said their last word.
-    pub members_answered: usize,
-}
-
-fn as_text<S: serde::Serializer>(key: &Key, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(key)
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { asked, answered, timed_out, truncated } = self.tally;
-        write!(f, "answered {answered} of {asked} indexers, {timed_out} timed out")?;
-        if truncated { f.write_str(", more match than are shown") } else { Ok(()) }
-    }
-}
-
-/// Why a search cannot begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum SearchError {
-    /// Too many are open.
-    #[error("got one search more than the {OPEN_MAX} that may be open")]
-    Busy,
-    /// There is nobody to ask.
-    #[error("got no indexer to ask")]
-    Nobody,
-}
-
-/// A search that began.
-#[derive(Clone, Debug)]
-pub struct Started {
-    /// What to send to whom; each has its own query id.
-    pub asks: Vec<(PeerId, SearchPeerRequest)>,
-    /// The older search of the same user that it replaced.
-    pub replaced: Option<Ended>,
-}
-
-/// What came of an answer.
-#[derive(Clone, Debug)]
-pub struct Update {
-    /// Of which search.
-    pub key: Key,
-    /// Peers to show: those not seen before in this search, or with a newer record.
-    pub fresh: Vec<Arc<Verified<PeerRecord>>>,
-    /// Records that do not answer the question; dropped, to be counted.
-    pub mismatched: usize,
-    /// The search ended with it.
-    pub ended: Option<Ended>,
-}
-
-#[derive(Debug)]
-struct Asked {
-    peer: PeerId,
-    query: QueryId,
-    is_over: bool,
-    tally: Option<Tally>,
-}
-
-#[derive(Debug)]
-struct Search {
-    key: Key,
-    wanted: Wanted,
-    asked: Vec<Asked>,
-    is_dht_open: bool,
-    hits: HashMap<PeerId, u64>,
-    started: Mono,
-    deadline: Mono,
-    is_over_limit: bool,
-}
-
-impl Search {
-    /// Takes in records; what is to be shown of them, and how many did not answer the question.
-    fn merge(
-        &mut self,
-        records: impl IntoIterator<Item = Verified<PeerRecord>>,
-    ) -> (Vec<Arc<Verified<PeerRecord>>>, usize, bool) {
-        let (mut fresh, mut mismatched, mut has_matches) = (Vec::new(), 0, false);
-        for record in records {
-            if !self.wanted.matches(&record) {
-                mismatched += 1;
-                continue;
-            }
-            has_matches = true;
-            match self.hits.get(&record.peer_id) {
-                Some(seq) if record.seq <= *seq => continue,
-                None if self.hits.len() >= HITS_MAX => {
-                    self.is_over_limit = true;
-                    break;
-                }
-                _ => self.hits.insert(record.peer_id, record.seq),
-            };
-            fresh.push(Arc::new(record));
-        }
-        (fresh, mismatched, has_matches)
-    }
-
-    /// Why it is over, if it is, apart from time.
-    fn end(&self) -> Option<End> {
-        if self.is_over_limit {
-            return Some(End::Limit);
-        }
-        if self.is_dht_open || self.asked.iter().any(|asked| !asked.is_over) {
-            return None;
-        }
-        let is_complete = self.asked.iter().all(|asked| asked.tally.is_some());
-        Some(if is_complete { End::Complete } else { End::Lost })
-    }
-
-    fn timed_end(&self, now: Mono) -> Option<End> {
-        let end = if now >= self.started + TOTAL { End::TimedOut } else { End::Idle };
-        (now >= self.deadline).then_some(end)
-    }
-
-    fn ended(self, end: End) -> Ended {
-        let tallies = || self.asked.iter().filter_map(|asked| asked.tally);
-        let members_answered = tallies().count();
-        // Without any view the members asked are all that is known of the network.
-        let members = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let unknown = Tally {
-            asked: members(self.asked.len()),
-            answered: 0,
-            timed_out: members(self.asked.len()),
-            truncated: false,
-        };
-        let mut tally = tallies().max_by_key(|tally| (tally.asked, tally.answered)).unwrap_or(unknown);
-        tally.truncated = self.is_over_limit || tallies().any(|tally| tally.truncated);
-        Ended { end, hits: self.hits.len(), tally, members_asked: self.asked.len(), members_answered, key: self.key }
-    }
-}
-
-/// The searches of a node: one kind of them.
-///
-/// Bounded by [`OPEN_MAX`] searches of [`HITS_MAX`] hits. A restart forgets them.
-#[derive(Debug, Default)]
-pub struct Searches {
-    open: HashMap<Key, Search>,
-    by_user: HashMap<String, Key>,
-    by_query: HashMap<QueryId, Key>,
-    deadlines: BTreeSet<(Mono, Key)>,
-}
-
-impl Searches {
-    /// None open.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Begins a search that asks the first three of `members`, and the DHT or our own sessions if `has_own_source`, whose
-    /// hits come by [`Searches::found`]. It replaces the one that this very user has open.
-    ///
-    /// # Errors
-    /// When too many are open, or there is nobody to ask.
-    pub fn start(
-        &mut self,
-        key: Key,
-        wanted: Wanted,
-        members: &[PeerId],
-        has_own_source: bool,
-        now: Mono,
-        rng: &mut impl Rng,
-    ) -> Result<Started, SearchError> {
-        if members.is_empty() && !has_own_source {
-            return Err(SearchError::Nobody);
-        }
-        // Without a user each request stands alone; the same key twice is the same request.
-        let older = self.by_user.get(&key.user).cloned().unwrap_or_else(|| key.clone());
-        let replaced = self.end(&older, End::Replaced);
-        if self.open.len() >= OPEN_MAX {
-            return Err(SearchError::Busy);
-        }
-        let ask = |peer: &PeerId| Asked { peer: *peer, query: QueryId::random(rng), is_over: false, tally: None };
-        let asked: Vec<_> = members.iter().take(ASKED_MAX).map(ask).collect();
-        let asks = asked.iter().map(|asked| (asked.peer, wanted.request(asked.query))).collect();
-        self.by_query.extend(asked.iter().map(|asked| (asked.query, key.clone())));
-        if !key.user.is_empty() {
-            self.by_user.insert(key.user.clone(), key.clone());
-        }
-        let deadline = now + IDLE;
-        self.deadlines.insert((deadline, key.clone()));
-        let search = Search {
-            key: key.clone(),
-            wanted,
-            asked,
-            is_dht_open: has_own_source,
-            hits: HashMap::new(),
-            started: now,
-            deadline,
-            is_over_limit: false,
-        };
-        self.open.insert(key, search);
-        Ok(Started { asks, replaced })
-    }
-
-    /// An answer with this query id from this peer would be taken: to be asked before anything in it is verified.
-    #[must_use]
-    pub fn is_open(&self, from: &PeerId, query_id: &str) -> bool {
-        self.asked_by(from, query_id).is_some()
-    }
-
-    /// Takes the verified records of an answer, and its tally if it is the last one of its sender.
-    ///
-    /// Nothing comes of an answer to no open question or from somebody else than the one asked.
-    pub fn answered(
-        &mut self,
-        from: &PeerId,
-        query_id: &str,
-        records: impl IntoIterator<Item = Verified<PeerRecord>>,
-        last: Option<Tally>,
-        now: Mono,
-    ) -> Option<Update> {
-        let (key, at) = self.asked_by(from, query_id)?;
-        self.update(&key, records, now, |search| {
-            if last.is_some() {
-                search.asked[at].is_over = true;
-                search.asked[at].tally = last;
-            }
-        })
-    }
-
-    /// Takes verified records that were found here or in the DHT; `is_last` when no more come from there.
-    pub fn found(
-        &mut self,
-        key: &Key,
-        records: impl IntoIterator<Item = Verified<PeerRecord>>,
-        is_last: bool,
-        now: Mono,
-    ) -> Option<Update> {
-        self.update(key, records, now, |search| search.is_dht_open &= !is_last)
-    }
-
-    /// A member that was asked is gone, or refused to answer.
-    pub fn lost(&mut self, from: &PeerId, query_id: &str, now: Mono) -> Option<Update> {
-        let (key, at) = self.asked_by(from, query_id)?;
-        self.update(&key, [], now, |search| search.asked[at].is_over = true)
-    }
-
-    /// Ends a search on behalf of whoever wanted it.
-    pub fn close(&mut self, key: &Key) -> Option<Ended> {
-        self.end(key, End::Closed)
-    }
-
-    /// Ends the one that a user has open.
-    pub fn close_of(&mut self, user: &str) -> Option<Ended> {
-        let key = self.by_user.get(user)?.clone();
-        self.end(&key, End::Closed)
-    }
-
-    /// Ends searches whose time is over, at most `at_most`.
-    pub fn expire(&mut self, now: Mono, at_most: usize) -> Vec<Ended> {
-        let mut ended = Vec::new();
-        while ended.len() < at_most {
-            let Some((_, key)) = self.deadlines.first().filter(|(due, _)| *due <= now).cloned() else { break };
-            let end = self.open.get(&key).and_then(|search| search.timed_end(now)).unwrap_or(End::Idle);
-            ended.extend(self.end(&key, end));
-        }
-        ended
-    }
-
-    /// When the next search ends if nothing comes.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Mono> {
-        self.deadlines.first().map(|(due, _)| *due)
-    }
-
-    /// Searches open.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.open.len()
-    }
-
-    /// None is open.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    fn asked_by(&self, from: &PeerId, query_id: &str) -> Option<(Key, usize)> {
-        let query = query_id.parse().ok()?;
-        let key = self.by_query.get(&query)?;
-        let at = self.open.get(key)?.asked.iter().position(|asked| asked.query == query)?;
-        let asked = &self.open.get(key)?.asked[at];
-        (asked.peer == *from && !asked.is_over).then(|| (key.clone(), at))
-    }
-
-    fn update(
-        &mut self,
-        key: &Key,
-        records: impl IntoIterator<Item = Verified<PeerRecord>>,
-        now: Mono,
-        note: impl FnOnce(&mut Search),
-    ) -> Option<Update> {
-        let search = self.open.get_mut(key)?;
-        let mut update = Update { key: key.clone(), fresh: Vec::new(), mismatched: 0, ended: None };
-        if let Some(end) = search.timed_end(now) {
-            update.ended = self.end(key, end);
-            return Some(update);
-        }
-        note(search);
-        let has_matches;
-        (update.fresh, update.mismatched, has_matches) = search.merge(records);
-        if let Some(end) = search.end() {
-            update.ended = self.end(key, end);
-        } else if has_matches {
-            let later = (now + IDLE).min(search.started + TOTAL);
-            let before = std::mem::replace(&mut search.deadline, later);
-            self.deadlines.remove(&(before, key.clone()));
-            self.deadlines.insert((later, key.clone()));
-        }
-        Some(update)
-    }
-
-    fn end(&mut self, key: &Key, end: End) -> Option<Ended> {
-        let search = self.open.remove(key)?;
-        self.deadlines.remove(&(search.deadline, key.clone()));
-        for asked in &search.asked {
-            self.by_query.remove(&asked.query);
-        }
-        if self.by_user.get(&key.user) == Some(key) {
-            self.by_user.remove(&key.user);
-        }
-        Some(search.ended(end))
-    }
-}
-
-/// A search that an indexer relays, by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelayId(u64);
-
-/// What to send to the peer that asked.
-#[derive(Clone, Debug)]
-pub struct Forward {
-    /// For which search.
-    pub id: RelayId,
-    /// To whom.
-    pub to: PeerId,
-    /// Each within the limit of a value. Empty when there is nothing to say.
-    pub values: Vec<SearchPeerResult>,
-    /// The last of them is the last word: the search is closed here.
-    pub is_over: bool,
-}
-
-/// A search that an indexer began to relay.
-#[derive(Clone, Debug)]
-pub struct Opened {
-    /// Its number.
-    pub id: RelayId,
-    /// What to ask all other indexers, where that helps.
-    pub gossip: Option<SearchQuery>,
-    /// What is known already.
-    pub forward: Forward,
-}
-
-#[derive(Debug)]
-struct Answering {
-    hits: usize,
-    is_over: bool,
-}
-
-#[derive(Debug)]
-struct Relay {
-    asker: PeerId,
-    asker_query: String,
-    query: QueryId,
-    /// Who should answer, sorted; shared by the searches of the same moment.
-    expected: Arc<[PeerId]>,
-    /// Those of them that answered, by their place.
-    answering: BTreeMap<usize, Answering>,
-    unexpected: Vec<(PeerId, Answering)>,
-    is_dht_open: bool,
-    hits: usize,
-    is_truncated: bool,
-    started: Mono,
-    deadline: Mono,
-}
-
-impl Relay {
-    /// Of this sender, if one more is listened to.
-    fn answering(&mut self, from: &PeerId) -> Option<&mut Answering> {
-        let fresh = || Answering { hits: 0, is_over: false };
-        if let Ok(at) = self.expected.binary_search(from) {
-            return Some(self.answering.entry(at).or_insert_with(fresh));
-        }
-        if let Some(at) = self.unexpected.iter().position(|(peer, _)| peer == from) {
-            return Some(&mut self.unexpected[at].1);
-        }
-        if self.unexpected.len() >= UNEXPECTED_MAX {
-            return None;
-        }
-        self.unexpected.push((*from, fresh()));
-        self.unexpected.last_mut().map(|(_, answering)| answering)
-    }
-
-    fn answered(&self) -> usize {
-        self.answering.values().filter(|answering| answering.is_over).count()
-    }
-
-    fn is_complete(&self) -> bool {
-        !self.is_dht_open && self.answered() == self.expected.len()
-    }
-
-    /// Leaves out what is over the limits; whether there was anything left.
-    fn bound(&mut self, hits: &mut Vec<SearchHit>, at_most: usize) -> bool {
-        let room = at_most.min(RELAYED_HITS_MAX - self.hits);
-        self.is_truncated |= hits.len() > room;
-        hits.truncate(room);
-        self.hits += hits.len();
-        !hits.is_empty()
-    }
-
-    fn restart(&mut self, now: Mono) -> Mono {
-        std::mem::replace(&mut self.deadline, (now + RELAY_IDLE).min(self.started + RELAY_TOTAL))
-    }
-
-    /// The line that says how complete it is; the indexer itself is one of those asked, and it answered.
-    fn last_word(&self) -> SearchPeerResult {
-        let (asked, answered) = (self.expected.len() as u32 + 1, self.answered() as u32 + 1);
-        SearchPeerResult {
-            query_id: self.asker_query.clone(),
-            records: Vec::new(),
-            last: true,
-            asked: Some(asked),
-            answered: Some(answered),
-            timed_out: Some(asked - answered),
-            truncated: Some(self.is_truncated),
-        }
-    }
-}
-
-/// The searches that an indexer relays for its nodes.
-///
-/// Bounded by [`OPEN_MAX`] in all and [`OPEN_PER_PEER_MAX`] per peer; nothing of a hit is kept once it was handed on. A
-/// restart forgets them, and nodes hear the stream end.
-#[derive(Debug)]
-pub struct Relayed {
-    me: PeerId,
-    next: u64,
-    open: BTreeMap<u64, Relay>,
-    by_query: HashMap<QueryId, u64>,
-    by_peer: BTreeSet<(PeerId, u64)>,
-    deadlines: BTreeSet<(Mono, u64)>,
-}
-
-impl Relayed {
-    /// None open, at the indexer `me`.
-    #[must_use]
-    pub fn new(me: PeerId) -> Self {
-        Self {
-            me,
-            next: 0,
-            open: BTreeMap::new(),
-            by_query: HashMap::new(),
-            by_peer: BTreeSet::new(),
-            deadlines: BTreeSet::new(),
-        }
-    }
-
-    /// Takes a search of a node. `held` is what [`Wanted::held`] found here; `roll` are those who should answer, which
-    /// matters only where the question goes to all; `has_dht` when the caller looks in the DHT and will call
-    /// [`Relayed::found`].
-    ///
-    /// # Errors
-    /// When the query id is none, or too many searches are open, of this peer or in all.
-    #[expect(clippy::too_many_arguments, reason = "each is one plain fact of the question")]
-    pub fn open(
-        &mut self,
-        from: PeerId,
-        request: &SearchPeerRequest,
-        wanted: &Wanted,
-        held: (Vec<Arc<Verified<PeerRecord>>>, bool),
-        roll: Arc<[PeerId]>,
-        has_dht: bool,
-        now: Mono,
-        rng: &mut impl Rng,
-    ) -> Result<Opened, Refused> {
-        if let Err(error) = request.query_id.parse::<QueryId>() {
-            return Err(Refused::new(RefusalCode::Invalid, error.to_string()));
-        }
-        let of_peer = self.by_peer.range((from, 0)..=(from, u64::MAX)).count();
-        if of_peer >= OPEN_PER_PEER_MAX || self.open.len() >= OPEN_MAX {
-            let busy = Refused::new(RefusalCode::Busy, "too many searches are open");
-            return Err(busy.retry_after(RELAY_IDLE.as_secs()));
-        }
-        let (id, query) = (self.next, QueryId::random(rng));
-        self.next += 1;
-        let relay = Relay {
-            asker: from,
-            asker_query: request.query_id.clone(),
-            query,
-            expected: if wanted.is_gossiped() { roll } else { Arc::new([]) },
-            answering: BTreeMap::new(),
-            unexpected: Vec::new(),
-            is_dht_open: has_dht,
-            hits: 0,
-            is_truncated: held.1,
-            started: now,
-            deadline: now + RELAY_IDLE,
-        };
-        self.by_query.insert(query, id);
-        self.by_peer.insert((from, id));
-        self.deadlines.insert((relay.deadline, id));
-        self.open.insert(id, relay);
-        let hits = held.0.iter().map(|record| hit(record)).collect();
-        let forward = self.forward(id, hits, HITS_MAX, now, |_| ()).expect("it was opened just now");
-        let gossip = (wanted.is_gossiped() && !forward.is_over).then(|| wanted.query(query, self.me));
-        Ok(Opened { id: RelayId(id), gossip, forward })
-    }
-
-    /// Takes an answer of another indexer, which said in its hello that it is one if `is_indexer`.
-    ///
-    /// Nothing comes of an answer to no open query, from a node, or after the last word of its sender. Hits are handed on
-    /// as they came: the node that asked verifies them and blames whoever signed.
-    pub fn answered(
-        &mut self,
-        from: &PeerId,
-        is_indexer: bool,
-        result: SearchPeerResult,
-        now: Mono,
-    ) -> Option<Forward> {
-        let id = *self.by_query.get(&result.query_id.parse().ok()?)?;
-        let relay = self.open.get_mut(&id).filter(|relay| is_indexer && now < relay.deadline)?;
-        let room = HITS_MAX - relay.answering(from).filter(|answering| !answering.is_over)?.hits;
-        let SearchPeerResult { mut records, last, truncated, .. } = result;
-        records.retain(|hit| hit.record.is_some());
-        let taken = records.len().min(room);
-        let note = |relay: &mut Relay| {
-            relay.is_truncated |= truncated.unwrap_or(false);
-            if let Some(answering) = relay.answering(from) {
-                answering.hits += taken;
-                answering.is_over = last;
-            }
-        };
-        self.forward(id, records, room, now, note)
-    }
-
-    /// Takes what the caller found in the DHT; nothing more comes from there.
-    pub fn found(&mut self, id: RelayId, records: &[Arc<Verified<PeerRecord>>], now: Mono) -> Option<Forward> {
-        let hits = records.iter().map(|record| hit(record)).collect();
-        self.forward(id.0, hits, HITS_MAX, now, |relay| relay.is_dht_open = false)
-    }
-
-    /// Closes a search whose stream ended; nothing more is sent for it.
-    pub fn close(&mut self, id: RelayId) {
-        self.remove(id.0);
-    }
-
-    /// Closes every search of a peer that is gone.
-    pub fn asker_gone(&mut self, peer: &PeerId) {
-        let ids: Vec<_> = self.by_peer.range((*peer, 0)..=(*peer, u64::MAX)).map(|(_, id)| *id).collect();
-        for id in ids {
-            self.remove(id);
-        }
-    }
-
-    /// Ends searches whose time is over, with their last word; at most `at_most`.
-    pub fn expire(&mut self, now: Mono, at_most: usize) -> Vec<Forward> {
-        let mut over = Vec::new();
-        while over.len() < at_most {
-            let Some((_, id)) = self.deadlines.first().copied().filter(|(due, _)| *due <= now) else { break };
-            over.extend(self.remove(id).map(|relay| Forward {
-                id: RelayId(id),
-                to: relay.asker,
-                values: vec![relay.last_word()],
-                is_over: true,
-            }));
-        }
-        over
-    }
-
-    /// When the next search ends if nothing comes.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Mono> {
-        self.deadlines.first().map(|(due, _)| *due)
-    }
-
-    /// Searches open.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.open.len()
-    }
-
-    /// None is open.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    /// Hands hits on, and the last word with them when everybody answered.
-    fn forward(
-        &mut self,
-        id: u64,
-        mut hits: Vec<SearchHit>,
-        at_most: usize,
-        now: Mono,
-        note: impl FnOnce(&mut Relay),
-    ) -> Option<Forward> {
-        let relay = self.open.get_mut(&id)?;
-        let answered_before = relay.answered();
-        note(relay);
-        let has_hits = relay.bound(&mut hits, at_most);
-        let (to, mut values) = (relay.asker, split(&relay.asker_query, hits));
-        let is_over = relay.is_complete();
-        if is_over {
-            values.push(relay.last_word());
-            self.remove(id);
-        } else if has_hits || relay.answered() > answered_before {
-            let before = relay.restart(now);
-            let deadline = relay.deadline;
-            self.deadlines.remove(&(before, id));
-            self.deadlines.insert((deadline, id));
-        }
-        Some(Forward { id: RelayId(id), to, values, is_over })
-    }
-
-    fn remove(&mut self, id: u64) -> Option<Relay> {
-        let relay = self.open.remove(&id)?;
-        self.by_query.remove(&relay.query);
-        self.by_peer.remove(&(relay.asker, id));
-        self.deadlines.remove(&(relay.deadline, id));
-        Some(relay)
     }
 }
 
@@ -1089,165 +353,6 @@ fn json_len(value: &impl Serialize) -> usize {
     serde_json::to_writer(&mut count, value).map_or(usize::MAX / 2, |()| count.0)
 }
 
-/// How many queries an indexer answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AnswererSettings {
-    /// Queries of one emitter in a minute, before the profile's factor: 50 a second, what 150 busy nodes ask for.
-    pub queries_per_emitter: u32,
-    /// Emitters whose queries are counted; beyond them a new one is answered when another one was silent for a minute.
-    pub emitters_max: usize,
-}
-
-impl Default for AnswererSettings {
-    fn default() -> Self {
-        Self { queries_per_emitter: 3000, emitters_max: KNOWN_MAX }
-    }
-}
-
-/// Why a query that came by gossip is not answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Ignored {
-    /// It is our own.
-    #[error("got our own query")]
-    Own,
-    /// It asks for answers to another than its author.
-    #[error("got a query that names another emitter than its author")]
-    NotTheAuthor,
-    /// Its query id is none.
-    #[error(transparent)]
-    QueryId(#[from] QueryIdError),
-    /// It asks for nothing that can be answered.
-    #[error(transparent)]
-    Wanted(#[from] WantedError),
-    /// It was answered before.
-    #[error("got a query again")]
-    Repeated,
-    /// Its emitter asks too much.
-    #[error("got too many queries of one emitter in a minute")]
-    TooMany,
-}
-
-impl Ignored {
-    /// Its author made it so: gossip may reject it. Otherwise it is ignored and nobody is blamed.
-    #[must_use]
-    pub fn is_authors_fault(&self) -> bool {
-        matches!(self, Self::NotTheAuthor | Self::QueryId(_) | Self::Wanted(_))
-    }
-}
-
-/// A query to be answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// Where the answer goes.
-    pub emitter: PeerId,
-    /// As the emitter wrote it.
-    pub query_id: String,
-    /// What is looked for.
-    pub wanted: Wanted,
-}
-
-impl Question {
-    /// The answer from the sessions, each value within the limit, the last one marked; an empty one when nothing matches.
-    #[must_use]
-    pub fn answers(&self, registry: &Registry, now: Now) -> Vec<SearchPeerResult> {
-        let (held, is_truncated) = self.wanted.held(registry, now, HITS_MAX);
-        let mut values = split(&self.query_id, held.iter().map(|record| hit(record)).collect());
-        if values.is_empty() {
-            values.push(empty(&self.query_id));
-        }
-        if let Some(last) = values.last_mut() {
-            last.last = true;
-            last.truncated = is_truncated.then_some(true);
-        }
-        values
-    }
-}
-
-/// The door for queries that come by gossip: each is answered once, and to its author alone.
-#[derive(Debug)]
-pub struct Answerer {
-    me: PeerId,
-    limit: u32,
-    emitters_max: usize,
-    seen: HashSet<(PeerId, QueryId)>,
-    seen_order: VecDeque<(Mono, (PeerId, QueryId))>,
-    emitters: HashMap<PeerId, (Window, Mono)>,
-    emitters_by_age: BTreeSet<(Mono, PeerId)>,
-}
-
-impl Answerer {
-    /// Nothing seen, at the indexer `me`; the limit times the profile's `factor`.
-    #[must_use]
-    pub fn new(me: PeerId, settings: &AnswererSettings, factor: u32) -> Self {
-        Self {
-            me,
-            limit: settings.queries_per_emitter.saturating_mul(factor).min(u16::MAX.into()),
-            emitters_max: settings.emitters_max.max(1),
-            seen: HashSet::new(),
-            seen_order: VecDeque::new(),
-            emitters: HashMap::new(),
-            emitters_by_age: BTreeSet::new(),
-        }
-    }
-
-    /// Takes a query from gossip, whose author's signature gossip verified.
-    ///
-    /// # Errors
-    /// When it is not to be answered.
-    pub fn take(&mut self, author: PeerId, query: &SearchQuery, now: Mono) -> Result<Question, Ignored> {
-        if author == self.me {
-            return Err(Ignored::Own);
-        }
-        if query.emitter_id != author {
-            return Err(Ignored::NotTheAuthor);
-        }
-        let id: QueryId = query.query_id.parse()?;
-        let wanted = Wanted::of_query(query)?;
-        self.forget(now);
-        if self.seen.contains(&(author, id)) {
-            return Err(Ignored::Repeated);
-        }
-        if !self.count(author, now) {
-            return Err(Ignored::TooMany);
-        }
-        self.seen.insert((author, id));
-        self.seen_order.push_back((now, (author, id)));
-        Ok(Question { emitter: author, query_id: query.query_id.clone(), wanted })
-    }
-
-    fn forget(&mut self, now: Mono) {
-        while let Some((_, query)) = self
-            .seen_order
-            .front()
-            .copied()
-            .filter(|(at, _)| now >= *at + SEEN_FOR || self.seen_order.len() >= SEEN_MAX)
-        {
-            self.seen_order.pop_front();
-            self.seen.remove(&query);
-        }
-    }
-
-    /// Counts a query of an emitter; whether it is within the limit.
-    fn count(&mut self, emitter: PeerId, now: Mono) -> bool {
-        if !self.emitters.contains_key(&emitter) && self.emitters.len() >= self.emitters_max {
-            let idle = |(seen, _): &(Mono, PeerId)| now.since(*seen) >= crate::behaviour::WINDOW;
-            let Some((_, oldest)) = self.emitters_by_age.first().copied().filter(idle) else { return false };
-            self.emitters_by_age.pop_first();
-            self.emitters.remove(&oldest);
-        }
-        let (window, seen) = self.emitters.entry(emitter).or_default();
-        self.emitters_by_age.remove(&(*seen, emitter));
-        self.emitters_by_age.insert((now, emitter));
-        *seen = now;
-        if window.count(now) >= self.limit {
-            return false;
-        }
-        window.add();
-        true
-    }
-}
-
 /// Who was looked for and not found a moment ago, so that the next look-up need not ask the DHT again.
 ///
 /// Parts of names are not remembered: they are asked of everybody each time. Bounded by [`ABSENT_MAX`], the oldest out.
@@ -1296,5 +401,232 @@ impl Absent {
         if let Ok(did) = record.did.parse() {
             self.until.remove(&Wanted::Did(did));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{collections::BTreeMap, sync::Mutex};
+
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::identity::Keys;
+
+    /// Keys, made once each: deriving is what such tests cost.
+    pub(super) fn keys(n: u16) -> Keys {
+        static MADE: Mutex<BTreeMap<u16, Keys>> = Mutex::new(BTreeMap::new());
+        let make = || {
+            let mut seed = [3; 32];
+            seed[..2].copy_from_slice(&n.to_be_bytes());
+            Keys::from_seed(seed)
+        };
+        MADE.lock().unwrap().entry(n).or_insert_with(make).clone()
+    }
+
+    pub(super) fn peer(n: u16) -> PeerId {
+        keys(n).peer_id()
+    }
+
+    pub(super) fn now(secs: u64) -> Now {
+        Now { mono: Mono::from_secs(secs), wall: Timestamp::from_second(1_000_000 + secs as i64).unwrap() }
+    }
+
+    /// Records, signed once each.
+    pub(super) fn record(n: u16, seq: u64, name: &str) -> Verified<PeerRecord> {
+        static SIGNED: Mutex<BTreeMap<(u16, u64, String), Verified<PeerRecord>>> = Mutex::new(BTreeMap::new());
+        let mut signed = SIGNED.lock().unwrap();
+        signed.entry((n, seq, name.to_owned())).or_insert_with(|| sign(n, seq, name)).clone()
+    }
+
+    fn sign(n: u16, seq: u64, name: &str) -> Verified<PeerRecord> {
+        let keys = keys(n);
+        let record = PeerRecord {
+            name: name.to_owned(),
+            did: keys.did().to_string(),
+            pub_key: keys.pub_key().to_owned(),
+            peer_id: keys.peer_id(),
+            api_url: String::new(),
+            stream_address: String::new(),
+            addrs: Vec::new(),
+            nats_address: String::new(),
+            wallet_address: String::new(),
+            capabilities: Vec::new(),
+            born_at: now(0).wall,
+            expiry_date: now(120).wall,
+            seq,
+        };
+        Verified::sign(&record, &keys)
+    }
+
+    pub(super) fn rng() -> StdRng {
+        StdRng::seed_from_u64(5)
+    }
+
+    fn request(peer_id: Option<PeerId>, did: Option<&str>, name: Option<&str>) -> SearchPeerRequest {
+        let text = |text: &str| text.to_owned();
+        SearchPeerRequest { query_id: String::new(), peer_id, did: did.map(text), name: name.map(text) }
+    }
+
+    #[test]
+    fn a_query_id_is_32_digits_and_is_read_again() {
+        let id = QueryId::random(&mut rng());
+        assert_eq!((id.to_string().len(), id.to_string().parse()), (32, Ok(id)));
+        assert_eq!(QueryId(7).to_string(), "00000000000000000000000000000007");
+        for text in ["", "+0000000000000000000000000000007", "7", &"0".repeat(31), &"0".repeat(33), &"g".repeat(32)] {
+            assert_eq!(text.parse::<QueryId>(), Err(QueryIdError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_question_has_exactly_one_criterion() {
+        let (did, long) = (keys(1).did().to_string(), "x".repeat(65));
+        let check = |peer, did, name, expected| {
+            assert_eq!(Wanted::of_request(&request(peer, did, name)), expected);
+        };
+        check(Some(peer(1)), None, None, Ok(Wanted::Peer(peer(1))));
+        check(None, Some(&did), None, Ok(Wanted::Did(keys(1).did())));
+        check(None, None, Some("PAr"), Wanted::part("par"));
+        check(None, Some(""), Some("pa"), Wanted::part("pa"));
+        check(None, None, None, Err(WantedError::NotOne(0)));
+        check(None, None, Some(""), Err(WantedError::NotOne(0)));
+        check(Some(peer(1)), Some(&did), None, Err(WantedError::NotOne(2)));
+        check(Some(peer(1)), Some(&did), Some("pa"), Err(WantedError::NotOne(3)));
+        check(None, Some("did:web:paris"), None, Err(WantedError::Did));
+        check(None, None, Some("p"), Err(WantedError::Part));
+        check(None, None, Some("é"), Err(WantedError::Part));
+        check(None, None, Some("a\nb"), Err(WantedError::Part));
+        check(None, None, Some(&long[1..]), Wanted::part(&long[1..]));
+        check(None, None, Some(&long), Err(WantedError::Part));
+    }
+
+    #[test]
+    fn a_look_up_takes_a_name_for_exactly_that_name() {
+        let get = |name: &str| Wanted::of_get(&GetValue { name: Some(name.to_owned()), ..GetValue::default() });
+        assert_eq!(get("P"), Ok(Wanted::Name("p".to_owned())));
+        assert_eq!(get(&"x".repeat(65)), Err(WantedError::Name));
+        assert_eq!(Wanted::of_get(&GetValue::default()), Err(WantedError::NotOne(0)));
+        assert_eq!(Wanted::exactly(&peer(1).to_string()), Ok(Wanted::Peer(peer(1))));
+        assert_eq!(Wanted::exactly(&keys(1).did().to_string()), Ok(Wanted::Did(keys(1).did())));
+        assert_eq!(Wanted::exactly("Paris"), Ok(Wanted::Name("paris".to_owned())));
+        assert_eq!(Wanted::exactly(""), Err(WantedError::Name));
+    }
+
+    #[test]
+    fn g36_a_record_must_answer_the_question() {
+        let paris = record(1, 1, "Paris");
+        let check = |wanted: Wanted, expected| assert_eq!(wanted.matches(&paris), expected, "{wanted:?}");
+        check(Wanted::Peer(peer(1)), true);
+        check(Wanted::Peer(peer(2)), false);
+        check(Wanted::Did(keys(1).did()), true);
+        check(Wanted::Did(keys(2).did()), false);
+        check(Wanted::exactly("PARIS").unwrap(), true);
+        check(Wanted::exactly("par").unwrap(), false);
+        check(Wanted::part("ARI").unwrap(), true);
+        check(Wanted::part("lon").unwrap(), false);
+    }
+
+    #[test]
+    fn each_question_goes_where_it_can_be_answered() {
+        let check = |wanted: Wanted, key: &str, is_gossiped| {
+            assert_eq!(wanted.dht_key().map(|key| key.to_string()).as_deref(), Some(key));
+            assert_eq!(wanted.is_gossiped(), is_gossiped);
+        };
+        check(Wanted::Peer(peer(1)), &format!("/pid/{}", peer(1)), false);
+        check(Wanted::Did(keys(1).did()), &format!("/node/{}", keys(1).did()), false);
+        check(Wanted::exactly("Paris").unwrap(), "/name/paris", false);
+        check(Wanted::part("PAR").unwrap(), "/name/par", true);
+    }
+
+    #[test]
+    fn a_tally_is_the_last_values_and_stays_within_what_a_network_can_be() {
+        let result = |last, asked, answered, timed_out| SearchPeerResult {
+            last,
+            asked,
+            answered,
+            timed_out,
+            truncated: Some(true),
+            ..empty("")
+        };
+        let tally = |asked, answered, timed_out| Some(Tally { asked, answered, timed_out, truncated: true });
+        assert_eq!(Tally::of(&result(false, Some(9), Some(7), Some(2))), None);
+        assert_eq!(Tally::of(&result(true, Some(9), Some(7), Some(2))), tally(9, 7, 2));
+        assert_eq!(Tally::of(&result(true, None, None, None)), tally(1, 1, 0));
+        assert_eq!(Tally::of(&result(true, Some(u32::MAX), Some(u32::MAX), Some(u32::MAX))), tally(4097, 4097, 0));
+        assert_eq!(Tally::of(&result(true, Some(3), Some(2), Some(9))), tally(3, 2, 1));
+    }
+
+    #[test]
+    fn an_absent_peer_is_remembered_for_two_seconds_or_until_it_appears() {
+        let mut absent = Absent::new();
+        let paris = record(1, 1, "Paris");
+        for wanted in [Wanted::Peer(peer(1)), Wanted::Did(keys(1).did()), Wanted::exactly("paris").unwrap()] {
+            assert!(!absent.is_absent(&wanted, Mono::ZERO));
+            absent.note(wanted.clone(), Mono::ZERO);
+            assert!(absent.is_absent(&wanted, Mono::from_millis(1999)));
+            assert!(!absent.is_absent(&wanted, Mono::from_secs(2)));
+            absent.appeared(&record(2, 1, "london"));
+            assert!(absent.is_absent(&wanted, Mono::from_secs(1)));
+            absent.appeared(&paris);
+            assert!(!absent.is_absent(&wanted, Mono::from_secs(1)));
+        }
+        absent.note(Wanted::part("pa").unwrap(), Mono::ZERO);
+        assert!(!absent.is_absent(&Wanted::part("pa").unwrap(), Mono::ZERO), "parts are asked of everybody");
+    }
+
+    #[test]
+    fn absent_peers_are_bounded_and_the_oldest_goes() {
+        let mut absent = Absent::new();
+        let name = |n: usize| Wanted::Name(format!("name-{n}"));
+        for n in 0..=ABSENT_MAX {
+            absent.note(name(n), Mono::ZERO);
+            // A note that was taken back and made again does not stay longer than the bound.
+            absent.note(name(n), Mono::ZERO);
+        }
+        assert!(absent.order.len() <= ABSENT_MAX && absent.until.len() <= ABSENT_MAX);
+        assert!(!absent.is_absent(&name(0), Mono::ZERO) && absent.is_absent(&name(ABSENT_MAX), Mono::ZERO));
+        absent.note(name(0), Mono::from_secs(2));
+        assert_eq!((absent.order.len(), absent.until.len()), (1, 1));
+    }
+
+    proptest! {
+        // Each case writes megabytes.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn answers_are_split_within_the_limit_and_lose_nothing(lengths in proptest::collection::vec(0usize..20_000, 0..40)) {
+            let small = SearchHit { peer_id: peer(1), did: String::new(), name: String::new(), record: None };
+            let hits: Vec<_> = lengths
+                .iter()
+                .map(|length| SearchHit { name: "\u{1}".repeat(*length % 50), did: "x".repeat(*length), ..small.clone() })
+                .collect();
+            let values = split(&QueryId(1).to_string(), hits);
+            for value in &values {
+                let last = SearchPeerResult {
+                    asked: Some(u32::MAX),
+                    answered: Some(u32::MAX),
+                    timed_out: Some(u32::MAX),
+                    truncated: Some(false),
+                    ..value.clone()
+                };
+                prop_assert!(json_len(&last) <= Protocol::SearchResponse.value_bytes_max());
+                prop_assert!(!value.records.is_empty());
+            }
+            let back: Vec<_> = values.iter().flat_map(|value| &value.records).map(|hit| hit.did.len()).collect();
+            prop_assert_eq!(&back, &lengths);
+            for pair in values.windows(2) {
+                let both = json_len(&pair[0]) + json_len(&pair[1].records[0]);
+                prop_assert!(both + 2 * ENVELOPE_BYTES > Protocol::SearchResponse.value_bytes_max(), "as few as fit");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hit_that_no_value_can_hold_is_left_out() {
+        let large = SearchHit { did: "x".repeat(70_000), ..hit(&record(1, 1, "p")) };
+        let values = split("q", vec![hit(&record(1, 1, "p")), large, hit(&record(2, 1, "p"))]);
+        assert_eq!((values.len(), values[0].records.len()), (1, 2));
     }
 }

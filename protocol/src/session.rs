@@ -692,8 +692,8 @@ impl Registry {
             let session = self.session_mut(slot);
             session.puts.due = None;
             let Some(record) = session.record.clone() else { continue };
-            // An expired one is not worth a put; the next record schedules its own.
-            if now.wall < record.expiry_date {
+            // What is over is not worth a put; the next record or session schedules its own.
+            if session.is_live(now.mono) && now.wall < record.expiry_date {
                 session.puts.done(&record, now);
                 due.push(Put { record, values: alive(session.values.as_ref(), now.wall) });
             }
@@ -755,7 +755,7 @@ impl Registry {
     /// Records whose name contains a part, of those whose referent we are and ours; at most `at_most`, and whether any
     /// were left out.
     ///
-    /// Every name is looked at: 20,000 of them cost about as much as 20 signatures.
+    /// Every name is looked at, in one row: 20,000 of them take 0.1 to 0.3 ms, as long as verifying ten signatures.
     #[must_use]
     pub fn by_part(&self, part: &Part, now: Now, at_most: usize) -> (Vec<Arc<Verified<PeerRecord>>>, bool) {
         let own = self.own_hit(now).filter(|own| part.is_in_normal(&own.normal_name)).map(|own| &own.record);
@@ -1572,6 +1572,7 @@ mod tests {
         assert_eq!(bed.puts(0), [1], "at once, when we become the referent");
         assert!(bed.puts(59).is_empty());
         assert!(bed.puts(61).is_empty(), "the same number is not put twice");
+        bed.beat(&referent(1), 66).unwrap();
         bed.store(record(1, 2, "paris", 186), 66).unwrap();
         assert_eq!(bed.puts(66), [2]);
         bed.store(record(1, 3, "paris", 200), 80).unwrap();
@@ -1624,6 +1625,46 @@ mod tests {
         bed.registry.put_failed(&peer(1), 1, Mono::from_secs(115));
         assert!(bed.puts(125).is_empty());
         assert_eq!(bed.registry.next_put(), None);
+    }
+
+    #[test]
+    fn g30_however_often_the_referent_changes_one_put_is_planned() {
+        let mut bed = Bed::new(10);
+        bed.member(1, "paris");
+        for at in 0..100 {
+            bed.beat(&heartbeat(1), at).unwrap();
+            assert!(bed.registry.puts.is_empty());
+            bed.beat(&referent(1), at).unwrap();
+            assert_eq!(bed.registry.puts.len(), 1);
+        }
+        assert_eq!(bed.puts(100), [1]);
+        bed.beat(&heartbeat(1), 101).unwrap();
+        bed.beat(&referent(1), 102).unwrap();
+        assert_eq!((bed.puts(102), bed.registry.next_put()), (vec![], None), "its number was put");
+    }
+
+    #[test]
+    fn g23_a_beat_copies_no_record() {
+        let mut bed = Bed::new(10);
+        for n in 1..=5 {
+            bed.member(n, "paris");
+        }
+        let held = Arc::clone(bed.registry.by_peer(&peer(1), now(0)).unwrap());
+        for n in 1..=5 {
+            bed.beat(&referent(n), 20).unwrap();
+        }
+        assert_eq!(Arc::strong_count(&held), 2, "the session's and ours");
+    }
+
+    #[test]
+    fn nothing_is_put_for_a_session_that_ended() {
+        let mut bed = Bed::new(10);
+        bed.beat(&referent(1), 0).unwrap();
+        bed.store(record(1, 1, "paris", 600), 0).unwrap();
+        assert!(bed.puts(120).is_empty());
+        bed.beat(&referent(1), 121).unwrap();
+        bed.store(record(1, 1, "paris", 600), 121).unwrap();
+        assert_eq!(bed.puts(121), [1]);
     }
 
     #[test]

@@ -86,7 +86,11 @@ struct Entry {
 
 impl Entry {
     fn is_suggestible(&self, now: Timestamp) -> bool {
-        !self.is_gone && now < self.record.expiry_date && !self.record.addrs.is_empty()
+        self.is_present() && now < self.record.expiry_date
+    }
+
+    fn is_present(&self) -> bool {
+        !self.is_gone && !self.record.addrs.is_empty()
     }
 
     fn is_full(&self) -> bool {
@@ -167,6 +171,7 @@ impl IndexerBook {
     pub fn gone(&mut self, peer: &PeerId) {
         self.set_gone(peer, true);
         self.kept.retain(|kept| kept != peer);
+        self.fill_up();
     }
 
     /// An indexer that was marked as gone was met again.
@@ -261,6 +266,15 @@ impl IndexerBook {
     fn keep(&mut self, peer: PeerId, now: Timestamp) {
         let Some(entry) = self.known.get(&peer).filter(|entry| entry.is_suggestible(now)) else { return };
         if self.kept.len() < KEPT_MAX && !self.kept.contains(&peer) && self.is_apart(entry) {
+            self.kept.push(peer);
+        }
+    }
+
+    /// Fills the place of one that went, in no better order than that of their ids until the next refresh.
+    fn fill_up(&mut self) {
+        let present = self.known.iter().filter(|(_, entry)| entry.is_present());
+        let spare = present.filter(|(peer, entry)| !self.kept.contains(peer) && self.is_apart(entry));
+        if let Some(peer) = spare.map(|(peer, _)| *peer).next().filter(|_| self.kept.len() < KEPT_MAX) {
             self.kept.push(peer);
         }
     }
@@ -429,6 +443,19 @@ mod tests {
         book.gone(&keys(1).peer_id());
         book.back(&keys(1).peer_id(), now(3).wall);
         assert_eq!((book.roll(now(3)).len(), picked(&book, 1, 0, 3, 1).len()), (1, 1));
+    }
+
+    #[test]
+    fn another_one_takes_the_place_of_one_that_went() {
+        let mut book = book(false);
+        for n in 1..=12 {
+            learn(&mut book, n, 0);
+        }
+        for (n, left) in [(1, 10), (2, 10), (3, 9)] {
+            book.gone(&keys(n).peer_id());
+            assert_eq!(picked(&book, 10, 0, 1, 1).len(), left);
+            assert_eq!(book.kept.iter().collect::<BTreeSet<_>>().len(), left);
+        }
     }
 
     #[test]

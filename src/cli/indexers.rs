@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 
 use actors::view::{IndexerView, MemberState};
-use clap::builder::styling::AnsiColor;
+use comfy_table::{Cell, Color};
 use jiff::Timestamp;
 
 use super::{
     Context,
     exit::Failure,
-    output::{ago, clean, colour, or_dash, table},
+    output::{ago, clean, or_dash, table},
 };
 
 /// Flags of the verb.
@@ -31,13 +31,13 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     })
 }
 
-fn state(state: MemberState) -> String {
+const fn state(state: MemberState) -> (&'static str, Color) {
     match state {
-        MemberState::Joining => "joining".to_owned(),
-        MemberState::Answering => colour("answering", AnsiColor::Green),
-        MemberState::Suspect => colour("suspect", AnsiColor::Yellow),
-        MemberState::Down => colour("down", AnsiColor::Red),
-        MemberState::Standby => colour("standby", AnsiColor::Cyan),
+        MemberState::Joining => ("joining", Color::Reset),
+        MemberState::Answering => ("answering", Color::Green),
+        MemberState::Suspect => ("suspect", Color::Yellow),
+        MemberState::Down => ("down", Color::Red),
+        MemberState::Standby => ("standby", Color::Cyan),
     }
 }
 
@@ -66,24 +66,25 @@ fn overview(indexers: &[IndexerView], now: Timestamp) -> String {
     let mut table =
         table(["name", "state", "score", "round trip", "nodes", "beats", "missed", "answered", "", "peer id"]);
     for indexer in indexers {
+        let (word, hue) = state(indexer.state);
         table.add_row([
-            or_dash(&indexer.name),
-            state(indexer.state),
-            score(indexer),
-            millis(indexer.rtt_ms),
-            fill(indexer),
-            indexer.beats.to_string(),
-            indexer.missed.to_string(),
-            indexer.last_answer.map_or_else(|| "never".to_owned(), |answer| ago(now, answer)),
-            marks(indexer),
-            indexer.peer_id.to_string(),
+            Cell::new(or_dash(&indexer.name)),
+            Cell::new(word).fg(hue),
+            Cell::new(score(indexer)),
+            Cell::new(millis(indexer.rtt_ms)),
+            Cell::new(fill(indexer)),
+            Cell::new(indexer.beats),
+            Cell::new(indexer.missed),
+            Cell::new(indexer.last_answer.map_or_else(|| "never".to_owned(), |answer| ago(now, answer))),
+            Cell::new(marks(indexer)),
+            Cell::new(indexer.peer_id),
         ]);
     }
     table.to_string()
 }
 
 fn explanation(indexer: &IndexerView, now: Timestamp) -> String {
-    let mut text = format!("{} {} {}\n", or_dash(&indexer.name), indexer.peer_id, state(indexer.state));
+    let mut text = format!("{} {} {}\n", or_dash(&indexer.name), indexer.peer_id, state(indexer.state).0);
     let _ = writeln!(text, "  score {}, goes below {:.1}; {}", score(indexer), indexer.threshold, marks(indexer));
     if let Some(born) = indexer.born_at {
         let _ = writeln!(text, "  its process started {}", ago(now, born));

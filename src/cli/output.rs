@@ -6,11 +6,14 @@ use clap::{
     ValueEnum,
     builder::styling::{AnsiColor, Style},
 };
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::exit::{Exit, Failure, unwritten};
+
+/// A line under the header and nothing else: a row is a line that can be searched and cut.
+const HEADER_ONLY: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -80,7 +83,7 @@ fn unwritable(cause: &serde_json::Error) -> Failure {
 /// An empty table with this header, as wide as the terminal allows.
 pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(HEADER_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header);
     table
 }

@@ -32,5 +32,6 @@ fn text(sessions: &[SessionView], now: Timestamp) -> String {
             session.peer_id.to_string(),
         ]);
     }
-    format!("{table}\n{} sessions", sessions.len())
+    let plural = if sessions.len() == 1 { "" } else { "s" };
+    format!("{table}\n{} session{plural}", sessions.len())
 }

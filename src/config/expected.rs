@@ -79,7 +79,6 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("network.seeds", Seeds(64)),
     ("network.private_ranges", Ranges(64)),
     ("network.mdns", Truth),
-    ("network.legacy_peers", Truth),
     ("files.key", Path),
     ("files.psk", Path),
     ("files.data", Path),

@@ -5,7 +5,7 @@ use protocol::{
     wire::{CandidatesRequest, CandidatesResponse, Protocol},
 };
 
-use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy, refuse};
+use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy, known, refuse};
 use crate::{
     context::Context,
     suggestions,
@@ -23,7 +23,11 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
     let max = Protocol::Candidates.value_bytes_max();
     let read = io.read(Patience::OPENING, |value| json::parse::<CandidatesRequest>(value.bytes, max)).await?;
     let Some(request) = read.transpose()? else { return Ok(()) };
-    if let Err(refused) = admit(context, peer, Protocol::Candidates).await {
+    let admitted = match admit(context, peer, Protocol::Candidates).await {
+        Ok(()) => known(context, peer).await,
+        refused => refused,
+    };
+    if let Err(refused) = admitted {
         return refuse(io, &refused).await;
     }
     let count = if (1..=COUNT_MAX).contains(&request.count) { request.count } else { COUNT_USUAL };

@@ -10,7 +10,7 @@ use protocol::{
 use super::{ServeError, WRITE_WITHIN, refuse};
 use crate::{
     context::{Context, inform},
-    pool, registry, suggestions,
+    gate, pool, registry, suggestions,
     supervision::Class,
     swarm::streams::{Io, Patience},
 };
@@ -26,6 +26,9 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
         }
         Err(error) => return refuse(io, &Refused::new(error.refusal(), error.to_string())).await,
     };
+    if leave.restart {
+        inform(&context.addresses.gate, Class::Control, gate::Msg::ExpectBack { peer });
+    }
     context.note("peer_left", peer, format!("{} alternatives", leave.alternatives.len()));
     inform(&context.addresses.registry, Class::Control, registry::Msg::Left { peer });
     inform(&context.addresses.suggestions, Class::Control, suggestions::Msg::Gone { peer });

@@ -11,6 +11,7 @@ mod publish;
 mod search;
 
 use protocol::{
+    PeerId,
     json::JsonError,
     wire::{Protocol, RefusalCode, Refused},
 };
@@ -21,7 +22,7 @@ use crate::{
     context::{Context, inform},
     gate,
     handle::AskError,
-    health,
+    health, lookup, registry,
     supervision::Class,
     swarm::{
         greet::{self, Greeting},
@@ -88,8 +89,18 @@ async fn serve(context: Context, inbound: Inbound, greet: mpsc::Sender<Greeting>
     }
 }
 
+/// Whether this peer is known: it has a session here, or a record in the DHT.
+pub(crate) async fn known(context: &Context, peer: PeerId) -> Result<(), Refused> {
+    let ask = |reply| registry::Msg::HasSession { peer, reply };
+    let has_session = context.addresses.registry.ask(Class::Search, ask, ASK_WITHIN).await;
+    if has_session.map_err(|error| busy(&error))? || lookup::did_of(context, peer).await.is_some() {
+        return Ok(());
+    }
+    Err(Refused::new(RefusalCode::UnknownPeer, "got a question of a stranger, expected a heartbeat first"))
+}
+
 /// Asks the gate whether this peer may have one more request of this protocol now.
-pub(crate) async fn admit(context: &Context, peer: protocol::PeerId, protocol: Protocol) -> Result<(), Refused> {
+pub(crate) async fn admit(context: &Context, peer: PeerId, protocol: Protocol) -> Result<(), Refused> {
     let ask = |reply| gate::Msg::Request { peer, protocol, reply };
     context.addresses.gate.ask(Class::Search, ask, ASK_WITHIN).await.unwrap_or_else(|error| Err(busy(&error)))
 }

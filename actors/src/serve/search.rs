@@ -8,12 +8,11 @@ use protocol::{
     wire::{Protocol, SearchPeerRequest, SearchPeerResult},
 };
 
-use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy, refuse};
+use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy, known, refuse};
 use crate::{
     context::{Context, inform},
     handle::AskError,
-    lookup::{self, Key},
-    peers, registry, relay, suggestions,
+    lookup, peers, registry, relay, suggestions,
     supervision::Class,
     swarm::streams::{Io, Patience},
 };
@@ -26,7 +25,11 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
         Ok(wanted) => wanted,
         Err(error) => return refuse(io, &error.refusal()).await,
     };
-    if let Err(refused) = admit(context, peer, Protocol::Search).await {
+    let admitted = match admit(context, peer, Protocol::Search).await {
+        Ok(()) => known(context, peer).await,
+        refused => refused,
+    };
+    if let Err(refused) = admitted {
         context.stats.searches_refused.inc();
         return refuse(io, &refused).await;
     }
@@ -73,11 +76,7 @@ async fn opening(
 
 fn look_in_dht(context: Context, id: protocol::search::RelayId, wanted: Wanted) {
     tokio::spawn(async move {
-        let records = match Key::of_wanted(&wanted) {
-            Some(key) => lookup::in_dht(&context, &key).await,
-            None => Vec::new(),
-        };
-        let records = records.into_iter().map(Arc::new).collect();
+        let records = lookup::in_dht(&context, &wanted).await.into_iter().map(Arc::new).collect();
         inform(&context.addresses.relay, Class::Search, relay::Msg::Found { id, records });
     });
 }

@@ -14,7 +14,7 @@ use libp2p::{
     kad::{self, store::RecordStore as _},
     mdns,
     swarm::{
-        ConnectionId, DialError, SwarmEvent,
+        ConnectionId, DialError, ListenError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
@@ -31,7 +31,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Command, Found, OpenError,
+    Command, OpenError,
     behaviour::{Behaviour, BehaviourEvent, GOSSIP_BYTES_MAX, search_topic},
     greet::{Greeted, Greeting},
     shelf::{Declined, Shelf, life},
@@ -163,7 +163,6 @@ impl Driver {
                 self.swarm.behaviour_mut().kad.stop_providing(&kad::RecordKey::new(&dht::indexers_key()));
             }
             Command::Publish { text, reply } => self.publish(text, reply),
-            Command::Look { reply } => drop(reply.send(self.look())),
         }
     }
 
@@ -358,6 +357,8 @@ impl Driver {
         for id in silent.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.swarm.close_connection(id);
         }
+        let refused = self.swarm.behaviour().streams.counters().not_served();
+        self.context.stats.streams_refused.set(i64::try_from(refused).unwrap_or(i64::MAX));
         self.context.stats.connections.set(i64::try_from(self.connections.len()).unwrap_or(i64::MAX));
         if now.duration_since(self.shelf_swept) >= SHELF_EVERY {
             self.shelf_swept = now;
@@ -596,7 +597,10 @@ impl Driver {
             }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => self.on_dial_failed(peer_id, &error),
             SwarmEvent::IncomingConnectionError { error, send_back_addr, .. } => {
-                self.context.stats.handshakes_failed.inc();
+                match &error {
+                    ListenError::Denied { .. } => self.context.stats.connections_denied.inc(),
+                    _ => self.context.stats.handshakes_failed.inc(),
+                };
                 debug!(from = %send_back_addr, %error, "handshake failed");
             }
             SwarmEvent::NewListenAddr { address, .. } => {
@@ -644,15 +648,6 @@ impl Driver {
             for addr in addrs {
                 self.swarm.behaviour_mut().kad.add_address(&peer, addr);
             }
-        }
-    }
-
-    fn look(&mut self) -> Found {
-        Found {
-            connections: self.connections.len(),
-            waiting: self.waiting.values().map(Vec::len).sum(),
-            queries: self.queries.len(),
-            listen: self.swarm.listeners().cloned().collect(),
         }
     }
 }

@@ -88,7 +88,7 @@ pub(super) async fn dialer(
 pub(crate) async fn listener(context: Context, inbound: Inbound, tell: mpsc::Sender<Greeting>) {
     let Inbound { peer, connection, remote_addr, mut stream, .. } = inbound;
     let judged = match hear(&context, peer, &mut stream).await {
-        Ok(greeted) => admission(&context, peer, &remote_addr, &greeted).await.map(|()| greeted),
+        Ok(greeted) => admission(&context, peer, &remote_addr).await.map(|()| greeted),
         Err(refused) => Err(refused),
     };
     match judged {
@@ -126,20 +126,15 @@ async fn hear(context: &Context, peer: PeerId, stream: &mut Io) -> Result<Greete
 }
 
 /// An indexer asks its gate about every peer that comes; a node takes whoever holds the key.
-async fn admission(
-    context: &Context,
-    peer: PeerId,
-    remote: &libp2p::Multiaddr,
-    greeted: &Greeted,
-) -> Result<(), Refused> {
+async fn admission(context: &Context, peer: PeerId, remote: &libp2p::Multiaddr) -> Result<(), Refused> {
     if !context.own.role.indexer {
         return Ok(());
     }
     let asked =
         context.addresses.registry.ask(Class::Control, |reply| registry::Msg::HasSession { peer, reply }, GATE_WITHIN);
     let has_session = asked.await.map_err(|error| serve::busy(&error))?;
-    let (from, role) = (remote.clone(), greeted.hello.role);
-    let ask = |reply| gate::Msg::Greet { peer, from, role, has_session, reply };
+    let from = remote.clone();
+    let ask = |reply| gate::Msg::Greet { peer, from, has_session, reply };
     context.addresses.gate.ask(Class::Control, ask, GATE_WITHIN).await.unwrap_or_else(|error| Err(serve::busy(&error)))
 }
 

@@ -153,24 +153,6 @@ pub enum Command {
         /// Somebody was there to hear it.
         reply: oneshot::Sender<bool>,
     },
-    /// How is it?
-    Look {
-        /// So.
-        reply: oneshot::Sender<Found>,
-    },
-}
-
-/// How the swarm is.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// Open connections.
-    pub connections: usize,
-    /// Streams that wait for a connection.
-    pub waiting: usize,
-    /// Running queries.
-    pub queries: usize,
-    /// Addresses listened on.
-    pub listen: Vec<Multiaddr>,
 }
 
 /// The actor.

@@ -73,6 +73,12 @@ impl Counters {
         self.reset.load(Relaxed)
     }
 
+    /// Inbound streams that were not served, refused or reset.
+    #[must_use]
+    pub fn not_served(&self) -> u64 {
+        RefusalCause::ALL.into_iter().map(|cause| self.refused(cause)).sum::<u64>() + self.reset()
+    }
+
     /// Refusals that the peer did not take in time; those streams were reset. They count as refused, too.
     #[must_use]
     pub fn unheard(&self) -> u64 {
