@@ -12,10 +12,10 @@ use crate::{
 /// Keys among which the connects are shared, so that what grows is not sessions.
 const NODES: usize = 200;
 
-/// Connects between two looks.
-const STEP: usize = 1_000;
+/// Looks: after a tenth, a half and all of the connects.
+const LOOKS: [(usize, usize); 3] = [(1, 10), (1, 2), (1, 1)];
 
-/// Connects, beats once, goes: so many times. Tells memory and disk at every tenth of the way.
+/// Connects, beats once, goes: so many times. Tells memory and disk on the way.
 ///
 /// # Errors
 /// When a node is refused or a beat is lost.
@@ -29,8 +29,8 @@ async fn churn(indexer: &Indexer, register: &Register, connects: usize) -> Outco
     let mut rows = Vec::new();
     let (before, began) = (indexer.cpu()?, Instant::now());
     let mut done = 0;
-    while done < connects {
-        let until = connects.min(done + STEP);
+    for (part, whole) in LOOKS {
+        let until = connects * part / whole;
         each(done..until, |number| visit(register.clone(), indexer.addr.clone(), number)).await?;
         done = until;
         let what = format!("after {done} connects of {NODES} nodes: memory, data folder");

@@ -1,8 +1,7 @@
-//! The floor: the same transport, the same streams, the same bytes, and nothing of muster behind them.
+//! What ours is measured beside: the same transport, the same streams, the same bytes, and nothing of muster behind them.
 //!
 //! This program runs itself once more as `--floor`. What it gets is parsed by plain serde into the type of the wire and
-//! answered by a function that fills the answer's type; with `echo` it writes back what it read and parses nothing. Its
-//! hello admits everybody.
+//! answered by a function that fills the answer's type; see [`Kind`] for what else it may be. Its hello admits everybody.
 
 use std::{
     io::{BufRead, Write},
@@ -17,13 +16,15 @@ use actors::swarm::{
 };
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, Swarm,
-    swarm::{Config, ConnectionId, SwarmEvent},
+    Multiaddr, StreamProtocol, Swarm, gossipsub, identify,
+    identity::Keypair,
+    kad, ping,
+    swarm::{Config, ConnectionId, NetworkBehaviour, SwarmEvent},
 };
 use protocol::{
     Timestamp,
     identity::Keys,
-    wire::{Heartbeat, HeartbeatResponse, Hello, Protocol, Role, VERSION},
+    wire::{Heartbeat, HeartbeatResponse, Hello, KADEMLIA_PROTOCOL, Protocol, Role, TOPIC_SEARCH_PEER, VERSION},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -49,12 +50,23 @@ const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// Streams that wait to be served.
 const INBOX_MAX: usize = 1024;
 
+/// How much of a server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    /// Writes back what it read and parses nothing.
+    Echo,
+    /// Parses, fills, writes.
+    Floor,
+    /// The floor with identify, ping, Kademlia and GossipSub on its connections, as rust-libp2p has them.
+    Stock,
+}
+
 /// What the floor is told, in one line on its input. When the input ends, it ends.
 #[derive(Debug, Serialize, Deserialize)]
 struct Plan {
     key: Option<[u8; 32]>,
     network_id: String,
-    echo: bool,
+    kind: Kind,
     answer: HeartbeatResponse,
 }
 
@@ -70,8 +82,8 @@ pub(crate) struct Floor {
 
 impl Floor {
     /// Starts it; its answers will be as long as `answer`.
-    pub(crate) async fn start(network: &Network, echo: bool, answer: HeartbeatResponse) -> Outcome<Self> {
-        let plan = Plan { key: network.key, network_id: network.id.clone(), echo, answer };
+    pub(crate) async fn start(network: &Network, kind: Kind, answer: HeartbeatResponse) -> Outcome<Self> {
+        let plan = Plan { key: network.key, network_id: network.id.clone(), kind, answer };
         let mut child = Command::new(std::env::current_exe()?)
             .arg("--floor")
             .stdin(Stdio::piped())
@@ -133,13 +145,59 @@ pub(crate) fn run() -> Outcome<()> {
 
 type Admit = (ConnectionId, oneshot::Sender<()>);
 
+#[derive(NetworkBehaviour)]
+struct Stock {
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    kad: kad::Behaviour<kad::store::MemoryStore>,
+    gossip: gossipsub::Behaviour,
+    streams: Streams,
+}
+
+impl Stock {
+    fn new(identity: &Keypair, streams: Streams) -> Outcome<Self> {
+        let peer = identity.public().to_peer_id();
+        let protocol = StreamProtocol::new(KADEMLIA_PROTOCOL);
+        let mut kad = kad::Behaviour::with_config(peer, kad::store::MemoryStore::new(peer), kad::Config::new(protocol));
+        kad.set_mode(Some(kad::Mode::Server));
+        let author = gossipsub::MessageAuthenticity::Signed(identity.clone());
+        let gossip = gossipsub::Behaviour::new(author, gossipsub::Config::default());
+        let mut gossip = gossip.map_err(|words| Broken::new(format!("gossip: {words}")))?;
+        gossip.subscribe(&gossipsub::IdentTopic::new(TOPIC_SEARCH_PEER))?;
+        Ok(Self {
+            identify: identify::Behaviour::new(identify::Config::new("floor/1".to_owned(), identity.public())),
+            ping: ping::Behaviour::default(),
+            kad,
+            gossip,
+            streams,
+        })
+    }
+}
+
 async fn serve(plan: Plan) -> Outcome<()> {
-    let keys = Keys::generate(&mut rand::rng());
-    let transport = transport::build(&keys.to_libp2p(), plan.key)?;
-    let (to, mut inbox) = mpsc::channel(INBOX_MAX);
+    let identity = Keys::generate(&mut rand::rng()).to_libp2p();
+    let (to, inbox) = mpsc::channel(INBOX_MAX);
     let accepts = [Protocol::Hello, Protocol::Heartbeat].map(|protocol| Accept::new(protocol, to.clone()));
+    let streams = Streams::new(Settings::default(), accepts);
+    match plan.kind {
+        Kind::Stock => {
+            let stock = Stock::new(&identity, streams)?;
+            drive(&identity, stock, |stock| &stock.streams, inbox, plan).await
+        }
+        Kind::Echo | Kind::Floor => drive(&identity, streams, |streams| streams, inbox, plan).await,
+    }
+}
+
+async fn drive<B: NetworkBehaviour>(
+    identity: &Keypair,
+    behaviour: B,
+    streams: impl Fn(&B) -> &Streams,
+    mut inbox: mpsc::Receiver<Inbound>,
+    plan: Plan,
+) -> Outcome<()> {
+    let transport = transport::build(identity, plan.key)?;
     let config = Config::with_tokio_executor().with_idle_connection_timeout(SILENCE_MAX);
-    let mut swarm = Swarm::new(transport, Streams::new(Settings::default(), accepts), keys.peer_id(), config);
+    let mut swarm = Swarm::new(transport, behaviour, identity.public().to_peer_id(), config);
     swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
     let (admit, mut admits) = mpsc::channel::<Admit>(INBOX_MAX);
     let plan = Arc::new(plan);
@@ -147,8 +205,7 @@ async fn serve(plan: Plan) -> Outcome<()> {
         tokio::select! {
             Some(inbound) = inbox.recv() => drop(tokio::spawn(answer(inbound, Arc::clone(&plan), admit.clone()))),
             Some((connection, done)) = admits.recv() => {
-                swarm.behaviour().admit(connection);
-                // The peer went away meanwhile, if this fails.
+                streams(swarm.behaviour()).admit(connection);
                 let _ = done.send(());
             }
             event = swarm.select_next_some() => if let SwarmEvent::NewListenAddr { address, .. } = event {
@@ -165,7 +222,7 @@ async fn answer(inbound: Inbound, plan: Arc<Plan>, admit: mpsc::Sender<Admit>) -
     let Inbound { connection, protocol, stream, .. } = inbound;
     match protocol {
         Protocol::Hello => greet(stream, connection, &plan, admit).await,
-        _ if plan.echo => echo(stream).await,
+        _ if plan.kind == Kind::Echo => echo(stream).await,
         _ => beats(stream, &plan.answer).await,
     }
 }

@@ -21,9 +21,10 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
-    broken::{Outcome, While},
+    broken::{Broken, Outcome, While},
     crew::Register,
     figures::Row,
     thin::Network,
@@ -31,6 +32,9 @@ use self::{
 
 /// Threads that drive the thin nodes.
 const THREADS: usize = 2;
+
+/// A thousand connections to each of four servers, and some for everything else.
+const FILES_MIN: u64 = 4 * beats::NODES as u64 + 512;
 
 /// Longer than any measurement takes: one that hangs is broken.
 const WHOLE_WITHIN: Duration = Duration::from_secs(170);
@@ -88,10 +92,24 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Outcome<()> {
+    let files = process::files_max();
+    if files < FILES_MIN {
+        return Err(Broken::new(format!(
+            "{files} open files are allowed, {FILES_MIN} are needed: ulimit -n {FILES_MIN}"
+        )));
+    }
     let seed = args.seed.unwrap_or_else(rand::random);
     println!("seed {seed}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
-    let rows = runtime.block_on(broken::within(WHOLE_WITHIN, "measuring", measure(args, seed)))?;
+    let rows = runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
+        tokio::select! {
+            rows = broken::within(WHOLE_WITHIN, "measuring", measure(args, seed)) => rows,
+            // Ended by what is dropped here: processes and folders go, too.
+            _ = tokio::signal::ctrl_c() => Err(Broken::new("interrupted")),
+            _ = terminated.recv() => Err(Broken::new("told to end")),
+        }
+    })?;
     let table = figures::table(&rows);
     println!("\n{table}");
     match &args.document {

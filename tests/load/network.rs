@@ -135,14 +135,20 @@ impl Federation {
         let whole = citizens.iter().map(|citizen| citizen.whole_at).max().unwrap_or(began);
         let converged = whole.max(known_at).duration_since(began);
         let elsewhere: Option<Vec<Instant>> = citizens.iter().map(|citizen| citizen.elsewhere_at).collect();
-        let last = elsewhere.and_then(|all| all.into_iter().max()).map(|last| last.max(known_at).duration_since(began));
+        let nodes = format!(
+            "indexers up {}, nodes whole {}, indexers acquainted {}",
+            ms(up),
+            ms(whole.duration_since(began)),
+            ms(known_at.duration_since(began))
+        );
+        let last = elsewhere.and_then(|all| all.into_iter().max()).map(|last| last.duration_since(began));
         let last = last.map_or(format!("not within {PATIENCE:?}"), ms);
         let rows = vec![
             Row::new(
                 format!("{CONVERGING} nodes and {INDEXERS} indexers converged, from the first process on"),
                 ms(converged),
             )
-            .beside(format!("{} until the indexers were up", ms(up)))
+            .beside(nodes)
             .goal("≤ 5 s", converged <= Duration::from_secs(5)),
             Row::new("the last of their records readable through an indexer without its session", last),
         ];

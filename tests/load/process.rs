@@ -1,6 +1,12 @@
 //! Processes, and what the kernel says of them.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    ops::Range,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use crate::broken::{Broken, Outcome, While};
 
@@ -36,6 +42,13 @@ pub(crate) fn rss_kib(pid: u32) -> Outcome<u64> {
     kib.ok_or_else(|| Broken::new(format!("process {pid} has no memory")))
 }
 
+/// Files that this process may have open, sockets included; all there are where the kernel does not tell.
+pub(crate) fn files_max() -> u64 {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(u64::MAX)
+}
+
 /// Bytes of all files below a folder, KiB.
 pub(crate) fn folder_kib(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
@@ -46,4 +59,35 @@ pub(crate) fn folder_kib(folder: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.flatten().map(size).sum()
+}
+
+/// Which processors a process may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cores(Range<usize>);
+
+impl Cores {
+    /// Half of them for what is measured, half for what measures it, where there are two or more.
+    pub(crate) fn halves() -> (Self, Self) {
+        let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let middle = (count / 2).max(1).min(count);
+        if count == 1 { (Self(0..1), Self(0..1)) } else { (Self(0..middle), Self(middle..count)) }
+    }
+
+    /// All.
+    pub(crate) fn all() -> Self {
+        Self(0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+    }
+
+    /// Confines all threads of a process, those that it will start included. False when the system has no means to.
+    ///
+    /// The process keeps as many threads as it began with, so it is what it would be elsewhere, only not moved about.
+    pub(crate) fn confine(&self, pid: u32) -> bool {
+        let list = format!("{}-{}", self.0.start, self.0.end - 1);
+        let done = Command::new("taskset")
+            .args(["--all-tasks", "--cpu-list", "--pid", &list, &pid.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        done.is_ok_and(|status| status.success())
+    }
 }

@@ -57,7 +57,7 @@ pub(crate) enum Error {
         /// Where to.
         to: Multiaddr,
         /// What libp2p says.
-        cause: DialError,
+        cause: Box<DialError>,
     },
     /// The node's swarm is gone.
     #[error("the thin node was stopped")]
@@ -484,7 +484,7 @@ async fn drive(mut swarm: Swarm<Streams>, mut orders: mpsc::Receiver<Order>) {
                 }
                 SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                     if let Some((to, reply)) = dials.remove(&connection_id) {
-                        drop(reply.send(Err(Error::Dial { to, cause: error })));
+                        drop(reply.send(Err(Error::Dial { to, cause: Box::new(error) })));
                     }
                 }
                 SwarmEvent::ConnectionClosed { connection_id, .. } => {
@@ -513,6 +513,6 @@ fn dial(swarm: &mut Swarm<Streams>, dials: &mut Dials, to: Multiaddr, reply: one
     let connection = opts.connection_id();
     match swarm.dial(opts) {
         Ok(()) => drop(dials.insert(connection, (to, reply))),
-        Err(cause) => drop(reply.send(Err(Error::Dial { to, cause }))),
+        Err(cause) => drop(reply.send(Err(Error::Dial { to, cause: Box::new(cause) }))),
     }
 }
