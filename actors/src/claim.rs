@@ -73,6 +73,8 @@ pub struct State {
     referent: Option<PeerId>,
     /// The newest `seq` that was read back.
     read_seq: u64,
+    /// The last read-back found it.
+    is_visible: bool,
     reading: Option<AbortOnDropHandle<()>>,
     timer: Timer,
     read_timer: Option<Timer>,
@@ -116,6 +118,8 @@ pub enum Msg {
         /// Its clock less ours.
         offset: SignedDuration,
     },
+    /// Health began a life and wants to know how our record does.
+    TellHealth,
     /// The pool began a life and wants our record.
     TellPool,
     /// The registry began a life and wants our record.
@@ -137,6 +141,7 @@ impl Actor for Claim {
         Args { seat, context }: Args,
     ) -> Result<State, ActorProcessingErr> {
         inform(&context.addresses.peers, Class::Control, peers::Msg::TellListening);
+        inform(&context.addresses.pool, Class::Control, pool::Msg::TellClaim);
         let timer = seat.after(TICK, Msg::Tick);
         Ok(State {
             seat,
@@ -148,6 +153,7 @@ impl Actor for Claim {
             held_by: BTreeMap::new(),
             referent: None,
             read_seq: 0,
+            is_visible: false,
             reading: None,
             timer,
             read_timer: None,
@@ -174,6 +180,7 @@ impl Actor for Claim {
             Msg::ReadBack { seq } => state.read_back(seq),
             Msg::Look(reply) => reply.send(state.signed.clone()),
             Msg::Clock { peer, offset } => state.clock(peer, offset),
+            Msg::TellHealth => state.tell_health(),
             Msg::TellPool => state.tell_pool(),
             Msg::TellRegistry => state.tell_registry(),
             Msg::Tick => state.tick(),
@@ -226,10 +233,18 @@ impl State {
         let signed = Arc::new(Signed { own: OwnRecord::new(&record, Some(on_the_wire))?, record, values });
         debug!(seq, addrs = signed.record.addrs.len(), "record signed");
         self.signed = Some(signed);
-        inform(&self.context.addresses.health, Class::Control, health::Msg::Signed(seq));
+        self.tell_health();
         self.tell_registry();
         self.tell_pool();
         Ok(())
+    }
+
+    fn tell_health(&self) {
+        let to = &self.context.addresses.health;
+        if let Some(signed) = &self.signed {
+            inform(to, Class::Control, health::Msg::Signed(signed.record.seq));
+        }
+        inform(to, Class::Control, health::Msg::Visible(self.is_visible));
     }
 
     fn tell_pool(&self) {
@@ -324,16 +339,14 @@ impl State {
     fn read_back(&mut self, seq: Option<u64>) {
         self.reading = None;
         let wanted = self.signed.as_ref().map_or(0, |signed| signed.record.seq);
-        match seq {
-            Some(seq) => {
-                if self.read_seq == 0 {
-                    info!(seq, "our record was read back: others can find us");
-                }
-                self.read_seq = seq;
-                inform(&self.context.addresses.health, Class::Control, health::Msg::Visible(true));
+        if let Some(seq) = seq {
+            if self.read_seq == 0 {
+                info!(seq, "our record was read back: others can find us");
             }
-            None => inform(&self.context.addresses.health, Class::Control, health::Msg::Visible(false)),
+            self.read_seq = seq;
         }
+        self.is_visible = seq.is_some();
+        self.tell_health();
         if self.read_seq < wanted {
             self.read_timer = Some(self.seat.after(READ_AGAIN, Msg::ReadAgain));
         }

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::{
     context::{Context, inform},
+    registry,
     supervision::{Class, Envelope, Reply, Seat},
     swarm,
 };
@@ -95,6 +96,7 @@ impl Actor for Gate {
         _: ActorRef<Self::Msg>,
         Args { seat, context }: Args,
     ) -> Result<State, ActorProcessingErr> {
+        inform(&context.addresses.registry, Class::Control, registry::Msg::TellCounts);
         let settings = &context.settings;
         let buckets = Buckets::new(&settings.gate);
         let behaviour = Behaviour::new(&settings.behaviour, context.own.profile.requests_factor());

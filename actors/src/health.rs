@@ -1,7 +1,7 @@
 //! Health: where this member stands, whether it is ready, what is wrong, and what happened.
 //!
 //! Owns the facts that others tell and the journal. Told by nearly everybody; tells nobody, it is read by the edge.
-//! A restart forgets the journal and the troubles; every fact is told again by its owner within a tick.
+//! A restart forgets the journal and the troubles; every other fact it asks of its owner anew.
 //! Bounds: a journal of [`protocol::health::EVENTS_MAX`] events, one trouble per topic.
 
 use libp2p::Multiaddr;
@@ -14,8 +14,10 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tracing::{info, warn};
 
 use crate::{
-    context::Context,
-    supervision::{Envelope, Reply, Seat},
+    claim,
+    context::{Context, inform},
+    peers, pool, registry, suggestions,
+    supervision::{Class, Envelope, Reply, Seat},
     view::{self, EventView, StatusView},
 };
 
@@ -125,6 +127,12 @@ impl Actor for Health {
             is_store_ok: true,
             ..Facts::default()
         };
+        let to = &context.addresses;
+        inform(&to.pool, Class::Control, pool::Msg::TellHealth);
+        inform(&to.claim, Class::Control, claim::Msg::TellHealth);
+        inform(&to.peers, Class::Control, peers::Msg::TellListening);
+        inform(&to.registry, Class::Control, registry::Msg::TellCounts);
+        inform(&to.suggestions, Class::Control, suggestions::Msg::TellHealth);
         Ok(State {
             seat,
             context,

@@ -14,7 +14,7 @@ use protocol::{
     json,
     score::Observation,
     time::Mono,
-    wire::{Answer, Heartbeat as Question, HeartbeatResponse, Protocol, RefusalCode, Refused},
+    wire::{Answer, Heartbeat as Question, HeartbeatResponse, Protocol, Refused},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
@@ -255,16 +255,14 @@ impl State {
                 self.beat();
                 Ok(())
             }
-            Err(error) => Err(self.not_opened(error)),
+            Err(error) => self.not_opened(error),
         }
     }
 
-    fn not_opened(&mut self, error: OpenError) -> BeatError {
-        if let OpenError::Refused { code, retry_after: Some(secs), .. } = &error {
-            if matches!(code, RefusalCode::Busy | RefusalCode::Limit | RefusalCode::Banned) {
-                self.tell_busy(*secs, Vec::new());
-                return BeatError::Open(error);
-            }
+    fn not_opened(&mut self, error: OpenError) -> Result<(), BeatError> {
+        if let OpenError::Refused { retry_after: Some(secs), .. } = &error {
+            self.wait_politely(*secs, Vec::new());
+            return Ok(());
         }
         match &error {
             OpenError::Late => self.tell_missed(),
@@ -275,7 +273,7 @@ impl State {
             let turned_away = pool::Msg::TurnedAway { peer: self.peer, cause: error.to_string() };
             inform(&self.context.addresses.pool, Class::Control, turned_away);
         }
-        BeatError::Open(error)
+        Err(BeatError::Open(error))
     }
 
     fn beat(&mut self) {
@@ -305,7 +303,7 @@ impl State {
     fn heard(&mut self, answer: Answer<HeartbeatResponse>, first_byte: Mono) -> Result<(), BeatError> {
         match self.conversation.hear(answer, first_byte) {
             Ok(Heard::Given(given)) => self.answered(*given),
-            Ok(Heard::Refused(refused)) => return Err(self.refused(refused)),
+            Ok(Heard::Refused(refused)) => return self.refused(refused),
             Ok(Heard::Late) => drop(self.context.stats.beats_late.inc()),
             Err(error) => {
                 self.tell_missed();
@@ -353,12 +351,23 @@ impl State {
         self.arm();
     }
 
-    fn refused(&mut self, refused: Refused) -> BeatError {
-        match refused.retry_after {
-            Some(secs) => self.tell_busy(secs, refused.alternatives.clone()),
-            None => self.tell_reset(),
+    fn refused(&mut self, refused: Refused) -> Result<(), BeatError> {
+        if let Some(secs) = refused.retry_after {
+            self.wait_politely(secs, refused.alternatives);
+            return Ok(());
         }
-        BeatError::Refused(refused)
+        self.tell_reset();
+        Err(BeatError::Refused(refused))
+    }
+
+    /// To wait as long as one was asked to is no failure, and spends no restart.
+    fn wait_politely(&mut self, secs: u64, alternatives: Vec<protocol::wire::AddrInfo>) {
+        debug!(indexer = %self.peer, secs, "asked to wait");
+        self.orders.rhythm.retry_after(Duration::from_secs(secs), self.seat.now().mono);
+        self.line = Line::Closed;
+        self.deadline = None;
+        self.tell_busy(secs, alternatives);
+        self.arm();
     }
 
     fn broken(&mut self, error: LineError) -> Result<(), BeatError> {

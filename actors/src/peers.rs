@@ -22,7 +22,7 @@ use crate::{
     store::{self, to_row},
     suggestions,
     supervision::{Class, Envelope, Reply, Seat, Timer},
-    swarm::Greeted,
+    swarm::{self, Greeted},
     view::{AddrView, PeerView},
 };
 
@@ -150,6 +150,8 @@ impl Actor for Peers {
     ) -> Result<State, ActorProcessingErr> {
         let peers_max = context.settings.store.peers_max as usize;
         let book = Book::new(context.own.peer_id, peers_max);
+        let where_we_listen = swarm::Msg::Do(swarm::Command::TellListening);
+        inform(&context.addresses.swarm, Class::Control, where_we_listen);
         let reply = seat.reply(Msg::Restored);
         inform(&context.addresses.store, Class::Control, store::Msg::Peers { reply });
         let timer = seat.after(KEEP_EVERY, Msg::Keep);

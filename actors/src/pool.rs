@@ -219,6 +219,10 @@ pub enum Msg {
     Signed(Arc<Signed>),
     /// Score wants to know who is a member.
     TellScore,
+    /// Health wants to know how many are members.
+    TellHealth,
+    /// Claim wants to know who is a member.
+    TellClaim,
     /// Members that answer are wanted, best first.
     Members {
         /// Their ids.
@@ -303,6 +307,8 @@ impl Actor for Pool {
             Msg::Evicted { peer } => state.take(Input::Evicted { peer }).await?,
             Msg::Signed(signed) => state.signed(signed),
             Msg::TellScore => state.tell_score(),
+            Msg::TellHealth => state.tell_health(),
+            Msg::TellClaim => state.tell_claim(),
             Msg::Members { reply } => reply.send(state.machine.answering()),
             Msg::Look(reply) => reply.send(state.look()),
             Msg::Leave(reply) => state.leave(reply),
@@ -636,16 +642,24 @@ impl State {
             referent: self.machine.referent(),
         };
         if self.told.1 != facts || self.told.0 != members {
-            let peers = members.iter().map(|member| member.peer).collect();
-            let told = claim::Msg::Members { members: peers, referent: facts.referent };
-            inform(&self.context.addresses.claim, Class::Control, told);
             if facts.answering > 0 {
                 self.context.trouble(CANNOT_JOIN, None);
             }
-            inform(&self.context.addresses.health, Class::Control, health::Msg::Pooled(facts.clone()));
             self.told = (members, facts);
+            self.tell_claim();
+            self.tell_health();
             self.tell_score();
         }
+    }
+
+    fn tell_claim(&self) {
+        let members = self.told.0.iter().map(|member| member.peer).collect();
+        let told = claim::Msg::Members { members, referent: self.told.1.referent };
+        inform(&self.context.addresses.claim, Class::Control, told);
+    }
+
+    fn tell_health(&self) {
+        inform(&self.context.addresses.health, Class::Control, health::Msg::Pooled(self.told.1.clone()));
     }
 
     fn tell_score(&self) {

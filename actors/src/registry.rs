@@ -188,6 +188,8 @@ pub enum Msg {
         /// At least one server took it.
         is_done: bool,
     },
+    /// Gate, health or suggestions began a life and want to know how many are here.
+    TellCounts,
     /// End a batch of the sessions that are over.
     Collect,
     /// The sessions are wanted.
@@ -212,6 +214,7 @@ impl Actor for Registry {
         let sessions = Sessions::new(context.settings.gate.max_nodes, own.born_at);
         let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellRegistry);
+        inform(&context.addresses.suggestions, Class::Control, suggestions::Msg::TellRegistry);
         let timer = seat.after(TICK, Msg::Tick);
         Ok(State {
             rng: seat.rng(),
@@ -250,6 +253,7 @@ impl Actor for Registry {
             Msg::Left { peer } => state.ended(&peer, "it left"),
             Msg::Lost { peer } => state.ended(&peer, "it is not there any more"),
             Msg::Put { peer, seq, is_done } => state.put_ended(&peer, seq, is_done),
+            Msg::TellCounts => state.tell_counts(),
             Msg::Collect => state.collect(),
             Msg::Look(reply) => reply.send(state.look()),
             Msg::Peers(reply) => reply.send(state.peers()),
@@ -338,7 +342,7 @@ impl State {
         if let Some(departed) = self.sessions.leave(peer) {
             debug!(%peer, name = departed.name, why, "session ended");
             self.context.note("session_ended", peer, why);
-            self.tell_counts();
+            self.tell_counts_when_new();
         }
     }
 
@@ -348,20 +352,23 @@ impl State {
             debug!(peer = %departed.peer, name = departed.name, "session ended: silent for too long");
             self.context.note("session_ended", departed.peer, "silent for 2 minutes");
         }
-        self.tell_counts();
+        self.tell_counts_when_new();
     }
 
     fn tick(&mut self) {
         self.put_when_due();
-        self.tell_counts();
+        self.tell_counts_when_new();
         // Re-armed last, so that two never queue.
         self.timer = self.seat.after(TICK, Msg::Tick);
     }
 
-    fn tell_counts(&mut self) {
-        if self.told.sessions == self.sessions.count() {
-            return;
+    fn tell_counts_when_new(&mut self) {
+        if self.told.sessions != self.sessions.count() {
+            self.tell_counts();
         }
+    }
+
+    fn tell_counts(&mut self) {
         let sessions = self.sessions.count();
         let (some, _) = self.sessions.views(0, SAMPLE_MAX);
         let sample = some.into_iter().map(|session| session.peer).collect();

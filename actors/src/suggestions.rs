@@ -99,6 +99,10 @@ pub enum Msg {
     },
     /// Everybody who should answer a search is wanted.
     Roll(Reply<Arc<[PeerId]>>),
+    /// Health began a life and wants to know how many are known.
+    TellHealth,
+    /// The registry began a life and wants to know whom to suggest.
+    TellRegistry,
     /// See whether something is due.
     Tick,
 }
@@ -116,6 +120,7 @@ impl Actor for Suggestions {
         let own = &context.own;
         let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
         inform(&context.addresses.peers, Class::Control, crate::peers::Msg::TellListening);
+        inform(&context.addresses.registry, Class::Control, registry::Msg::TellCounts);
         let timer = seat.after(TICK, Msg::Tick);
         Ok(State {
             rng: seat.rng(),
@@ -149,6 +154,8 @@ impl Actor for Suggestions {
             Msg::Gone { peer } => state.gone(&peer),
             Msg::Pick { count, besides, reply } => reply.send(state.pick(count, &besides)),
             Msg::Roll(reply) => reply.send(state.book.roll(state.seat.now())),
+            Msg::TellHealth => state.tell_health(),
+            Msg::TellRegistry => state.tell_registry(),
             Msg::Tick => state.tick(),
         }
         Ok(())
@@ -157,11 +164,11 @@ impl Actor for Suggestions {
 
 impl State {
     fn reachable(&mut self, addrs: Vec<Multiaddr>) {
-        if self.addrs != addrs {
-            self.addrs = addrs;
-            self.is_stale = true;
-            self.tick_duties();
-        }
+        self.addrs = addrs;
+        // Told at each start of the swarm too, which has forgotten that we are listed.
+        self.is_stale = true;
+        self.listed_at = None;
+        self.tick_duties();
     }
 
     fn counted(&mut self, census: registry::Census) {
@@ -287,8 +294,17 @@ impl State {
         let known = u32::try_from(self.book.roll(self.seat.now()).len()).unwrap_or(u32::MAX);
         if known != self.told {
             self.told = known;
-            inform(&self.context.addresses.health, Class::Control, health::Msg::IndexersKnown(known));
+            self.tell_health();
         }
+    }
+
+    fn tell_health(&self) {
+        inform(&self.context.addresses.health, Class::Control, health::Msg::IndexersKnown(self.told));
+    }
+
+    fn tell_registry(&self) {
+        let records = self.book.records(None).map(|(record, _)| record.clone()).collect();
+        inform(&self.context.addresses.registry, Class::Control, registry::Msg::Known(records));
     }
 
     fn pick(&mut self, count: u32, besides: &PeerId) -> Vec<AddrInfo> {

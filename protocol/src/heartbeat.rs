@@ -114,6 +114,13 @@ impl Rhythm {
         under_ceiling.max(self.not_before)
     }
 
+    /// Nothing was sent lately that the ceiling counts, and no silence was asked for.
+    #[must_use]
+    pub fn is_idle(&self, now: Mono, settings: &Settings) -> bool {
+        let last = self.sent.back();
+        last.is_none_or(|last| now.since(*last) >= settings.ceiling_within) && now >= self.not_before
+    }
+
     /// A beat goes now; the next ordinary one is planned.
     pub fn sent(&mut self, now: Mono, settings: &Settings, rng: &mut impl Rng) {
         self.count(now, settings);

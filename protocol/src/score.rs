@@ -10,7 +10,8 @@
 //! A.1); uptime the same with one observation per minute; latency the squared mean deviation of the round trip over
 //! the number of samples that its moving average spans; fill none. Parts are taken as independent, so the weighted sum
 //! has the variance `Σ weight² × variance`, and the bounds are its mean ± 1.96 standard deviations (normal
-//! approximation, 95 %), cut to 0 and 100.
+//! approximation, 95 %), cut to 0 and 100. The number n of unexplained restarts is a Poisson count, with the bounds
+//! n ± 1.96 √n: one crash lowers the score but is no proof of a habit, and evicts nobody.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -305,7 +306,7 @@ pub struct Row {
 
 /// The evidence about one indexer.
 #[derive(Clone, Debug)]
-pub struct Evidence {
+struct Evidence {
     facts: Facts,
     /// Until here the counts have faded.
     faded_to: Mono,
@@ -338,8 +339,7 @@ impl Evidence {
     }
 
     /// The facts as they stand at `now`.
-    #[must_use]
-    pub fn facts(&self, now: Mono, settings: &Settings) -> Facts {
+    fn facts(&self, now: Mono, settings: &Settings) -> Facts {
         let mut facts = faded(self.facts.clone(), now.since(self.faded_to), settings);
         facts.age += self.since.map_or(Duration::ZERO, |since| now.since(since));
         facts.observed += self.offline(now, settings);
@@ -528,18 +528,22 @@ pub fn score(facts: &Facts, settings: &Settings) -> Option<Score> {
         .map(|(part, value)| part.weight / weights * if part.part == Part::Fill { value } else { 1.0 })
         .sum::<f64>()
         * 100.0;
-    let restart_factor = (1.0 - RESTART_PENALTY * facts.restarts).max(0.0);
-    let whole = |share: f64| (100.0 * share * restart_factor).clamp(0.0, 100.0);
-    let spread = DEVIATIONS * variance.sqrt();
+    let whole = |share: f64, restarts: f64| (100.0 * share * restart_factor(restarts)).clamp(0.0, 100.0);
+    let (spread, restarts) = (DEVIATIONS * variance.sqrt(), facts.restarts);
+    let restarts_spread = DEVIATIONS * restarts.sqrt();
     Some(Score {
-        value: whole(mean),
-        low: whole(mean - spread),
-        high: whole(mean + spread),
+        value: whole(mean, restarts),
+        low: whole(mean - spread, restarts + restarts_spread),
+        high: whole(mean + spread, restarts - restarts_spread),
         flawless,
-        restart_factor,
+        restart_factor: restart_factor(restarts),
         threshold: threshold(facts.age, flawless, settings),
         parts,
     })
+}
+
+fn restart_factor(restarts: f64) -> f64 {
+    (1.0 - RESTART_PENALTY * restarts).clamp(0.0, 1.0)
 }
 
 /// Below this an indexer known for `age` goes, when a flawless one of the same fill would score `flawless`.
@@ -960,6 +964,23 @@ mod tests {
     }
 
     #[test]
+    fn g12_one_crash_evicts_nobody_and_a_habit_does() {
+        let crashes = |count: i64| {
+            let mut book = Book::default();
+            let age = 48 * 3_600;
+            for second in (0..=age).step_by(TICK as usize) {
+                let life = count - (age - second) as i64 / 600;
+                book.observe(peer(1), &born(life.max(0)), Mono::from_secs(second));
+            }
+            book.score(&peer(1), Mono::from_secs(age)).unwrap()
+        };
+        let once = crashes(1);
+        assert!(once.value < once.threshold && once.high >= once.threshold, "{once:?}");
+        let habit = crashes(8);
+        assert!(habit.high < habit.threshold, "{habit:?}");
+    }
+
+    #[test]
     fn a_restart_behind_our_back_is_no_guilt() {
         let mut book = Book::default();
         book.observe(peer(1), &born(0), Mono::from_secs(0));
@@ -1234,14 +1255,15 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(8))]
 
-        /// Two days: a fifth of the beats is lost, it restarts politely now and then, and our own uplink fails once.
+        /// Two days: a fifth of the beats is lost, one restarts politely now and then and one crashes once a day, and
+        /// our own uplink fails once.
         #[test]
         fn an_honest_indexer_at_any_fill_is_never_evicted(
             seed: u64, fill in 0.0..=1.0f64, rtt_ms in 1u64..400, uplink_down_at in 0u64..172_800,
         ) {
             let mut rng = StdRng::seed_from_u64(seed);
             let mut book = Book::default();
-            let mut lives = 0;
+            let (mut lives, mut crashes) = (0, 0);
             for second in (0..2 * 24 * 3_600).step_by(TICK as usize) {
                 let now = Mono::from_secs(second);
                 let is_down = (uplink_down_at..uplink_down_at + 600).contains(&second);
@@ -1254,10 +1276,13 @@ mod tests {
                         book.observe(peer(1), &Observation::RestartAnnounced, now);
                         lives += 1;
                     }
+                    if number == 2 && rng.random_bool(0.000_2) {
+                        crashes += 1;
+                    }
                     let Observation::Answered { rtt, fill_rate, peer_count, max_nodes, .. } = answered(rtt_ms, fill)
                     else { unreachable!() };
                     let rtt = rtt.mul_f64(1.0 + rng.random::<f64>());
-                    let born_at = wall(if number == 1 { lives } else { 0 });
+                    let born_at = wall([0, lives, crashes, 0, 0][number as usize]);
                     book.observe(peer(number), &Observation::Answered { rtt, fill_rate, peer_count, max_nodes, born_at }, now);
                     if number == 1 && rng.random_ratio(1, 5) {
                         book.observe(peer(number), &Observation::Challenged { good: 1, bad: 0 }, now);

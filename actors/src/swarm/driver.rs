@@ -162,6 +162,7 @@ impl Driver {
             Command::Unprovide => {
                 self.swarm.behaviour_mut().kad.stop_providing(&kad::RecordKey::new(&dht::indexers_key()));
             }
+            Command::TellListening => self.tell_listening(),
             Command::Publish { text, reply } => self.publish(text, reply),
         }
     }

@@ -59,7 +59,7 @@ pub enum OpenError {
     #[error("unreachable: {0}")]
     Unreachable(String),
     /// Somebody else answered there.
-    #[error("{address} is the peer {got}, not the one that was asked for: correct the address's /p2p/ part")]
+    #[error("{address} has the peer id {got}, not the one that was asked for: correct the address's /p2p/ part")]
     WrongPeer {
         /// Where.
         address: Multiaddr,
@@ -146,6 +146,8 @@ pub enum Command {
     Provide,
     /// List us no longer.
     Unprovide,
+    /// Tell the peer book again where we listen.
+    TellListening,
     /// Gossip a query to the other indexers.
     Publish {
         /// The query.
