@@ -1,6 +1,6 @@
 //! Registry: the sessions of an indexer, their records, and what is put into the DHT for them.
 //!
-//! Owns [`protocol::session::Registry`]. The tasks that serve streams ask it; suggestions tell it whom to suggest, claim
+//! Owns [`protocol::session::Registry`] and the counts of heartbeats. The tasks that serve streams ask it; suggestions tell it whom to suggest, claim
 //! our own record. It tells gate, health and suggestions how many there are, gate of offences, peers of names. A restart
 //! forgets every session: the next beat of each node makes it anew, and its record comes along because it is no longer
 //! acknowledged. Bounds: `gate.max_nodes` sessions; [`PUTS_AT_ONCE`] puts a tick.
@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use protocol::{
     PeerId, Timestamp,
-    behaviour::Offence,
+    behaviour::{Behaviour, Kind, Offence},
     dht::{self, Valid},
     record::{IndexerRecord, PeerRecord},
     search::{Absent, Question, Wanted},
@@ -100,6 +100,8 @@ pub struct State {
     context: Context,
     rng: StdRng,
     sessions: Sessions,
+    behaviour: Behaviour,
+    counted: usize,
     book: IndexerBook,
     absent: Absent,
     told: Census,
@@ -214,6 +216,7 @@ impl Actor for Registry {
     ) -> Result<State, ActorProcessingErr> {
         let own = &context.own;
         let sessions = Sessions::new(context.settings.gate.max_nodes, own.born_at);
+        let behaviour = Behaviour::new(&context.settings.behaviour, own.profile.requests_factor());
         let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellRegistry);
         inform(&context.addresses.suggestions, Class::Control, suggestions::Msg::TellRegistry);
@@ -221,6 +224,8 @@ impl Actor for Registry {
         Ok(State {
             rng: seat.rng(),
             sessions,
+            behaviour,
+            counted: 0,
             book,
             absent: Absent::new(),
             told: Census::default(),
@@ -292,6 +297,16 @@ impl State {
             debug!(peer = %from, sessions = self.sessions.count(), "session began");
         }
         Ok(answer)
+    }
+
+    /// Heartbeats are counted here and not at the gate: that would be one more actor on the way of every beat.
+    fn count_beat(&mut self, from: PeerId, now: Mono) -> Result<(), Refused> {
+        if self.counted >= COLLECT_MAX {
+            self.counted = 0;
+            self.behaviour.collect(now, COLLECT_MAX);
+        }
+        self.counted += 1;
+        self.behaviour.observe(from, Kind::Heartbeat, now).refusal().map_or(Ok(()), Err)
     }
 
     /// An old record is no offence: it is simply not taken, and the answer says which one is held.

@@ -14,7 +14,7 @@ use protocol::{
 };
 use tracing::debug;
 
-use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy};
+use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, busy};
 use crate::{
     context::{Context, inform},
     gate, peers,
@@ -67,7 +67,6 @@ async fn answer(
     mut heartbeat: Heartbeat,
     held_seq: Option<u64>,
 ) -> Result<HeartbeatResponse, Refused> {
-    admit(context, from, Protocol::Heartbeat).await?;
     let carried = carried(context, from, &mut heartbeat, held_seq)?.map(Box::new);
     let named = carried.as_ref().map(|carried| (carried.record.name.clone(), carried.record.did.clone()));
     let heartbeat = Box::new(heartbeat);

@@ -102,8 +102,7 @@ pub(crate) async fn known(context: &Context, peer: PeerId) -> Result<(), Refused
 /// Asks the gate whether this peer may have one more request of this protocol now.
 pub(crate) async fn admit(context: &Context, peer: PeerId, protocol: Protocol) -> Result<(), Refused> {
     let ask = |reply| gate::Msg::Request { peer, protocol, reply };
-    let class = if protocol == Protocol::Heartbeat { Class::Heartbeat } else { Class::Search };
-    context.addresses.gate.ask(class, ask, ASK_WITHIN).await.unwrap_or_else(|error| Err(busy(&error)))
+    context.addresses.gate.ask(Class::Search, ask, ASK_WITHIN).await.unwrap_or_else(|error| Err(busy(&error)))
 }
 
 /// Our own misfortune, in the words of the wire.

@@ -1,0 +1,178 @@
+//! A real indexer: the real binary as a process of its own, in a folder of its own.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use actors::view::StatusView;
+use libp2p::{Multiaddr, multiaddr};
+use protocol::identity::{Keys, PreSharedKey};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::{Child, Command},
+};
+
+use crate::{
+    broken::{Broken, Outcome, While, within},
+    process,
+    thin::Network,
+};
+
+/// For the process to listen and to answer its admin endpoint.
+const START_WITHIN: Duration = Duration::from_secs(20);
+
+/// Pause between two looks at a process that starts.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Lines of its log that are shown when something broke.
+const LOG_LINES: usize = 30;
+
+/// By this variable a member learns whose it is, so that the kernel ends it when this program is killed.
+const PARENT: &str = "MUSTER_DEMO_PARENT";
+
+/// A running indexer.
+#[derive(Debug)]
+pub(crate) struct Indexer {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where it listens, its peer id at the end.
+    pub(crate) addr: Multiaddr,
+    /// Its process.
+    pub(crate) pid: u32,
+    folder: PathBuf,
+    admin: String,
+    child: Child,
+}
+
+impl Indexer {
+    /// Starts one with room for so many nodes.
+    ///
+    /// # Errors
+    /// When it does not come up; the end of its log is in the words.
+    pub(crate) async fn start(
+        base: &Path,
+        name: &str,
+        network: &Network,
+        seeds: &[Multiaddr],
+        max_nodes: u32,
+    ) -> Outcome<Self> {
+        let folder = base.join(name);
+        fs::create_dir_all(&folder)?;
+        let keys = Keys::generate(&mut rand::rng());
+        private_file(&folder.join("identity.pem"), &keys.to_pem())?;
+        if let Some(key) = network.key {
+            private_file(&folder.join("swarm.key"), &PreSharedKey::from_bytes(key).to_text())?;
+        }
+        private_file(&folder.join("muster.toml"), &settings(name, network, seeds, max_nodes))?;
+        let log = File::create(folder.join("log"))?;
+        let child = Command::new(env!("CARGO_BIN_EXE_muster"))
+            .args(["run", "--config"])
+            .arg(folder.join("muster.toml"))
+            .env_clear()
+            .envs(["PATH", "HOME"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .env(PARENT, std::process::id().to_string())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .when("starting muster")?;
+        let pid = child.id().ok_or_else(|| Broken::new("muster ended at once"))?;
+        let mut indexer =
+            Self { name: name.to_owned(), addr: Multiaddr::empty(), pid, folder, admin: String::new(), child };
+        let up = within(START_WITHIN, format!("waiting for {name}"), indexer.until_up()).await;
+        up.map_err(|broken| Broken::new(format!("{broken}\n{}", indexer.last_words())))?;
+        indexer.addr.push(multiaddr::Protocol::P2p(keys.peer_id()));
+        Ok(indexer)
+    }
+
+    async fn until_up(&mut self) -> Outcome<()> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(Broken::new(format!("it ended with {status}")));
+            }
+            if let Ok(admin) = fs::read_to_string(self.folder.join("data/admin.addr")) {
+                self.admin = admin.trim().to_owned();
+            }
+            if let Some(addr) = self.status().await.ok().and_then(|status| status.listen.into_iter().next()) {
+                self.addr = without_peer(&addr);
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Its overview.
+    ///
+    /// # Errors
+    /// When its admin endpoint does not answer.
+    pub(crate) async fn status(&self) -> Outcome<StatusView> {
+        let mut stream = TcpStream::connect(&self.admin).await?;
+        // HTTP/1.0, so that the answer ends with the connection and is never cut into chunks.
+        let question = format!("GET /api/v1/status HTTP/1.0\r\nHost: {}\r\n\r\n", self.admin);
+        stream.write_all(question.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| Broken::new("no HTTP answer"))?;
+        if head.split(' ').nth(1) != Some("200") {
+            return Err(Broken::new(format!("got \"{}\" from {}", head.lines().next().unwrap_or_default(), self.name)));
+        }
+        serde_json::from_str(body).when("reading the status")
+    }
+
+    /// Processor time used so far.
+    pub(crate) fn cpu(&self) -> Outcome<Duration> {
+        process::cpu(self.pid)
+    }
+
+    /// Memory, KiB.
+    pub(crate) fn rss_kib(&self) -> Outcome<u64> {
+        process::rss_kib(self.pid)
+    }
+
+    /// What its data folder holds, KiB.
+    pub(crate) fn data_kib(&self) -> u64 {
+        process::folder_kib(&self.folder.join("data"))
+    }
+
+    /// Kills it as a power cut would, without waiting for its end.
+    pub(crate) fn kill(&mut self) -> Outcome<()> {
+        self.child.start_kill().when("killing an indexer")
+    }
+
+    /// The end of its log.
+    pub(crate) fn last_words(&self) -> String {
+        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+        format!("--- last words of {}\n{last}", self.name)
+    }
+}
+
+fn without_peer(addr: &Multiaddr) -> Multiaddr {
+    addr.iter().filter(|part| !matches!(part, multiaddr::Protocol::P2p(_))).collect()
+}
+
+fn settings(name: &str, network: &Network, seeds: &[Multiaddr], max_nodes: u32) -> String {
+    let seeds = seeds.iter().map(|seed| format!("\"{seed}\"")).collect::<Vec<_>>().join(", ");
+    format!(
+        "[node]\nname = \"{name}\"\nmode = \"indexer\"\n\n\
+         [network]\nid = \"{}\"\nprivate = {}\nprofile = \"load\"\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\nseeds = [{seeds}]\n\n\
+         [gate]\nmax_nodes = {max_nodes}\n\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n\n\
+         [log]\nlevel = \"warn\"\n",
+        network.id,
+        network.key.is_some(),
+    )
+}
+
+fn private_file(path: &Path, text: &str) -> Outcome<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes()).when(format!("writing {}", path.display()))
+}

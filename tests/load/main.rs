@@ -1,0 +1,141 @@
+//! What muster costs, measured: run by `tests/load/run`, explained in `docs/performance.md`.
+//!
+//! Thin nodes in this process beat against real indexers and against a floor, both processes of their own. Figures that
+//! miss their goal are told and are no failure; a lost beat or a refused honest node is.
+
+#![allow(missing_docs, clippy::cast_precision_loss, clippy::cast_possible_truncation)]
+
+mod beats;
+mod broken;
+mod churn;
+mod crew;
+mod figures;
+mod floor;
+mod indexer;
+mod network;
+mod process;
+#[path = "../thin/mod.rs"]
+mod thin;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::{
+    broken::{Broken, Outcome, While},
+    crew::Register,
+    figures::Row,
+    thin::Network,
+};
+
+/// Threads that drive the thin nodes.
+const THREADS: usize = 2;
+
+/// A thousand connections to each of four servers, and some for everything else.
+const FILES_MIN: u64 = 4 * beats::NODES as u64 + 512;
+
+/// Longer than any measurement takes: one that hangs is broken.
+const WHOLE_WITHIN: Duration = Duration::from_secs(170);
+
+/// Measures muster against real processes on this machine's loopback.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Shorter rounds and fewer trials.
+    #[arg(long)]
+    quick: bool,
+
+    /// Only these measurements.
+    #[arg(long, value_enum)]
+    only: Option<What>,
+
+    /// Instead: so many nodes connect, beat once and go, one after another.
+    #[arg(long, value_name = "CONNECTS")]
+    churn: Option<usize>,
+
+    /// Measures a floor against a floor, which should give 1.
+    #[arg(long)]
+    sanity: bool,
+
+    /// Writes the table into its place in this document.
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
+
+    /// The chance from which keys and choices are drawn.
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// Is the floor; for this program itself.
+    #[arg(long, hide = true)]
+    floor: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// Processor time and memory per node.
+    Beats,
+    /// Convergence, look-ups, searches, the death of an indexer.
+    Network,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let outcome = if args.floor { floor::run() } else { run(&args) };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(broken) => {
+            eprintln!("broken: {broken}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Outcome<()> {
+    let files = process::files_max();
+    if files < FILES_MIN {
+        return Err(Broken::new(format!(
+            "{files} open files are allowed, {FILES_MIN} are needed: ulimit -n {FILES_MIN}"
+        )));
+    }
+    let seed = args.seed.unwrap_or_else(rand::random);
+    println!("seed {seed}");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
+    let rows = runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
+        tokio::select! {
+            rows = broken::within(WHOLE_WITHIN, "measuring", measure(args, seed)) => rows,
+            // Ended by what is dropped here: processes and folders go, too.
+            _ = tokio::signal::ctrl_c() => Err(Broken::new("interrupted")),
+            _ = terminated.recv() => Err(Broken::new("told to end")),
+        }
+    })?;
+    let table = figures::table(&rows);
+    println!("\n{table}");
+    match &args.document {
+        Some(path) => figures::document(path, &table),
+        None => Ok(()),
+    }
+}
+
+async fn measure(args: &Args, seed: u64) -> Outcome<Vec<Row>> {
+    let folder = tempfile::Builder::new().prefix("muster-load-").tempdir()?;
+    let mut chance = StdRng::seed_from_u64(seed);
+    let mut key = [0; 32];
+    chance.fill_bytes(&mut key);
+    let register = Register::new(Network { key: Some(key), id: "load".to_owned() }, seed);
+    if let Some(connects) = args.churn {
+        return churn::measure(folder.path(), &register, connects).await.when("churn");
+    }
+    let mut rows = Vec::new();
+    if args.only != Some(What::Network) {
+        let (rounds, each) = if args.quick { (5, Duration::from_millis(700)) } else { (7, Duration::from_secs(2)) };
+        let plan = beats::Plan { rounds, each, sanity: args.sanity };
+        rows.extend(beats::measure(folder.path(), &register, plan).await.when("beats")?);
+    }
+    if args.only != Some(What::Beats) && !args.sanity {
+        let plan = if args.quick { network::Plan::QUICK } else { network::Plan::WHOLE };
+        rows.extend(network::measure(folder.path(), &register, plan, &mut chance).await.when("network")?);
+    }
+    Ok(rows)
+}

@@ -1,0 +1,518 @@
+//! A node cut down to what the network sees of it: a key, connections, hello, heartbeats, records, look-ups, searches.
+//!
+//! It has no pool, no score, no database and no actors, so that a thousand fit into one process and cost it little beside
+//! the member that they are pointed at. It never retries: what it meets is told to whoever drives it.
+
+#![allow(dead_code, reason = "each of the programs that share this file uses a part of it")]
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use actors::swarm::{
+    streams::{Io, IoError, Open, OpenError, Patience, Settings, Streams},
+    transport,
+};
+use futures::StreamExt;
+use jiff::Timestamp;
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    swarm::{
+        Config, ConnectionId, DialError, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use protocol::{
+    dht::{NameClaim, PidValue},
+    hello,
+    identity::Keys,
+    record::{PeerRecord, next_seq},
+    signed::{SignedError, Verified},
+    wire::{
+        Answer, DhtValues, GetResponse, GetValue, Heartbeat, HeartbeatResponse, Hello, Protocol, Refused, Role,
+        SearchHit, SearchPeerRequest, SearchPeerResult, VERSION,
+    },
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// For the other side to agree to a stream, to answer, to take a value.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// A thin node does not close what nobody uses: the other side may.
+const IDLE_MAX: Duration = Duration::from_secs(3600);
+
+/// Orders that may wait for the swarm.
+const ORDERS_MAX: usize = 64;
+
+/// Why something that a thin node did had no success.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The key does not fit the transport.
+    #[error("no transport: {0}")]
+    Transport(#[from] transport::BuildError),
+    /// No connection.
+    #[error("cannot dial {to}: {cause}")]
+    Dial {
+        /// Where to.
+        to: Multiaddr,
+        /// What libp2p says.
+        cause: Box<DialError>,
+    },
+    /// The node's swarm is gone.
+    #[error("the thin node was stopped")]
+    Stopped,
+    /// No stream.
+    #[error("no stream for {}: {cause}", protocol.id())]
+    Open {
+        /// For what.
+        protocol: Protocol,
+        /// Why not.
+        cause: OpenError,
+    },
+    /// No value.
+    #[error("{}: {cause}", protocol.id())]
+    Io {
+        /// On which stream.
+        protocol: Protocol,
+        /// What happened to it.
+        cause: IoError,
+    },
+    /// The answer is none.
+    #[error("{}: got an answer that cannot be read: {cause}", protocol.id())]
+    Unreadable {
+        /// On which stream.
+        protocol: Protocol,
+        /// Where it is wrong.
+        cause: serde_json::Error,
+    },
+    /// The answer is no.
+    #[error("{}: refused as {:?}: {}", protocol.id(), refused.refused, refused.detail)]
+    Refused {
+        /// What was asked.
+        protocol: Protocol,
+        /// The answer.
+        refused: Box<Refused>,
+    },
+    /// An answer to another question.
+    #[error("got the answer to beat {got}, expected {expected}")]
+    OtherSeq {
+        /// The answer's.
+        got: u64,
+        /// The question's.
+        expected: u64,
+    },
+    /// A hit or a look-up brought a record that is not valid.
+    #[error("got a record that is not valid: {0}")]
+    Record(#[from] SignedError),
+}
+
+impl Error {
+    /// The refusal, if it is one.
+    pub(crate) fn refusal(&self) -> Option<&Refused> {
+        match self {
+            Self::Refused { refused, .. } => Some(refused),
+            _ => None,
+        }
+    }
+}
+
+/// The network that thin nodes belong to.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    /// Its pre-shared key; none in an open network.
+    pub(crate) key: Option<[u8; 32]>,
+    /// Its id.
+    pub(crate) id: String,
+}
+
+/// A thin node. Dropped together with its links, it is gone without a word.
+#[derive(Debug)]
+pub(crate) struct Thin {
+    /// Its key.
+    pub(crate) keys: Keys,
+    /// Its name.
+    pub(crate) name: String,
+    /// Its DID.
+    pub(crate) did: String,
+    network_id: String,
+    born_at: Timestamp,
+    orders: mpsc::Sender<Order>,
+}
+
+/// A connection on which hello succeeded.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    /// Who is at the other end.
+    pub(crate) peer: PeerId,
+    /// What it said of itself.
+    pub(crate) hello: Arc<Hello>,
+    connection: ConnectionId,
+    down: CancellationToken,
+    orders: mpsc::Sender<Order>,
+}
+
+/// What a node sends to have its record taken: the record, and what its referent puts into the DHT beside it.
+#[derive(Clone, Debug)]
+pub(crate) struct Signed {
+    record: Box<RawValue>,
+    values: DhtValues,
+}
+
+/// A heartbeat stream, kept open.
+#[derive(Debug)]
+pub(crate) struct Beats {
+    io: Io,
+    question: Heartbeat,
+}
+
+/// A search that runs.
+#[derive(Debug)]
+pub(crate) struct Search {
+    io: Io,
+}
+
+#[derive(Debug)]
+enum Order {
+    Dial { to: Multiaddr, reply: oneshot::Sender<Result<Up, Error>> },
+    Open(Open),
+    Admit { connection: ConnectionId, reply: oneshot::Sender<bool> },
+    Close(ConnectionId),
+}
+
+#[derive(Debug)]
+struct Up {
+    peer: PeerId,
+    connection: ConnectionId,
+    down: CancellationToken,
+}
+
+impl Thin {
+    /// A node with this key and name, connected to nobody yet.
+    ///
+    /// # Errors
+    /// When the key does not fit the transport.
+    pub(crate) fn start(keys: Keys, name: &str, network: &Network) -> Result<Self, Error> {
+        let identity = keys.to_libp2p();
+        let transport = transport::build(&identity, network.key)?;
+        let config = Config::with_tokio_executor().with_idle_connection_timeout(IDLE_MAX);
+        let swarm = Swarm::new(transport, Streams::new(Settings::default(), []), keys.peer_id(), config);
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+        tokio::spawn(drive(swarm, inbox));
+        Ok(Self {
+            did: keys.did().to_string(),
+            name: name.to_owned(),
+            network_id: network.id.clone(),
+            born_at: Timestamp::now(),
+            keys,
+            orders,
+        })
+    }
+
+    /// Connects to a member and says hello.
+    ///
+    /// # Errors
+    /// When there is no connection, or hello is refused.
+    pub(crate) async fn connect(&self, to: &Multiaddr) -> Result<Link, Error> {
+        let up = self.order(|reply| Order::Dial { to: to.clone(), reply }).await??;
+        let mut io = open(&self.orders, &up.peer, up.connection, Protocol::Hello).await?;
+        let hello: Hello = ask(&mut io, &self.hello()).await?;
+        io.close().await;
+        self.order(|reply| Order::Admit { connection: up.connection, reply }).await?;
+        Ok(Link {
+            peer: up.peer,
+            hello: Arc::new(hello),
+            connection: up.connection,
+            down: up.down,
+            orders: self.orders.clone(),
+        })
+    }
+
+    /// Signs the record and the values beside it, for so long from now.
+    pub(crate) fn sign(&self, life: Duration) -> Signed {
+        let now = Timestamp::now();
+        let (did, pub_key, peer_id) = (self.did.clone(), self.keys.pub_key().to_owned(), self.keys.peer_id());
+        let (seq, expiry_date) = (next_seq(0, now), now + life);
+        let record = PeerRecord {
+            name: self.name.clone(),
+            did: did.clone(),
+            pub_key: pub_key.clone(),
+            peer_id,
+            api_url: format!("https://{}.example.org/api", self.name),
+            stream_address: format!("/ip4/127.0.0.1/tcp/4001/p2p/{peer_id}"),
+            addrs: vec!["/ip4/127.0.0.1/tcp/4001".parse().expect("an address")],
+            nats_address: String::new(),
+            wallet_address: String::new(),
+            capabilities: capabilities(),
+            born_at: self.born_at,
+            expiry_date,
+            seq,
+        };
+        let pid = PidValue { did: did.clone(), peer_id, seq, expiry_date, pub_key: pub_key.clone() };
+        let name = NameClaim { name: self.name.clone(), did, peer_id, seq, expiry_date, pub_key };
+        Signed {
+            record: Verified::sign(&record, &self.keys).to_raw(),
+            values: DhtValues {
+                pid: Verified::sign(&pid, &self.keys).to_raw(),
+                name: Verified::sign(&name, &self.keys).to_raw(),
+            },
+        }
+    }
+
+    /// Opens the heartbeat stream of a link.
+    ///
+    /// # Errors
+    /// When the other side does not agree.
+    pub(crate) async fn beats(&self, link: &Link) -> Result<Beats, Error> {
+        let question = Heartbeat {
+            seq: 0,
+            name: self.name.clone(),
+            did: self.did.clone(),
+            peer_id: self.keys.peer_id(),
+            timestamp: 0,
+            need: 0,
+            record: None,
+            values: None,
+            challenges: Vec::new(),
+            challenge_did: None,
+            referent: false,
+            probe: false,
+        };
+        Ok(Beats { io: link.open(Protocol::Heartbeat).await?, question })
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            version: VERSION.to_owned(),
+            network_id: self.network_id.clone(),
+            agent: "thin/1".to_owned(),
+            role: Role { node: true, indexer: false },
+            light: true,
+            capabilities: capabilities(),
+            did: self.did.clone(),
+            born_at: self.born_at,
+            time: Timestamp::now(),
+        }
+    }
+
+    async fn order<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(make(reply)).await.map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)
+    }
+}
+
+fn capabilities() -> Vec<String> {
+    let role = Role { node: true, indexer: false };
+    hello::capabilities(role).into_iter().map(str::to_owned).collect()
+}
+
+impl Link {
+    /// Opens a stream on this connection.
+    ///
+    /// # Errors
+    /// When the other side does not agree, or the connection is gone.
+    pub(crate) async fn open(&self, protocol: Protocol) -> Result<Io, Error> {
+        open(&self.orders, &self.peer, self.connection, protocol).await
+    }
+
+    /// Asks one question on a stream of its own.
+    ///
+    /// # Errors
+    /// When there is no answer, or the answer is a refusal.
+    pub(crate) async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        protocol: Protocol,
+        question: &Q,
+    ) -> Result<A, Error> {
+        let mut io = self.open(protocol).await?;
+        let answer = ask(&mut io, question).await;
+        io.close().await;
+        answer
+    }
+
+    /// Looks up the record of a DID; every record that comes back is verified. None when there is none.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask); also when a record is not valid.
+    pub(crate) async fn get(&self, did: &str) -> Result<Option<Verified<PeerRecord>>, Error> {
+        let question = GetValue { key: Some(did.to_owned()), ..GetValue::default() };
+        let answer: GetResponse = self.ask(Protocol::Get, &question).await?;
+        let records = answer.records.values().map(|text| Verified::<PeerRecord>::open(text.get(), Timestamp::now()));
+        Ok(records.collect::<Result<Vec<_>, _>>()?.into_iter().find(|record| record.did == did))
+    }
+
+    /// Begins a search for a part of a name.
+    ///
+    /// # Errors
+    /// When there is no stream.
+    pub(crate) async fn search(&self, query_id: String, part: &str) -> Result<Search, Error> {
+        let mut io = self.open(Protocol::Search).await?;
+        let request = SearchPeerRequest { query_id, peer_id: None, did: None, name: Some(part.to_owned()) };
+        let written = io.write(&request, ANSWER_WITHIN).await;
+        written.map_err(|cause| Error::Io { protocol: Protocol::Search, cause })?;
+        Ok(Search { io })
+    }
+
+    /// Waits until the connection is gone.
+    pub(crate) async fn ended(&self) {
+        self.down.cancelled().await;
+    }
+
+    /// Closes the connection and waits until it is gone.
+    pub(crate) async fn close(self) {
+        // A swarm that is gone has closed it, too.
+        if self.orders.send(Order::Close(self.connection)).await.is_ok() {
+            self.down.cancelled().await;
+        }
+    }
+}
+
+impl Beats {
+    /// Asks with a plain heartbeat and reads its answer.
+    ///
+    /// # Errors
+    /// When there is no answer, it is a refusal, or one to another question.
+    pub(crate) async fn beat(&mut self) -> Result<HeartbeatResponse, Error> {
+        self.question.seq += 1;
+        self.question.timestamp = Timestamp::now().as_second();
+        let answer: HeartbeatResponse = ask(&mut self.io, &self.question).await?;
+        if answer.seq != self.question.seq {
+            return Err(Error::OtherSeq { got: answer.seq, expected: self.question.seq });
+        }
+        Ok(answer)
+    }
+
+    /// The same with the record; to the referent with the values for the DHT, too.
+    ///
+    /// # Errors
+    /// As [`beat`](Self::beat).
+    pub(crate) async fn beat_with(&mut self, signed: &Signed, referent: bool) -> Result<HeartbeatResponse, Error> {
+        self.question.referent = referent;
+        self.question.record = Some(signed.record.clone());
+        self.question.values = referent.then(|| signed.values.clone());
+        let answer = self.beat().await;
+        (self.question.record, self.question.values) = (None, None);
+        answer
+    }
+
+    /// Sends a plain heartbeat and takes whatever value comes back for its answer: for a server that echoes.
+    ///
+    /// # Errors
+    /// When none comes back.
+    pub(crate) async fn echo(&mut self) -> Result<usize, Error> {
+        self.question.seq += 1;
+        self.question.timestamp = Timestamp::now().as_second();
+        let answer = self.io.ask(&self.question, ANSWER_WITHIN, |value| value.bytes.len()).await;
+        answer.map_err(|cause| Error::Io { protocol: Protocol::Heartbeat, cause })
+    }
+
+    /// Bytes of a plain heartbeat.
+    pub(crate) fn question_bytes(&self) -> usize {
+        serde_json::to_vec(&self.question).map_or(0, |bytes| bytes.len())
+    }
+}
+
+impl Search {
+    /// The next value; none when the other side ended the search.
+    ///
+    /// # Errors
+    /// When nothing comes in time, it is a refusal, or a hit's record is not valid.
+    pub(crate) async fn next(&mut self, within: Duration) -> Result<Option<SearchPeerResult>, Error> {
+        let value = self.io.read(Patience::within(within), |value| read(Protocol::Search, value.bytes)).await;
+        let value = value.map_err(|cause| Error::Io { protocol: Protocol::Search, cause })?;
+        let result: Option<SearchPeerResult> = value.transpose()?;
+        let Some(result) = result else { return Ok(None) };
+        for text in result.records.iter().filter_map(|hit: &SearchHit| hit.record.as_ref()) {
+            Verified::<PeerRecord>::open(text.get(), Timestamp::now())?;
+        }
+        Ok(Some(result))
+    }
+
+    /// Ends the search.
+    pub(crate) async fn close(self) {
+        self.io.close().await;
+    }
+}
+
+async fn open(
+    orders: &mpsc::Sender<Order>,
+    peer: &PeerId,
+    connection: ConnectionId,
+    protocol: Protocol,
+) -> Result<Io, Error> {
+    let (reply, answer) = oneshot::channel();
+    let order = Open { peer: *peer, connection: Some(connection), protocol, within: ANSWER_WITHIN, reply };
+    orders.send(Order::Open(order)).await.map_err(|_| Error::Stopped)?;
+    answer.await.map_err(|_| Error::Stopped)?.map_err(|cause| Error::Open { protocol, cause })
+}
+
+async fn ask<Q: Serialize, A: DeserializeOwned>(io: &mut Io, question: &Q) -> Result<A, Error> {
+    let protocol = io.protocol();
+    let answer = io.ask(question, ANSWER_WITHIN, |value| read(protocol, value.bytes)).await;
+    answer.map_err(|cause| Error::Io { protocol, cause })?
+}
+
+fn read<A: DeserializeOwned>(protocol: Protocol, bytes: &[u8]) -> Result<A, Error> {
+    match serde_json::from_slice(bytes).map_err(|cause| Error::Unreadable { protocol, cause })? {
+        Answer::Given(answer) => Ok(answer),
+        Answer::Refused(refused) => Err(Error::Refused { protocol, refused: Box::new(refused) }),
+    }
+}
+
+/// Drives the swarm until nobody has orders for it any more.
+async fn drive(mut swarm: Swarm<Streams>, mut orders: mpsc::Receiver<Order>) {
+    let mut dials = HashMap::new();
+    let mut downs: HashMap<ConnectionId, CancellationToken> = HashMap::new();
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                None => break,
+                Some(Order::Dial { to, reply }) => dial(&mut swarm, &mut dials, to, reply),
+                Some(Order::Open(order)) => swarm.behaviour().open(order),
+                // Who has stopped waiting for the reply has no use for the link either.
+                Some(Order::Admit { connection, reply }) => drop(reply.send(swarm.behaviour().admit(connection))),
+                Some(Order::Close(connection)) => swarm.behaviour_mut().close(connection),
+            },
+            event = swarm.select_next_some() => match event {
+                SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
+                    let down = CancellationToken::new();
+                    downs.insert(connection_id, down.clone());
+                    if let Some((_, reply)) = dials.remove(&connection_id) {
+                        drop(reply.send(Ok(Up { peer: peer_id, connection: connection_id, down })));
+                    }
+                }
+                SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                    if let Some((to, reply)) = dials.remove(&connection_id) {
+                        drop(reply.send(Err(Error::Dial { to, cause: Box::new(error) })));
+                    }
+                }
+                SwarmEvent::ConnectionClosed { connection_id, .. } => {
+                    if let Some(down) = downs.remove(&connection_id) {
+                        down.cancel();
+                    }
+                }
+                _ => {}
+            },
+        }
+    }
+    downs.into_values().for_each(|down| down.cancel());
+}
+
+type Dials = HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<Up, Error>>)>;
+
+fn dial(swarm: &mut Swarm<Streams>, dials: &mut Dials, to: Multiaddr, reply: oneshot::Sender<Result<Up, Error>>) {
+    let peer = to.iter().find_map(|part| match part {
+        libp2p::multiaddr::Protocol::P2p(peer) => Some(peer),
+        _ => None,
+    });
+    let opts: DialOpts = match peer {
+        Some(peer) => DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![to.clone()]).build(),
+        None => DialOpts::unknown_peer_id().address(to.clone()).build(),
+    };
+    let connection = opts.connection_id();
+    match swarm.dial(opts) {
+        Ok(()) => drop(dials.insert(connection, (to, reply))),
+        Err(cause) => drop(reply.send(Err(Error::Dial { to, cause: Box::new(cause) }))),
+    }
+}
