@@ -280,6 +280,7 @@ impl State {
         is_indexer: bool,
     ) -> Result<HeartbeatResponse, Refused> {
         let now = self.seat.now();
+        self.count_beat(from, now.mono)?;
         let beat =
             self.sessions.beat(from, heartbeat, is_indexer, &self.book, now, &mut self.rng).map_err(|error| {
                 self.blame(from, error.offence());
