@@ -333,6 +333,23 @@ mod tests {
     }
 
     #[test]
+    fn a_new_swarm_begins_with_nobody_connected() {
+        let mut book = Book::new(peer(1), 10);
+        book.met(peer(2), NODE, "", "", None, at(1));
+        book.all_gone(at(5));
+        let entry = book.get(&peer(2)).unwrap();
+        assert_eq!((entry.is_connected, entry.last_seen), (false, Some(at(5))));
+    }
+
+    #[test]
+    fn what_hello_claims_does_not_displace_what_a_record_says() {
+        let mut book = Book::new(peer(1), 10);
+        book.named(peer(2), "paris", "did:key:z6Mk", at(1));
+        book.met(peer(2), NODE, "muster", "did:key:z6Other", None, at(2));
+        assert_eq!(book.get(&peer(2)).unwrap().did, "did:key:z6Mk");
+    }
+
+    #[test]
     fn an_empty_did_never_erases_a_known_one() {
         let mut book = Book::new(peer(1), 10);
         book.named(peer(2), "paris", "did:key:z6Mk", at(1));

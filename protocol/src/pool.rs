@@ -2003,6 +2003,32 @@ mod tests {
     // Losing.
 
     #[test]
+    fn a_standby_whose_connection_closed_is_none_until_it_is_probed_again() {
+        let mut bench = Bench::with(1..=5, []);
+        bench.feed(Input::Inbound { info: info(9) });
+        bench.probed(9, 0.3);
+        assert_eq!(bench.state(9), Some(State::Standby));
+        bench.feed(Input::Gone { peer: peer(9) });
+        assert_eq!(bench.state(9), None, "it may be dead");
+        bench.feed(Input::Gone { peer: peer(2) });
+        assert_eq!(bench.state(2), Some(State::Answering), "members notice by their heartbeats");
+    }
+
+    #[test]
+    fn g2_g3_what_is_shown_is_a_copy_and_changes_nothing() {
+        let bench = Bench::with(1..=3, []);
+        let mut shown = bench.pool.shown(bench.now);
+        shown.iter_mut().for_each(|shown| {
+            shown.addrs.clear();
+            shown.missed = 99;
+        });
+        shown.clear();
+        let again = bench.pool.shown(bench.now);
+        assert_eq!(again.len(), 3);
+        assert!(again.iter().all(|shown| shown.missed == 0 && !shown.addrs.is_empty()));
+    }
+
+    #[test]
     fn g45_one_hiccup_removes_nobody_and_a_second_brings_the_standby() {
         let mut bench = Bench::with(1..=5, []);
         bench.feed(Input::Inbound { info: info(9) });

@@ -1426,15 +1426,16 @@ mod tests {
     }
 
     #[test]
-    fn challenges_are_answered_from_living_sessions_and_bounded() {
+    fn g12_challenges_are_answered_from_sessions_that_this_beat_did_not_make_and_bounded() {
         let mut bed = Bed::new(10);
         bed.beat(&heartbeat(1), 0).unwrap();
         bed.beat(&heartbeat(2), 90).unwrap();
         let challenges = vec![peer(3), peer(1), peer(2)];
         let answers = bed.beat(&Heartbeat { challenges: challenges.clone(), ..heartbeat(3) }, 110).unwrap().answer;
         let told: Vec<_> = answers.challenges.iter().map(|told| (told.found, told.last_seen)).collect();
-        assert_eq!(told, [(true, Some(now(110).wall)), (true, Some(now(0).wall)), (true, Some(now(90).wall))]);
+        assert_eq!(told, [(false, None), (true, Some(now(0).wall)), (true, Some(now(90).wall))]);
         let answers = bed.beat(&Heartbeat { challenges, ..heartbeat(3) }, 120).unwrap().answer;
+        assert_eq!((answers.challenges[0].found, answers.challenges[0].last_seen), (true, Some(now(110).wall)));
         assert_eq!((answers.challenges[1].found, answers.challenges[1].last_seen), (false, None));
         for (asked, answered) in [(8, 8), (9, 8)] {
             let many = Heartbeat { challenges: vec![peer(1); asked], ..heartbeat(3) };

@@ -83,7 +83,7 @@ impl Timeline {
         if let Some(last) = fresh.iter().map(|event| event.seq).max() {
             self.told.insert(survivor.to_owned(), last);
         }
-        fresh.into_iter().map(|event| self.told_event(survivor, event)).collect()
+        fresh.into_iter().filter(|event| !is_retry(event)).map(|event| self.told_event(survivor, event)).collect()
     }
 
     fn told_event(&self, survivor: &str, event: &EventView) -> Line {
@@ -168,6 +168,11 @@ pub(crate) const fn word(standing: Standing) -> &'static str {
         Standing::Isolated => "isolated",
         Standing::Leaving => "leaving",
     }
+}
+
+/// The restarts of one heartbeat are what "suspected" says already; the tree shows each of them.
+fn is_retry(event: &EventView) -> bool {
+    event.kind.starts_with("actor_") && event.subject.contains("/heartbeat/")
 }
 
 #[cfg(test)]
