@@ -1,4 +1,4 @@
-//! The way through an actor beside the same work called directly (goal 13 of the design: at most 1.15 for a real beat).
+//! The way through an actor beside the same work called directly.
 //!
 //! The work is a heartbeat as an indexer's registry is asked: read it, look its peer up among a thousand, fill the answer,
 //! write it. Askers are a thousand tasks that ask at the same time, as streams do, and one that asks alone.
@@ -17,9 +17,7 @@ use actors::supervision::{
 };
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use protocol::{
-    PeerId, Timestamp,
-    identity::Keys,
-    json,
+    PeerId, Timestamp, json,
     wire::{Heartbeat, HeartbeatResponse, Protocol},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -43,7 +41,7 @@ struct Book {
 
 impl Book {
     fn new() -> Self {
-        let sessions = (0..MANY).map(|number| (keys(number).peer_id(), 0)).collect();
+        let sessions = (0..MANY).map(|number| (common::keys(number).peer_id(), 0)).collect();
         Self { sessions, answer: common::answer(Timestamp::now()) }
     }
 
@@ -52,12 +50,6 @@ impl Book {
         *beats += 1;
         HeartbeatResponse { seq: heartbeat.seq, record_seq: Some(*beats), ..self.answer.clone() }
     }
-}
-
-fn keys(number: usize) -> Keys {
-    let mut seed = [0; 32];
-    seed[..8].copy_from_slice(&(number as u64).to_le_bytes());
-    Keys::from_seed(seed)
 }
 
 struct Keeper;
@@ -161,7 +153,7 @@ async fn keeper() -> (Root, Address<Msg>) {
 }
 
 fn question(number: usize) -> Arc<Vec<u8>> {
-    Arc::new(serde_json::to_vec(&common::heartbeat(&keys(number))).expect("a heartbeat has a JSON form"))
+    Arc::new(serde_json::to_vec(&common::heartbeat(&common::keys(number))).expect("a heartbeat has a JSON form"))
 }
 
 fn bench<Work: Future<Output = usize> + Send + 'static>(

@@ -43,8 +43,7 @@ fn parse(c: &mut Criterion) {
 
 /// The answer, as every beat writes it.
 fn write(c: &mut Criterion) {
-    let now = Timestamp::now();
-    let answer = common::answer(now);
+    let answer = common::answer(Timestamp::now());
     c.bench_function("answer written", |b| {
         let mut buffer = Vec::new();
         b.iter(|| {

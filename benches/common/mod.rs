@@ -6,7 +6,7 @@ use protocol::{
     Timestamp,
     identity::Keys,
     record::{PEER_RECORD_LIFE, PeerRecord},
-    wire::{AddrInfo, Heartbeat, HeartbeatResponse, Protocol},
+    wire::{Heartbeat, HeartbeatResponse, Protocol},
 };
 
 /// A record as a node of an organisation publishes it.
@@ -47,12 +47,8 @@ pub(crate) fn heartbeat(keys: &Keys) -> Heartbeat {
     }
 }
 
-/// An answer with three witnesses.
-pub(crate) fn answer(now: Timestamp) -> HeartbeatResponse {
-    let witness = |seed: u8| AddrInfo {
-        id: Keys::from_seed([seed; 32]).peer_id(),
-        addrs: vec!["/ip4/192.0.2.1/tcp/4001".parse().expect("an address")],
-    };
+/// An answer as an indexer gives it to a node that needs nothing.
+pub(crate) fn answer(born_at: Timestamp) -> HeartbeatResponse {
     HeartbeatResponse {
         seq: 7,
         record_seq: Some(1_767_323_045_000),
@@ -60,12 +56,19 @@ pub(crate) fn answer(now: Timestamp) -> HeartbeatResponse {
         fill_rate: 0.1,
         peer_count: 1_000,
         max_nodes: 10_000,
-        born_at: now,
+        born_at,
         challenges: Vec::new(),
         dht_found: None,
         dht_payload: None,
-        witnesses: (1..=3).map(witness).collect(),
+        witnesses: Vec::new(),
         suggestions: Vec::new(),
         suggest_migrate: false,
     }
+}
+
+/// The keys of one of many.
+pub(crate) fn keys(number: usize) -> Keys {
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&(number as u64).to_le_bytes());
+    Keys::from_seed(seed)
 }

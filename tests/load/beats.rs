@@ -24,6 +24,12 @@ pub(crate) const NODES: usize = 1_000;
 /// For a server's buffers to settle before its memory is read.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// For a server to become quiet: a thousand records at 64 a second, and half as long again.
+const QUIET_WITHIN: Duration = Duration::from_secs(24);
+
+/// A server that uses no more than this part of a processor is quiet.
+const QUIET_PART: u32 = 20;
+
 /// What the floor's beat costs on a quiet machine of the kind on which the design was measured, microseconds.
 const REFERENCE_US: std::ops::RangeInclusive<f64> = 14.0..=25.0;
 
@@ -90,6 +96,9 @@ async fn compare(register: &Register, plan: Plan, ours: &Ours) -> Outcome<Vec<Ro
         ships.push(Ship::man(register, &floor.addr, floor.pid, Some(kind)).await.when(format!("{kind:?}"))?);
         floors.push(floor);
     }
+    for ship in &ships {
+        ship.until_quiet().await?;
+    }
     let (theirs, own) = Cores::halves();
     let is_confined = ships.iter().all(|ship| theirs.confine(ship.pid)) && own.confine(std::process::id());
     if !is_confined {
@@ -127,6 +136,24 @@ impl Ship {
         tokio::time::sleep(SETTLE).await;
         let manned_kib = process::rss_kib(pid)?;
         Ok(Self { pid, kind, crew, empty_kib, manned_kib, us_per_beat: Vec::new(), beats: 0, answer })
+    }
+
+    /// Waits until the server has done what the arrival of its nodes gave it to do: an indexer puts their records into
+    /// the DHT, so many a second.
+    async fn until_quiet(&self) -> Outcome<()> {
+        let began = Instant::now();
+        while began.elapsed() < QUIET_WITHIN {
+            let before = process::cpu(self.pid)?;
+            tokio::time::sleep(SETTLE).await;
+            if process::cpu(self.pid)?.saturating_sub(before) <= SETTLE / QUIET_PART {
+                return Ok(());
+            }
+        }
+        println!(
+            "process {} is still busy {QUIET_WITHIN:?} after its nodes came; what it does counts as theirs",
+            self.pid
+        );
+        Ok(())
     }
 
     /// Every node beats as fast as it is answered; all beats and all processor time count.
