@@ -11,5 +11,9 @@ mod cli;
 mod demo;
 mod failures;
 mod harness;
+mod hostile;
 mod join;
 mod search;
+#[path = "../thin/mod.rs"]
+#[allow(dead_code, reason = "the measurements use what the tests do not")]
+mod thin;

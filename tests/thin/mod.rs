@@ -135,6 +135,8 @@ pub(crate) struct Thin {
     pub(crate) name: String,
     /// Its DID.
     pub(crate) did: String,
+    /// The protocol version that its hello claims.
+    pub(crate) version: String,
     network_id: String,
     born_at: Timestamp,
     orders: mpsc::Sender<Order>,
@@ -202,6 +204,7 @@ impl Thin {
         Ok(Self {
             did: keys.did().to_string(),
             name: name.to_owned(),
+            version: VERSION.to_owned(),
             network_id: network.id.clone(),
             born_at: Timestamp::now(),
             keys,
@@ -283,7 +286,7 @@ impl Thin {
 
     fn hello(&self) -> Hello {
         Hello {
-            version: VERSION.to_owned(),
+            version: self.version.clone(),
             network_id: self.network_id.clone(),
             agent: "thin/1".to_owned(),
             role: Role { node: true, indexer: false },
@@ -368,7 +371,19 @@ impl Link {
     }
 }
 
+impl Signed {
+    /// The record as it was signed.
+    pub(crate) fn text(&self) -> &str {
+        self.record.get()
+    }
+}
+
 impl Beats {
+    /// The heartbeat that is sent, to be made into another.
+    pub(crate) fn question(&self) -> Heartbeat {
+        self.question.clone()
+    }
+
     /// Asks with a plain heartbeat and reads its answer.
     ///
     /// # Errors

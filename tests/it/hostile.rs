@@ -1,0 +1,229 @@
+//! Peers that hold the key and misbehave: refused on that stream, counted, and nobody else is hurt.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use actors::swarm::streams::Patience;
+use libp2p::Multiaddr;
+use protocol::{
+    identity::{Keys, PreSharedKey},
+    wire::{GetValue, HeartbeatResponse, Protocol, RefusalCode},
+};
+use serde_json::value::RawValue;
+use tokio::{runtime::Runtime, task::JoinSet};
+
+use crate::{
+    harness::{Federation, Member, PATIENCE, Spec, until_true},
+    thin::{Error, Network, Thin},
+};
+
+/// As long as a node signs its record for.
+const LIFE: Duration = Duration::from_secs(120);
+
+fn network(member: &Member) -> Network {
+    let text = fs::read_to_string(member.dir.join("swarm.key")).unwrap();
+    let key: PreSharedKey = text.parse().unwrap();
+    Network { key: Some(*key.as_bytes()), id: "opencloud".to_owned() }
+}
+
+fn address(member: &Member) -> Multiaddr {
+    member.address().parse().unwrap()
+}
+
+fn thin(member: &Member, seed: u8) -> Thin {
+    Thin::start(Keys::from_seed([seed; 32]), &format!("thin-{seed}"), &network(member)).unwrap()
+}
+
+fn code<T: std::fmt::Debug>(answer: Result<T, Error>) -> RefusalCode {
+    let error = answer.unwrap_err();
+    error.refusal().unwrap_or_else(|| panic!("no refusal: {error}")).refused
+}
+
+/// One indexer, and a runtime for the peers of the test.
+fn indexer() -> (Federation, Runtime) {
+    let mut federation = Federation::new();
+    federation.add(Spec::indexer("indexer-1")).start();
+    until_true("indexer-1 is ready", PATIENCE, || {
+        federation.member("indexer-1").ask("/readyz").is_ok_and(|answer| answer.code == 200)
+    });
+    (federation, Runtime::new().unwrap())
+}
+
+#[test]
+fn a_newer_major_version_is_refused_and_a_newer_minor_is_not() {
+    let (federation, runtime) = indexer();
+    let member = federation.member("indexer-1");
+    runtime.block_on(async {
+        let mut newer = thin(member, 1);
+        newer.version = "2.0".to_owned();
+        let refused = newer.connect(&address(member)).await;
+        let detail = refused.as_ref().unwrap_err().to_string();
+        assert!(detail.contains("2.0") && detail.contains("1.0"), "both are named: {detail}");
+        assert_eq!(code(refused), RefusalCode::Version);
+        let mut minor = thin(member, 2);
+        minor.version = "1.9".to_owned();
+        minor.connect(&address(member)).await.unwrap();
+    });
+}
+
+#[test]
+fn g18_g19_what_is_forged_expired_or_anothers_is_refused_and_nobody_else_is_hurt() {
+    let (federation, runtime) = indexer();
+    let member = federation.member("indexer-1");
+    runtime.block_on(async {
+        let honest = thin(member, 1);
+        let link = honest.connect(&address(member)).await.unwrap();
+        let mut beats = honest.beats(&link).await.unwrap();
+        let held = beats.beat_with(&honest.sign(LIFE), true).await.unwrap().record_seq;
+        assert!(held.is_some(), "the record was taken");
+
+        let liar = thin(member, 2);
+        let at = liar.connect(&address(member)).await.unwrap();
+        let question = liar.beats(&at).await.unwrap().question();
+        let ask = |question| {
+            let at = &at;
+            async move { at.ask::<_, HeartbeatResponse>(Protocol::Heartbeat, &question).await }
+        };
+
+        let mut anothers = question.clone();
+        anothers.peer_id = honest.keys.peer_id();
+        assert_eq!(code(ask(anothers).await), RefusalCode::NotYours);
+
+        let mut with_anothers_record = question.clone();
+        with_anothers_record.record = Some(RawValue::from_string(honest.sign(LIFE).text().to_owned()).unwrap());
+        assert_eq!(code(ask(with_anothers_record).await), RefusalCode::NotYours);
+
+        let mut too_long = question.clone();
+        let year = liar.sign(Duration::from_secs(365 * 86_400));
+        too_long.record = Some(RawValue::from_string(year.text().to_owned()).unwrap());
+        assert_eq!(code(ask(too_long).await), RefusalCode::Clock, "its clock may be wrong: no strike");
+
+        let mut forged = question.clone();
+        let text = liar.sign(LIFE).text().replace("thin-2", "thin-1");
+        forged.record = Some(RawValue::from_string(text).unwrap());
+        assert_eq!(code(ask(forged.clone()).await), RefusalCode::Invalid);
+        // Two strikes each: the second one is one too many, and the door closes.
+        drop(ask(forged).await);
+        tokio::time::timeout(PATIENCE, at.ended()).await.unwrap();
+        assert_eq!(code(liar.connect(&address(member)).await), RefusalCode::Banned);
+
+        assert_eq!(beats.beat().await.unwrap().record_seq, held, "the honest one is served on");
+        let found = link.get(&honest.did).await.unwrap().unwrap();
+        assert_eq!(found.name, "thin-1");
+    });
+}
+
+#[test]
+fn g21_malformed_values_end_their_stream_and_no_other() {
+    let (federation, runtime) = indexer();
+    let member = federation.member("indexer-1");
+    runtime.block_on(async {
+        let thin = thin(member, 1);
+        let link = thin.connect(&address(member)).await.unwrap();
+        let mut beats = thin.beats(&link).await.unwrap();
+        beats.beat_with(&thin.sign(LIFE), true).await.unwrap();
+        let deep = format!("{}1{}", "[".repeat(17), "]".repeat(17));
+        for text in ["{", "{\"key\":1}", "{\"key\":\"a\",\"key\":\"b\"}", &deep, "nonsense"] {
+            let mut io = link.open(Protocol::Get).await.unwrap();
+            io.write_text(text.as_bytes(), PATIENCE).await.unwrap();
+            let answer =
+                io.read(Patience::within(PATIENCE), |value| String::from_utf8_lossy(value.bytes).into_owned()).await;
+            assert!(matches!(answer, Ok(None) | Err(_)), "{text}: {answer:?}");
+        }
+        assert!(beats.beat().await.is_ok(), "the heartbeat's stream goes on");
+    });
+    let metrics = member.ask("/metrics").unwrap().body;
+    let bad = metrics.lines().find(|line| line.starts_with("muster_bad_inputs_total")).unwrap();
+    assert_eq!(bad.rsplit(' ').next(), Some("5"), "each was counted: {bad}");
+}
+
+#[test]
+fn a_stranger_is_answered_nothing_before_its_first_heartbeat() {
+    let (federation, runtime) = indexer();
+    let member = federation.member("indexer-1");
+    runtime.block_on(async {
+        let stranger = thin(member, 1);
+        let link = stranger.connect(&address(member)).await.unwrap();
+        let question = GetValue { name: Some("paris".to_owned()), ..GetValue::default() };
+        let answer: Result<protocol::wire::GetResponse, _> = link.ask(Protocol::Get, &question).await;
+        assert_eq!(code(answer), RefusalCode::UnknownPeer);
+    });
+}
+
+#[test]
+fn g14_at_capacity_newcomers_are_told_when_to_return_and_those_inside_stay() {
+    let mut federation = Federation::new();
+    federation.add(Spec::indexer("indexer-1").set("gate.max_nodes", "2")).start();
+    let member = federation.member("indexer-1");
+    until_true("indexer-1 is ready", PATIENCE, || member.ask("/readyz").is_ok_and(|answer| answer.code == 200));
+    Runtime::new().unwrap().block_on(async {
+        let mut inside = Vec::new();
+        for seed in [1, 2] {
+            let thin = thin(member, seed);
+            let link = thin.connect(&address(member)).await.unwrap();
+            let mut beats = thin.beats(&link).await.unwrap();
+            beats.beat().await.unwrap();
+            inside.push((thin, link, beats));
+        }
+        let third = thin(member, 3);
+        let refused = match third.connect(&address(member)).await {
+            Err(error) => error.refusal().cloned().unwrap(),
+            Ok(link) => third.beats(&link).await.unwrap().beat().await.unwrap_err().refusal().cloned().unwrap(),
+        };
+        assert_eq!(refused.refused, RefusalCode::Busy);
+        assert!(refused.retry_after.is_some_and(|secs| secs >= 1), "{refused:?}");
+        for (_, _, beats) in &mut inside {
+            beats.beat().await.unwrap();
+        }
+    });
+}
+
+/// Resident memory of a process, KiB.
+fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn folder_bytes(member: &Member) -> u64 {
+    fs::read_dir(member.dir.join("data")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn memory_and_disk_stay_bounded_over_ten_thousand_connects() {
+    const KEYS: usize = 100;
+    const AT_ONCE: usize = 32;
+    let mut federation = Federation::new();
+    federation.add(Spec::indexer("indexer-1").set("network.profile", "\"load\"")).start();
+    let member = federation.member("indexer-1");
+    until_true("indexer-1 is ready", PATIENCE, || member.ask("/readyz").is_ok_and(|answer| answer.code == 200));
+    let (network, to) = (network(member), address(member));
+    let runtime = Runtime::new().unwrap();
+    let visit = |connects: usize| {
+        runtime.block_on(async {
+            let nodes: Vec<_> = (0..KEYS)
+                .map(|n| Arc::new(Thin::start(Keys::from_seed([n as u8; 32]), &format!("thin-{n}"), &network).unwrap()))
+                .collect();
+            let mut visits = JoinSet::new();
+            for number in 0..connects {
+                if visits.len() >= AT_ONCE {
+                    visits.join_next().await.unwrap().unwrap();
+                }
+                let (thin, to) = (nodes[number % KEYS].clone(), to.clone());
+                visits.spawn(async move {
+                    let link = thin.connect(&to).await.unwrap();
+                    thin.beats(&link).await.unwrap().beat_with(&thin.sign(LIFE), true).await.unwrap();
+                    link.close().await;
+                });
+            }
+            while let Some(visited) = visits.join_next().await {
+                visited.unwrap();
+            }
+        });
+        (resident_kib(member.pid()), folder_bytes(member))
+    };
+    // The first half fills what has a bound: the second must not grow it by more than noise.
+    let (memory_before, disk_before) = visit(5_000);
+    let (memory_after, disk_after) = visit(5_000);
+    assert!(memory_after <= memory_before + 8 * 1024, "{memory_before} KiB grew to {memory_after} KiB");
+    assert!(disk_after <= disk_before + 4 * 1024 * 1024, "{disk_before} bytes grew to {disk_after} bytes");
+}
