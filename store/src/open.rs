@@ -195,8 +195,12 @@ async fn applied_migrations(connection: &mut SqliteConnection) -> Result<Schema,
     match tables.first() {
         None => Ok(Schema::Empty),
         Some(_) if tables.iter().any(|table| table == "_sqlx_migrations") => {
-            let applied =
-                sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations").fetch_all(connection).await?;
+            // Every column that migrating will ask for, so that a damaged schema is found here and not half way.
+            let applied = sqlx::query_as(
+                "SELECT version, checksum, description, installed_on, success, execution_time FROM _sqlx_migrations",
+            )
+            .fetch_all(connection)
+            .await?;
             Ok(Schema::Ours(applied))
         }
         Some(table) => Ok(Schema::Foreign(table.clone())),
@@ -207,6 +211,8 @@ async fn applied_migrations(connection: &mut SqliteConnection) -> Result<Schema,
 fn damaged_or_error(path: &Path, error: sqlx::Error) -> Result<Found, OpenError> {
     match StoreError::from(error) {
         StoreError::Corrupt { detail } => Ok(Found::Damaged(detail)),
+        // A table of ours without a column that it was made with.
+        StoreError::Failed { detail } if detail.contains("no such column") => Ok(Found::Damaged(detail)),
         other => Err(open_error(path, other)),
     }
 }
