@@ -15,5 +15,4 @@ mod hostile;
 mod join;
 mod search;
 #[path = "../thin/mod.rs"]
-#[allow(dead_code, reason = "the measurements use what the tests do not")]
 mod thin;
