@@ -3,7 +3,7 @@
 //! Owns the pool's state machine and supervises one heartbeat per member. Heartbeats tell it how each indexer did,
 //! score whom to evict, claim what to carry, the swarm and peers whom they heard of. It tells heartbeats what to say,
 //! claim, score and health who is a member, the store whom to remember. A restart begins anew from the remembered
-//! members and the seeds. Bounds: the state machine's; twice `max_indexer` heartbeats; [`TASKS_MAX`] questions under way.
+//! members and the seeds. Bounds: the state machine's; twice `max_indexer` heartbeats; `TASKS_MAX` questions under way.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

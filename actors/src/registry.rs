@@ -3,7 +3,7 @@
 //! Owns [`protocol::session::Registry`] and the counts of heartbeats. The tasks that serve streams ask it; suggestions tell it whom to suggest, claim
 //! our own record. It tells gate, health and suggestions how many there are, gate of offences, peers of names. A restart
 //! forgets every session: the next beat of each node makes it anew, and its record comes along because it is no longer
-//! acknowledged. Bounds: `gate.max_nodes` sessions; [`PUTS_AT_ONCE`] puts a tick.
+//! acknowledged. Bounds: `gate.max_nodes` sessions; `PUTS_AT_ONCE` puts a tick.
 
 use std::{sync::Arc, time::Duration};
 

@@ -3,7 +3,7 @@
 //! Owns [`protocol::search::Relayed`] and [`protocol::search::Answerer`]. The tasks that serve search streams open and
 //! close searches and bring answers; the swarm tells it of queries heard by gossip. It asks the registry for answers and
 //! the swarm to gossip. A restart forgets every relayed search: its nodes hear their streams end. Bounds: those of the
-//! state machines; [`SINK_MAX`] values that a slow node has not taken, past which they are dropped and counted.
+//! state machines; `SINK_MAX` values that a slow node has not taken, past which they are dropped and counted.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

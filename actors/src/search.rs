@@ -2,7 +2,7 @@
 //!
 //! Owns [`protocol::search::Searches`] and one task per indexer asked, which reads and verifies what it says. The edge
 //! begins and drops searches. A restart ends every running search: its user hears that nothing more comes. Bounds: the
-//! searches' own; [`SINK_MAX`] steps that a slow user has not taken, past which hits are dropped and said to be.
+//! searches' own; `SINK_MAX` steps that a slow user has not taken, past which hits are dropped and said to be.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -2,7 +2,7 @@
 //!
 //! Owns what waits to be written. Peers and pool tell it what to keep, claim asks it for the next `seq`, a starting
 //! daemon for what was kept. It tells health whether the database answers. Away from its database it is degraded, not
-//! dead: it keeps the newest [`WAITING_MAX`] writes, drops older memories, counts them, and tries again each second.
+//! dead: it keeps the newest `WAITING_MAX` writes, drops older memories, counts them, and tries again each second.
 //! A restart forgets what waited; nothing of it is a promise. A disk that fails ends the process (exit 74).
 
 use std::{collections::VecDeque, time::Duration};

@@ -3,7 +3,7 @@
 //! Owns the driver task, which polls the swarm, and the acceptor, which serves what others open. Told commands by every
 //! actor and task that needs the network; the driver tells peers, pool and relay what happens. A restart loses every
 //! connection, stream, running query and DHT record held for others; their owners notice by their own streams.
-//! Bounds: [`COMMANDS_MAX`] commands under way; the driver's and the streams' own.
+//! Bounds: `COMMANDS_MAX` commands under way; the driver's and the streams' own.
 
 mod behaviour;
 pub mod doors;
