@@ -14,12 +14,12 @@ use protocol::{
 };
 use tracing::debug;
 
-use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, busy};
+use super::{ASK_WITHIN, ServeError, WRITE_WITHIN};
 use crate::{
     context::{Context, inform},
     gate, peers,
     registry::{self, Carried},
-    supervision::Class,
+    supervision::{Class, Reply},
     swarm::streams::{Io, Patience},
 };
 
@@ -70,9 +70,13 @@ async fn answer(
     let carried = carried(context, from, &mut heartbeat, held_seq)?.map(Box::new);
     let named = carried.as_ref().map(|carried| (carried.record.name.clone(), carried.record.did.clone()));
     let heartbeat = Box::new(heartbeat);
-    let ask = |reply| registry::Msg::Beat { from, heartbeat, carried, is_indexer, reply };
-    let asked = context.addresses.registry.ask(Class::Heartbeat, ask, ASK_WITHIN).await;
-    let answer = asked.unwrap_or_else(|error| Err(busy(&error)))?;
+    let (reply, answer) = Reply::channel();
+    let beat = registry::Msg::Beat { from, heartbeat, carried, is_indexer, reply };
+    // Without a timer of its own: the registry answers or drops the reply, and the node gives up after its own deadline.
+    let is_told = context.addresses.registry.tell(Class::Heartbeat, beat).is_ok();
+    let asked = if is_told { answer.await.ok() } else { None };
+    let busy = || Refused::new(RefusalCode::Busy, "the registry is busy or restarting").retry_after(1);
+    let answer = asked.unwrap_or_else(|| Err(busy()))?;
     // Only what the registry took is told on: a name under another's DID is not.
     if let Some((name, did)) = named {
         inform(&context.addresses.peers, Class::History, peers::Msg::Named { peer: from, name, did });
