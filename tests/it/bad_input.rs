@@ -34,7 +34,7 @@ fn truncate(path: &Path, to: usize) {
 }
 
 #[test]
-fn a_spoilt_key_file_stops_the_start_and_is_left_alone() {
+fn g37_a_spoilt_key_file_stops_the_start_and_is_left_alone() {
     for file in ["identity.pem", "swarm.key"] {
         let spoils: [(&str, Spoil); 6] = [
             ("wrong", |path| private_file(path, b"something else entirely\n")),
@@ -191,7 +191,7 @@ fn assert_runs_and_says(federation: &mut Federation, words: &[&str]) {
 }
 
 #[test]
-fn another_pre_shared_key_is_suspected_aloud_and_tried_again() {
+fn g25_another_pre_shared_key_is_suspected_aloud_and_tried_again() {
     let mut federation = refused(|federation, spec| {
         let other = federation.path().join("other");
         crate::harness::muster(&["init", "--dir", other.to_str().unwrap()]).ok();

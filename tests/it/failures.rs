@@ -86,13 +86,19 @@ fn f5_an_indexer_and_a_node_that_die_together_are_forgotten() {
 }
 
 #[test]
-fn f6_a_frozen_indexer_is_found_by_its_silence() {
+fn f6_g8_a_frozen_indexer_is_found_by_its_silence_and_delays_no_beat_to_another() {
     let federation = Federation::converged(2, &["paris"]);
     let paris = federation.member("paris");
     let frozen = federation.member("indexer-2");
     until_true("paris hears from indexer-2", PATIENCE, || {
         state_of(paris, &frozen.peer_id) == Some(MemberState::Answering)
     });
+    let other = &federation.member("indexer-1").peer_id;
+    let beats = || {
+        let answered = |indexer: &actors::view::IndexerView| indexer.peer_id.to_string() == *other;
+        paris.indexers().into_iter().find(answered).map_or(0, |indexer| indexer.beats)
+    };
+    let beats_before = beats();
     frozen.signal(Signal::SIGSTOP);
     let stopped = Instant::now();
     // Its TCP stays open and the kernel goes on acknowledging; two answers of 1 s each are missed.
@@ -100,6 +106,7 @@ fn f6_a_frozen_indexer_is_found_by_its_silence() {
         state_of(paris, &frozen.peer_id) != Some(MemberState::Answering)
     });
     assert!(stopped.elapsed() > Duration::from_secs(1), "found by something else than silence");
+    until_true("indexer-1 is beaten to meanwhile", ticks(2), || beats() > beats_before);
     paris.until_whole();
     frozen.signal(Signal::SIGCONT);
     until_true("indexer-2 is in the pool again", PATIENCE, || {
