@@ -134,6 +134,7 @@ impl Member {
             }
         };
         let peer = *swarm.local_peer_id();
+        // Unbounded: one test's orders and what it heard, a handful, and gone with it.
         let (to, orders) = mpsc::unbounded_channel();
         let (tell, heard) = mpsc::unbounded_channel();
         let (frozen, is_frozen) = watch::channel(false);
@@ -588,6 +589,7 @@ impl Raw {
         let mut transport = transport::build(&identity::Keypair::generate_ed25519(), Plan::default().key).unwrap();
         let opts = Dial { role: Endpoint::Dialer, port_use: PortUse::New };
         let (_, muxer) = soon(transport.dial(addr.clone(), opts).unwrap()).await.unwrap();
+        // Unbounded: one test's orders and what it heard, a handful, and gone with it.
         let (to, orders) = mpsc::unbounded_channel();
         tokio::spawn(Self::run(muxer, orders));
         Self(to)
