@@ -39,8 +39,11 @@ const TICK: Duration = Duration::from_millis(250);
 /// Peers whose values are put in one tick: 64 a second, so that a crowd that arrives at once does not flood the DHT.
 const PUTS_AT_ONCE: usize = 16;
 
-/// Peers whose puts are under way; each holds three queries.
+/// Peers whose puts are under way; each has one query at a time, and waits a second before its values are read back.
 const PUTS_MAX: usize = 128;
+
+/// A server says yes to a put before it has verified it, so it is asked for the value a little later.
+const READ_BACK_AFTER: Duration = Duration::from_secs(1);
 
 /// Sessions looked at in one collection.
 const COLLECT_MAX: usize = 4_096;
@@ -189,7 +192,7 @@ pub enum Msg {
         peer: PeerId,
         /// Of which record.
         seq: u64,
-        /// At least one server took it.
+        /// It was read back.
         is_done: bool,
     },
     /// Gate, health or suggestions began a life and want to know how many are here.
@@ -453,7 +456,7 @@ impl State {
     }
 }
 
-/// Puts a peer's record and what it signed beside it; true when all found a server.
+/// Puts a peer's record and what it signed beside it; true when all were read back.
 async fn put_values(context: &Context, put: Put) -> bool {
     let record: &Verified<PeerRecord> = &put.record;
     let Ok(did) = record.did.parse() else { return true };
@@ -464,15 +467,22 @@ async fn put_values(context: &Context, put: Put) -> bool {
         values.extend(name.map(|name| (name, Valid::Name(vec![beside.name.clone()]))));
     }
     let mut is_done = true;
+    for (key, value) in &values {
+        let put = |reply| swarm::Command::Put { key: key.clone(), value: value.clone().into(), reply: Some(reply) };
+        is_done &= ordered(context, put).await;
+    }
+    if !is_done {
+        return false;
+    }
+    tokio::time::sleep(READ_BACK_AFTER).await;
     for (key, value) in values {
-        is_done &= put_one(context, key, value).await;
+        is_done &= ordered(context, |reply| swarm::Command::ReadBack { key, value: value.into(), reply }).await;
     }
     is_done
 }
 
-async fn put_one(context: &Context, key: dht::Key, value: Valid) -> bool {
-    let (reply, put) = oneshot::channel();
-    let command = swarm::Command::Put { key, value: Box::new(value), reply: Some(reply) };
-    let is_told = context.addresses.swarm.tell(Class::History, swarm::Msg::Do(command)).is_ok();
-    is_told && put.await.unwrap_or(false)
+async fn ordered(context: &Context, command: impl FnOnce(oneshot::Sender<bool>) -> swarm::Command) -> bool {
+    let (reply, done) = oneshot::channel();
+    let is_told = context.addresses.swarm.tell(Class::History, swarm::Msg::Do(command(reply))).is_ok();
+    is_told && done.await.unwrap_or(false)
 }

@@ -37,6 +37,10 @@ cells! {
     greetings_failed: Counter,
     /// Values that we put into the DHT.
     dht_puts: Counter,
+    /// Values that we put and then found at two servers, or at all there are.
+    dht_puts_read_back: Counter,
+    /// Values that we put and did not find at enough servers: put again.
+    dht_puts_lost: Counter,
     /// Look-ups that we made in the DHT.
     dht_gets: Counter,
     /// Values of others stored here.

@@ -21,6 +21,22 @@ fn the_pre_shared_key_and_one_seed_address_are_enough() {
 }
 
 #[test]
+fn what_a_referent_puts_is_read_back_from_the_others() {
+    let federation = Federation::converged(3, &["paris"]);
+    let referent = until("paris has a referent", PATIENCE, || {
+        federation.member("paris").indexers().into_iter().find(|indexer| indexer.referent)
+    });
+    let name = ["indexer-1", "indexer-2", "indexer-3"]
+        .into_iter()
+        .find(|name| federation.member(name).peer_id == referent.peer_id.to_string())
+        .unwrap();
+    // Its record, its peer id's value and its name's claim.
+    until_true("three values of paris were found at two servers each", PATIENCE, || {
+        federation.member(name).metric("muster_dht_puts_read_back_total") >= 3.0
+    });
+}
+
+#[test]
 fn a_first_indexer_is_ready_alone_and_a_node_is_not() {
     let mut federation = Federation::new();
     federation.add(Spec::indexer("indexer-1")).start();

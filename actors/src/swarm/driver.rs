@@ -4,7 +4,7 @@
 //! every running query and everybody who waits for a stream; all three are bounded and end with the task.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -87,6 +87,7 @@ struct Waiting {
 /// A running Kademlia query.
 enum Query {
     Put { reply: Option<oneshot::Sender<bool>> },
+    ReadBack { key: dht::Key, ours: Box<Valid>, wanted: usize, held_by: Vec<PeerId>, reply: oneshot::Sender<bool> },
     Find { key: dht::Key, is_first_enough: bool, found: Vec<Valid>, reply: oneshot::Sender<Vec<Valid>> },
     Providers { found: Vec<PeerId>, reply: oneshot::Sender<Vec<PeerId>> },
     Provide,
@@ -104,6 +105,8 @@ pub(super) struct Driver {
     pub(super) context: Context,
     connections: HashMap<ConnectionId, Connection>,
     waiting: HashMap<PeerId, Vec<Waiting>>,
+    /// Connected indexers: the servers of the DHT.
+    servers: HashSet<PeerId>,
     queries: HashMap<kad::QueryId, Query>,
     checks: JoinSet<Checked>,
     shelf: Shelf,
@@ -124,6 +127,7 @@ impl Driver {
             greet,
             connections: HashMap::new(),
             waiting: HashMap::new(),
+            servers: HashSet::new(),
             queries: HashMap::new(),
             checks: JoinSet::new(),
             shelf: Shelf::new(context.settings.dht.clone()),
@@ -161,6 +165,7 @@ impl Driver {
             Command::Open { peer, addrs, protocol, within, reply } => self.open(peer, addrs, protocol, within, reply),
             Command::Close { peer } => drop(self.swarm.disconnect_peer_id(peer)),
             Command::Put { key, value, reply } => self.put(&key, *value, reply),
+            Command::ReadBack { key, value, reply } => self.read_back(key, value, reply),
             Command::Find { key, is_first_enough, reply } => self.find(key, is_first_enough, reply),
             Command::Providers { reply } => self.providers(reply),
             Command::Provide => self.provide(),
@@ -317,6 +322,7 @@ impl Driver {
         }
         let to = &self.context.addresses;
         if greeted.hello.role.indexer {
+            self.servers.insert(peer);
             inform(&to.suggestions, Class::Control, suggestions::Msg::Met { peer });
         }
         inform(&to.peers, Class::Control, peers::Msg::Met { peer, greeted, remote, is_dialer });
@@ -327,6 +333,7 @@ impl Driver {
         if remaining > 0 {
             return;
         }
+        self.servers.remove(&peer);
         self.fail_waiting(&peer, &OpenError::Reset);
         // Kept, it would make gossip ignore the next connection, and the list grow with every stranger.
         if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
@@ -403,6 +410,14 @@ impl Driver {
         };
         let (Some(held), true) = (held, self.queries.len() < QUERIES_MAX) else { return fail(reply) };
         let record = record(key, held, now);
+        if self.servers.is_empty() {
+            // Nobody else could take it; whoever comes gets the next one.
+            let is_done = self.swarm.behaviour_mut().kad.store_mut().put(record).is_ok();
+            if let Some(reply) = reply {
+                let _ = reply.send(is_done);
+            }
+            return;
+        }
         match self.swarm.behaviour_mut().kad.put_record(record, kad::Quorum::One) {
             Ok(query) => {
                 self.context.stats.dht_puts.inc();
@@ -413,6 +428,17 @@ impl Driver {
                 fail(reply);
             }
         }
+    }
+
+    fn read_back(&mut self, key: dht::Key, ours: Box<Valid>, reply: oneshot::Sender<bool>) {
+        let wanted = self.servers.len().min(dht::READ_BACK_MIN);
+        if wanted == 0 || self.queries.len() >= QUERIES_MAX {
+            let _ = reply.send(wanted == 0);
+            return;
+        }
+        let query = self.swarm.behaviour_mut().kad.get_record(kad::RecordKey::new(&key.to_bytes()));
+        self.context.stats.dht_gets.inc();
+        self.queries.insert(query, Query::ReadBack { key, ours, wanted, held_by: Vec::new(), reply });
     }
 
     fn find(&mut self, key: dht::Key, is_first_enough: bool, reply: oneshot::Sender<Vec<Valid>>) {
@@ -534,6 +560,16 @@ impl Driver {
                     }
                 },
                 (
+                    Query::ReadBack { key, ours, wanted, held_by, .. },
+                    kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(found))),
+                ) => {
+                    // Our own copy comes without a peer, and proves nothing.
+                    let theirs = dht::validate(key, &found.record.value, Some(ours), now.wall);
+                    let is_held = theirs.is_ok_and(|theirs| dht::holds(key, &theirs, ours, now.wall));
+                    held_by.extend(found.peer.filter(|peer| is_held && !held_by.contains(peer)));
+                    held_by.len() >= *wanted
+                }
+                (
                     Query::Providers { found, .. },
                     kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })),
                 ) => {
@@ -564,6 +600,16 @@ impl Driver {
                 found.sort_unstable();
                 found.dedup();
                 drop(reply.send(found));
+            }
+            Some(Query::ReadBack { wanted, held_by, reply, .. }) => {
+                let is_held = held_by.len() >= wanted;
+                let stats = &self.context.stats;
+                if is_held {
+                    stats.dht_puts_read_back.inc()
+                } else {
+                    stats.dht_puts_lost.inc()
+                };
+                let _ = reply.send(is_held);
             }
             Some(Query::Put { .. } | Query::Provide) | None => {}
         }

@@ -125,8 +125,17 @@ pub enum Command {
         key: dht::Key,
         /// Signed.
         value: Box<Valid>,
-        /// At least one server took it.
+        /// At least one server took it, or there is none but us.
         reply: Option<oneshot::Sender<bool>>,
+    },
+    /// Ask the servers for a value that was put.
+    ReadBack {
+        /// Under this key.
+        key: dht::Key,
+        /// As it was put.
+        value: Box<Valid>,
+        /// Two servers hold it, or as many as there are.
+        reply: oneshot::Sender<bool>,
     },
     /// Look a key up in the DHT; only valid values are told.
     Find {
