@@ -263,8 +263,8 @@ impl State {
     }
 
     fn not_opened(&mut self, error: OpenError) -> Result<(), BeatError> {
-        if let OpenError::Refused { retry_after: Some(secs), .. } = &error {
-            self.wait_politely(*secs, Vec::new());
+        if let OpenError::Refused { retry_after: Some(secs), alternatives, .. } = &error {
+            self.wait_politely(*secs, alternatives.clone());
             return Ok(());
         }
         match &error {

@@ -23,7 +23,7 @@ const DHT_WITHIN: Duration = Duration::from_secs(3);
 const MEMBER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Members asked at once.
-const MEMBERS_MAX: usize = 3;
+pub(crate) const MEMBERS_MAX: usize = 3;
 
 /// The valid values under a key of the DHT.
 pub(crate) async fn values(context: &Context, key: dht::Key, is_first_enough: bool) -> Vec<Valid> {

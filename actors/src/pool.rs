@@ -486,6 +486,12 @@ impl State {
         said.born_at = Some(response.born_at);
         said.last_answer = Some(self.seat.now().wall);
         said.beats += 1;
+        if self.context.own.role.indexer {
+            // One that asks even an indexer to move takes nobody.
+            let capacity = if response.suggest_migrate { 0 } else { response.max_nodes };
+            let load = protocol::offload::Load { sessions: response.peer_count, capacity };
+            inform(&self.context.addresses.registry, Class::History, registry::Msg::Load { peer, load });
+        }
         self.take(Input::Answered {
             peer,
             referent: given.referent,

@@ -1,7 +1,8 @@
 //! Suggestions: the other indexers, found, kept fresh and told; and ourselves, told to them.
 //!
 //! Owns [`protocol::suggestions::IndexerBook`] and our own `IndexerRecord`. It asks the DHT for others, lists us there,
-//! and tells registry, relay and health whom it knows. A restart forgets the book; the next look at the DHT fills it.
+//! and tells registry, relay and health whom it knows; gate tells it whether we are drained. A restart forgets the book; the
+//! next look at the DHT fills it.
 //! Bounds: the book's; one look and one put under way.
 
 use std::{sync::Arc, time::Duration};
@@ -61,6 +62,7 @@ pub struct State {
     looking: Option<AbortOnDropHandle<()>>,
     addrs: Vec<Multiaddr>,
     census: registry::Census,
+    is_drained: bool,
     own: Option<Verified<IndexerRecord>>,
     is_stale: bool,
     /// When the store was asked for a sequence; a store that died with the question is asked again.
@@ -104,6 +106,8 @@ pub enum Msg {
     },
     /// Everybody who should answer a search is wanted.
     Roll(Reply<Arc<[PeerId]>>),
+    /// An operator lets our nodes go, or no longer: our record says so.
+    Drained(bool),
     /// Health began a life and wants to know how many are known.
     TellHealth,
     /// The registry began a life and wants to know whom to suggest.
@@ -126,6 +130,7 @@ impl Actor for Suggestions {
         let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
         inform(&context.addresses.peers, Class::Control, crate::peers::Msg::TellListening);
         inform(&context.addresses.registry, Class::Control, registry::Msg::TellCounts);
+        inform(&context.addresses.gate, Class::Control, crate::gate::Msg::TellPolicy);
         let timer = seat.after(TICK, Msg::Tick);
         Ok(State {
             rng: seat.rng(),
@@ -133,6 +138,7 @@ impl Actor for Suggestions {
             looking: None,
             addrs: Vec::new(),
             census: registry::Census::default(),
+            is_drained: false,
             own: None,
             is_stale: false,
             signing_since: None,
@@ -159,6 +165,7 @@ impl Actor for Suggestions {
             Msg::Gone { peer } => state.gone(&peer),
             Msg::Pick { count, besides, reply } => reply.send(state.pick(count, &besides)),
             Msg::Roll(reply) => reply.send(state.book.roll(state.seat.now())),
+            Msg::Drained(is_on) => state.drained(is_on),
             Msg::TellHealth => state.tell_health(),
             Msg::TellRegistry => state.tell_registry(),
             Msg::Tick => state.tick(),
@@ -178,8 +185,14 @@ impl State {
 
     fn counted(&mut self, census: registry::Census) {
         let told = self.own.as_ref().map_or(0.0, |own| own.fill_rate);
-        self.is_stale |= (census.fill_rate - told).abs() >= FILL_CHANGE;
+        self.is_stale |= !self.is_drained && (census.fill_rate - told).abs() >= FILL_CHANGE;
         self.census = census;
+    }
+
+    fn drained(&mut self, is_on: bool) {
+        self.is_stale |= self.is_drained != is_on;
+        self.is_drained = is_on;
+        self.tick_duties();
     }
 
     fn tick(&mut self) {
@@ -234,8 +247,9 @@ impl State {
             peer_id: self.context.own.peer_id,
             addrs: self.addrs.clone(),
             region: String::new(),
-            capacity: self.context.settings.gate.max_nodes,
-            fill_rate: self.census.fill_rate,
+            // Without room: nobody suggests it, and those that know no such rule take it for full.
+            capacity: if self.is_drained { 0 } else { self.context.settings.gate.max_nodes },
+            fill_rate: if self.is_drained { 1.0 } else { self.census.fill_rate },
             peer_count: self.census.sessions,
             salt: BASE64.encode(salt),
             peers_digest: self.census.sample.iter().map(|peer| digest(&salt, peer)).collect(),
@@ -284,6 +298,7 @@ impl State {
 
     fn met(&mut self, peer: &PeerId) {
         self.book.back(peer, self.seat.now().wall);
+        self.book.met(peer, self.seat.now().mono);
         inform(&self.context.addresses.registry, Class::Control, registry::Msg::IndexerBack(*peer));
         // Whoever came first may not be listed yet; the next tick looks again in any case.
         self.listed_at = None;

@@ -340,7 +340,11 @@ impl Pool {
             Input::Answered { peer, referent, suggestions, suggest_migrate } => {
                 self.answered(peer, referent, suggest_migrate, now, rng);
                 if self.members.contains_key(&peer) {
+                    let named: Vec<PeerId> = suggestions.iter().map(|info| info.id).collect();
                     self.hear(suggestions, Source::Indexer(peer), now, rng);
+                    if suggest_migrate {
+                        self.prefer(&named, now);
+                    }
                 }
             }
             Input::Missed { peer } => self.missed(peer, now),
@@ -444,6 +448,24 @@ impl Pool {
         if matches!(was, Life::Joining { .. }) {
             self.remember(peer);
             self.dht.get_or_insert_with(|| Backoff::first(self.settings.backoff_first, now, rng));
+        }
+    }
+
+    /// One that asks us to move knows where there is room. A standby of our own would win by being at hand, and send us
+    /// where we are asked to move again: it waits until those that were named had their probe.
+    fn prefer(&mut self, named: &[PeerId], now: Mono) {
+        let has_room = |known: &Known| known.failures == 0 && known.rests_until <= now;
+        if !named.iter().any(|peer| self.known.get(peer).is_some_and(has_room)) {
+            return;
+        }
+        let wait = now + self.settings.probe_within;
+        for (peer, known) in &mut self.known {
+            if named.contains(peer) {
+                known.not_before = if known.failures == 0 { now } else { known.not_before };
+            } else {
+                known.good = None;
+                known.not_before = known.not_before.max(wait);
+            }
         }
     }
 

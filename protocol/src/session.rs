@@ -18,9 +18,11 @@ use thiserror::Error;
 use crate::{
     behaviour::Offence,
     dht::{NameClaim, PidValue},
+    gate::{DRAINED_WAIT, spread_secs},
     identity::{Did, peer_id_of},
     json::JsonError,
     names::{self, NameError, Part},
+    offload::Stay,
     record::PeerRecord,
     signed::{CLOCK_SKEW, Claimed, SignedObject, Verified},
     suggestions::{IndexerBook, KEPT_MAX},
@@ -40,6 +42,9 @@ pub const PINS_MIN: usize = 65_536;
 
 /// A record that was sent to be verified is asked for again after this time: the verifier may have been restarted.
 pub const VERIFY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A binding that is in use is told again after this, so that what is kept of it does not go stale.
+pub const BIND_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
 /// The shortest time between two puts of one peer, changed addresses and failures included.
 pub const PUT_PAUSE: Duration = Duration::from_secs(10);
@@ -105,6 +110,14 @@ pub enum BeatError {
         /// Others that may have room.
         alternatives: Vec<AddrInfo>,
     },
+    /// Its operator lets the nodes go; sessions that exist are served until they have gone.
+    #[error("this indexer lets its nodes go and takes no new ones")]
+    Drained {
+        /// Whole seconds.
+        retry_after: u64,
+        /// Others that may have room.
+        alternatives: Vec<AddrInfo>,
+    },
 }
 
 impl BeatError {
@@ -115,11 +128,11 @@ impl BeatError {
             Self::NotYours { .. } => RefusalCode::NotYours,
             Self::Name(_) => RefusalCode::Invalid,
             Self::Did(fault) => fault.code(),
-            Self::Full { .. } => RefusalCode::Busy,
+            Self::Full { .. } | Self::Drained { .. } => RefusalCode::Busy,
         };
         let mut refused = Refused::new(code, self.to_string());
         refused.seq = Some(seq);
-        if let Self::Full { retry_after, alternatives, .. } = self {
+        if let Self::Full { retry_after, alternatives, .. } | Self::Drained { retry_after, alternatives } = self {
             refused.retry_after = Some(*retry_after);
             refused.alternatives.clone_from(alternatives);
         }
@@ -131,7 +144,7 @@ impl BeatError {
     pub fn offence(&self) -> Option<Offence> {
         match self {
             Self::Did(fault) => fault.offence(),
-            Self::NotYours { .. } | Self::Name(_) | Self::Full { .. } => None,
+            Self::NotYours { .. } | Self::Name(_) | Self::Full { .. } | Self::Drained { .. } => None,
         }
     }
 }
@@ -221,7 +234,8 @@ pub struct Beat {
 pub struct Stored {
     /// Its number, to be written down so that it never goes back.
     pub seq: u64,
-    /// It is the first of this peer since its pin was forgotten: the binding of peer and DID is to be written down too.
+    /// It is the first of this peer since its pin was forgotten, or since [`BIND_AGAIN_AFTER`]: the binding of peer and DID
+    /// is to be written down too.
     pub is_first: bool,
     /// The values that came with it were taken; those that say something else than the record are not.
     pub has_values: bool,
@@ -349,6 +363,8 @@ struct Session {
     did: String,
     is_indexer: bool,
     is_referent: bool,
+    /// Its pool wants no more indexers.
+    is_settled: bool,
     since: Mono,
     last_seen: Mono,
     beats: u64,
@@ -411,6 +427,8 @@ struct Pin {
     did: Arc<str>,
     seq: u64,
     noted: Mono,
+    /// When it was last told that it is to be written down.
+    told: Mono,
 }
 
 /// Who is bound to which DID. Bounded; the peer that was silent for longest is forgotten first.
@@ -438,7 +456,7 @@ impl Pins {
         }
     }
 
-    /// Notes a checked DID and number; whether the peer had no pin.
+    /// Notes a checked DID and number; whether the binding is to be written down.
     fn note(&mut self, peer: PeerId, did: &str, seq: u64, now: Mono) -> bool {
         self.by_age.insert((now, peer));
         if let Some(pin) = self.by_peer.get_mut(&peer) {
@@ -447,13 +465,15 @@ impl Pins {
             }
             pin.noted = now;
             pin.seq = pin.seq.max(seq);
-            return false;
+            let is_due = now.since(pin.told) >= BIND_AGAIN_AFTER;
+            pin.told = if is_due { now } else { pin.told };
+            return is_due;
         }
         let did: Arc<str> = did.into();
         if matches!(did.parse(), Ok(Did::Uuid(_))) {
             self.owners.insert(Arc::clone(&did), peer);
         }
-        self.by_peer.insert(peer, Pin { did, seq, noted: now });
+        self.by_peer.insert(peer, Pin { did, seq, noted: now, told: now });
         while self.by_peer.len() > self.max {
             self.forget_oldest();
         }
@@ -461,8 +481,15 @@ impl Pins {
     }
 
     fn forget_oldest(&mut self) {
-        let oldest = self.by_age.pop_first().and_then(|(_, peer)| self.by_peer.remove(&peer));
-        if let Some(pin) = oldest {
+        if let Some((_, peer)) = self.by_age.first().copied() {
+            self.forget(&peer);
+        }
+    }
+
+    fn forget(&mut self, peer: &PeerId) {
+        let Some(pin) = self.by_peer.remove(peer) else { return };
+        self.by_age.remove(&(pin.noted, *peer));
+        if self.owners.get(&pin.did) == Some(peer) {
             self.owners.remove(&pin.did);
         }
     }
@@ -501,6 +528,7 @@ pub struct Registry {
     puts: BTreeSet<(Mono, u32)>,
     pins: Pins,
     own: Option<Own>,
+    is_drained: bool,
 }
 
 impl Registry {
@@ -521,6 +549,7 @@ impl Registry {
             puts: BTreeSet::new(),
             pins: Pins { max: PINS_MIN.max(2 * max_nodes as usize), ..Pins::default() },
             own: None,
+            is_drained: false,
         }
     }
 
@@ -633,6 +662,18 @@ impl Registry {
     /// Takes up a pin that was written down, before the first beat.
     pub fn recall(&mut self, peer: PeerId, did: &str, seq: u64, now: Mono) {
         self.pins.note(peer, did, seq, now);
+    }
+
+    /// What is kept says that the DID of this peer's record is another's: its session ends, and the DID is that one's again.
+    pub fn disown(&mut self, peer: &PeerId, did: &str, owner: PeerId, now: Mono) -> Option<Departed> {
+        self.pins.forget(peer);
+        self.pins.note(owner, did, 0, now);
+        self.leave(peer)
+    }
+
+    /// Lets nobody in who has no session, or takes newcomers again.
+    pub fn set_drained(&mut self, is_drained: bool) {
+        self.is_drained = is_drained;
     }
 
     /// The newest number ever accepted from a peer that is still remembered.
@@ -776,6 +817,16 @@ impl Registry {
         (views, rest.next().map(|(at, _)| at))
     }
 
+    /// Every session, as far as moving goes.
+    pub fn stays(&self) -> impl Iterator<Item = Stay> + '_ {
+        self.slots.iter().flatten().map(|session| Stay {
+            peer: session.peer,
+            since: session.since,
+            is_indexer: session.is_indexer,
+            is_settled: session.is_settled,
+        })
+    }
+
     /// One peer's session.
     #[must_use]
     pub fn view(&self, peer: &PeerId) -> Option<SessionView> {
@@ -811,6 +862,9 @@ impl Registry {
             None => {
                 // One that ended and was not collected yet is no longer the same stay.
                 self.leave(&from);
+                if self.is_drained {
+                    return Err(self.drained(&from, book, now, rng));
+                }
                 if self.count() >= self.max_nodes {
                     return Err(self.full(&from, book, now, rng));
                 }
@@ -821,6 +875,7 @@ impl Registry {
         session.last_seen = now.mono;
         session.beats += 1;
         session.is_indexer = is_indexer;
+        session.is_settled = heartbeat.need == 0;
         if session.name != heartbeat.name && !heartbeat.name.is_empty() {
             session.name.clone_from(&heartbeat.name);
         }
@@ -861,6 +916,11 @@ impl Registry {
         }
     }
 
+    fn drained(&self, asker: &PeerId, book: &IndexerBook, now: Now, rng: &mut impl Rng) -> BeatError {
+        let alternatives = book.pick(KEPT_MAX, asker, now.wall, rng);
+        BeatError::Drained { retry_after: spread_secs(DRAINED_WAIT, rng), alternatives }
+    }
+
     fn begin(&mut self, peer: PeerId, now: Mono) -> u32 {
         let session = Session {
             peer,
@@ -868,6 +928,7 @@ impl Registry {
             did: String::new(),
             is_indexer: false,
             is_referent: false,
+            is_settled: false,
             since: now,
             last_seen: now,
             beats: 0,
@@ -1310,6 +1371,52 @@ mod tests {
         restarted.registry.recall(peer(1), UUID, 1, Mono::ZERO);
         restarted.beat(&heartbeat(2), 0).unwrap();
         assert!(restarted.store(uuid_record(2, 9), 0).is_err());
+    }
+
+    #[test]
+    fn g20_a_binding_in_use_is_told_again_each_day() {
+        let mut bed = Bed::new(10);
+        bed.beat(&heartbeat(1), 0).unwrap();
+        let at =
+            |seq, secs: u64| PeerRecord { expiry_date: now(secs + 120).wall, ..uuid_record(1, seq).value().clone() };
+        let mut store = |seq, secs| {
+            bed.beat(&heartbeat(1), secs).unwrap();
+            bed.store(Verified::sign(&at(seq, secs), &keys(1)), secs).unwrap().is_first
+        };
+        assert!(store(1, 0));
+        assert!(!store(2, 86_399));
+        assert!(store(3, 86_400));
+        assert!(!store(4, 86_401));
+    }
+
+    #[test]
+    fn g20_a_did_that_is_kept_as_anothers_is_taken_back_from_who_came_first_after_a_restart() {
+        let mut bed = Bed::new(10);
+        bed.beat(&heartbeat(2), 0).unwrap();
+        assert!(bed.store(uuid_record(2, 9), 0).unwrap().is_first);
+        assert!(bed.registry.disown(&peer(2), UUID, peer(1), Mono::ZERO).is_some());
+        assert!(!bed.registry.has_session(&peer(2), Mono::ZERO));
+        bed.beat(&heartbeat(2), 1).unwrap();
+        assert_eq!(bed.store(uuid_record(2, 10), 1), Err(DidFault::Bound { to: peer(1) }.into()));
+        bed.beat(&heartbeat(1), 1).unwrap();
+        assert!(bed.store(uuid_record(1, 1), 1).is_ok());
+    }
+
+    #[test]
+    fn a_drained_indexer_serves_its_sessions_and_takes_no_new_one() {
+        let mut bed = Bed::new(10);
+        bed.beat(&heartbeat(1), 0).unwrap();
+        bed.registry.set_drained(true);
+        assert_eq!(bed.beat(&heartbeat(1), 20).unwrap().presence, Presence::Kept);
+        let error = bed.beat(&heartbeat(2), 20).unwrap_err();
+        let refused = error.refusal(7);
+        assert_eq!((refused.refused, error.offence()), (RefusalCode::Busy, None));
+        assert!(refused.retry_after.is_some_and(|secs| (60..=120).contains(&secs)));
+        let probe = Heartbeat { probe: true, ..heartbeat(3) };
+        assert_eq!(bed.beat(&probe, 20).unwrap().presence, Presence::Probed);
+        assert!(bed.beat(&heartbeat(1), 200).is_err(), "one that was away for too long is a newcomer");
+        bed.registry.set_drained(false);
+        assert!(bed.beat(&heartbeat(2), 200).is_ok());
     }
 
     #[test]

@@ -86,7 +86,12 @@ struct Entry {
 
 impl Entry {
     fn is_suggestible(&self, now: Timestamp) -> bool {
-        self.is_present() && now < self.record.expiry_date
+        self.is_present() && !self.is_drained() && now < self.record.expiry_date
+    }
+
+    /// Without capacity it lets its nodes go and takes none; it still answers searches.
+    fn is_drained(&self) -> bool {
+        self.record.capacity == 0
     }
 
     fn is_present(&self) -> bool {
@@ -107,7 +112,7 @@ impl Entry {
 pub struct IndexerBook {
     me: PeerId,
     is_diverse: bool,
-    started: Mono,
+    hurried_from: Mono,
     refreshed: Option<Mono>,
     known: BTreeMap<PeerId, Entry>,
     by_expiry: BTreeSet<(Timestamp, PeerId)>,
@@ -125,7 +130,7 @@ impl IndexerBook {
         Self {
             me,
             is_diverse,
-            started,
+            hurried_from: started,
             refreshed: None,
             known: BTreeMap::new(),
             by_expiry: BTreeSet::new(),
@@ -151,6 +156,8 @@ impl IndexerBook {
             Some(held) => {
                 self.by_expiry.remove(&(held.record.expiry_date, peer));
                 self.roll_is_current &= !held.is_gone;
+                let is_drained = record.capacity == 0;
+                self.kept.retain(|kept| !is_drained || *kept != peer);
                 Learned::Renewed
             }
             None if self.known.len() >= KNOWN_MAX => return Learned::Full,
@@ -181,12 +188,28 @@ impl IndexerBook {
         }
     }
 
-    /// When indexers are to be looked for again: at once at the start, then every 2 s while none is known or in the first
-    /// 30 s, then every 2 min.
+    /// An indexer was met; when its record is not here it is looked for soon, so that it can be named to others.
+    pub fn met(&mut self, peer: &PeerId, now: Mono) {
+        if *peer != self.me && !self.known.contains_key(peer) {
+            self.hurried_from = now;
+        }
+    }
+
+    /// Every indexer that may be named to a node now.
+    pub fn suggestible(&self, now: Timestamp) -> impl Iterator<Item = &Verified<IndexerRecord>> {
+        self.known.values().filter(move |entry| entry.is_suggestible(now)).map(|entry| &entry.record)
+    }
+
+    /// When indexers are to be looked for again: at once at the start, then every 2 s while none is known, in the first 30 s
+    /// and in the 30 s after a stranger was met, then every 2 min.
     #[must_use]
     pub fn next_refresh(&self) -> Mono {
-        let Some(refreshed) = self.refreshed else { return self.started };
-        let is_hurried = self.kept.is_empty() || refreshed < self.started + HURRY_FOR;
+        let Some(refreshed) = self.refreshed else { return self.hurried_from };
+        let is_hurried = self.kept.is_empty() || refreshed < self.hurried_from + HURRY_FOR;
+        let is_hurried_anew = self.hurried_from > refreshed;
+        if is_hurried_anew {
+            return self.hurried_from.max(refreshed + REFRESH_HURRIED);
+        }
         refreshed + if is_hurried { REFRESH_HURRIED } else { REFRESH_EVERY }
     }
 
@@ -272,7 +295,7 @@ impl IndexerBook {
 
     /// Fills the place of one that went, in no better order than that of their ids until the next refresh.
     fn fill_up(&mut self) {
-        let present = self.known.iter().filter(|(_, entry)| entry.is_present());
+        let present = self.known.iter().filter(|(_, entry)| entry.is_present() && !entry.is_drained());
         let spare = present.filter(|(peer, entry)| !self.kept.contains(peer) && self.is_apart(entry));
         if let Some(peer) = spare.map(|(peer, _)| *peer).next().filter(|_| self.kept.len() < KEPT_MAX) {
             self.kept.push(peer);

@@ -1,17 +1,17 @@
 //! A tree that is not alive, for tests of what stands around one.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 
 use actors::{
     handle::{AskError, Fault},
     view::{
-        ActorView, Ended, EventView, IndexerView, PeerView, RecordView, SearchView, SessionView, Standing, StatusView,
-        Wanted,
+        ActorView, BanView, Ended, EventView, IndexerView, PeerView, RecordView, SearchView, SessionView, Standing,
+        StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
-use libp2p_identity::Keypair;
+use libp2p_identity::{Keypair, PeerId};
 use protocol::wire::Role;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -29,6 +29,10 @@ pub(crate) struct Still {
     pub(crate) injected: Mutex<Vec<(String, Fault)>>,
     /// Searches it was given.
     pub(crate) searched: Mutex<Vec<(String, Wanted)>>,
+    /// Bans that it was given.
+    pub(crate) banned: Mutex<Vec<(PeerId, Option<Duration>, String)>>,
+    /// Orders to drain that it was given, and to take that back.
+    pub(crate) drained: Mutex<Vec<bool>>,
 }
 
 impl Still {
@@ -86,6 +90,7 @@ impl Tree for Still {
             connections: 0,
             record_seq: 0,
             store_ok: true,
+            drained: false,
         })
     }
 
@@ -142,5 +147,39 @@ impl Tree for Still {
         }
         self.injected.lock().unwrap().push((actor.to_owned(), fault));
         Ok(())
+    }
+
+    fn bans(&self) -> Answer<'_, Vec<BanView>> {
+        let view = |(peer_id, _, reason): &(PeerId, Option<Duration>, String)| BanView {
+            peer_id: *peer_id,
+            from: "all".to_owned(),
+            since: jiff::Timestamp::UNIX_EPOCH,
+            until: None,
+            by: "operator".to_owned(),
+            reason: reason.clone(),
+            offences: 0,
+        };
+        let bans = self.banned.lock().unwrap().iter().map(view).collect();
+        self.answer(bans)
+    }
+
+    fn ban(&self, peer: PeerId, lasts: Option<Duration>, reason: String) -> Answer<'_, ()> {
+        self.banned.lock().unwrap().push((peer, lasts, reason));
+        self.answer(())
+    }
+
+    fn unban(&self, peer: PeerId) -> Answer<'_, ()> {
+        let mut banned = self.banned.lock().unwrap();
+        let before = banned.len();
+        banned.retain(|(held, ..)| *held != peer);
+        if banned.len() < before {
+            return self.answer(());
+        }
+        ready(Err(AskError::Unknown { what: "ban", name: peer.to_string() })).boxed()
+    }
+
+    fn drain(&self, is_on: bool) -> Answer<'_, ()> {
+        self.drained.lock().unwrap().push(is_on);
+        self.answer(())
     }
 }

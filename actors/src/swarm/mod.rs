@@ -81,6 +81,8 @@ pub enum OpenError {
         detail: String,
         /// Seconds to wait.
         retry_after: Option<u64>,
+        /// Others that may have room.
+        alternatives: Vec<protocol::wire::AddrInfo>,
     },
     /// Hello was malformed or broken off.
     #[error("hello failed: {0}")]

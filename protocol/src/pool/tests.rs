@@ -466,6 +466,18 @@ fn a_full_pool_takes_suggestions_of_one_that_asks_us_to_move() {
 }
 
 #[test]
+fn one_that_is_to_move_goes_where_it_is_told_and_not_to_its_standby() {
+    let mut bench = Bench::with([], 1..=5);
+    bench.migrate(1, infos([6]));
+    bench.probed(6, 0.2);
+    // It changes its mind: 6 is known as good, and a standby.
+    bench.answered(1);
+    let actions = bench.migrate(1, infos([7]));
+    assert_eq!((started(&actions), probes(&actions)), (vec![], vec![peer(7)]));
+    assert_eq!(started(&bench.probed(7, 0.1)), [peer(7)]);
+}
+
+#[test]
 fn more_members_than_wanted_are_kept_a_while_and_then_the_worst_goes() {
     let mut bench = Bench::with(1..=5, []);
     bench.feed(Input::Inbound { info: info(9) });
