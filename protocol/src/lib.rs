@@ -26,6 +26,7 @@ pub mod signed;
 pub mod suggestions;
 pub mod time;
 pub mod wire;
+pub mod witness;
 
 pub use jiff::Timestamp;
 pub use libp2p_identity::PeerId;

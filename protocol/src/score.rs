@@ -15,6 +15,7 @@
 
 mod book;
 mod evidence;
+mod ledger;
 mod parts;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     book::{Book, Eviction, Judged, Row, SelfSuspect},
     evidence::{Beta, Facts, Observation, RoundTrips},
+    ledger::{DECISIONS_MAX, Decided, Decision, ENTRIES_MAX, Entry, Explained, Ledger, Verdict, replay},
     parts::{Basis, Part, PartScore, Score, score, threshold},
 };
 

@@ -1,8 +1,9 @@
 //! What was seen of one indexer, and the numbers that it leaves behind.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
+use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
@@ -22,7 +23,8 @@ const TIME_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 const OBSERVATIONS_MIN: f64 = 0.5;
 
 /// One thing seen of an indexer.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Observation {
     /// It answered a heartbeat believably.
     Answered {
@@ -53,11 +55,37 @@ pub enum Observation {
     },
     /// A witness reported.
     Witness {
+        /// Who; the indexer itself when it offered none though it could have.
+        #[serde(with = "crate::wire::text")]
+        by: PeerId,
         /// The same as the indexer says of itself.
         agrees: bool,
+        /// How much its word counts, 0 to 1.
+        weight: f64,
     },
     /// It said that it will restart.
     RestartAnnounced,
+}
+
+impl fmt::Display for Observation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered { rtt, fill_rate, peer_count, max_nodes, .. } => write!(
+                f,
+                "answered in {:.1} ms: {peer_count} of {max_nodes} sessions, fill rate {fill_rate:.3}",
+                rtt.as_secs_f64() * 1e3
+            ),
+            Self::Missed => f.write_str("did not answer"),
+            Self::Challenged { good, bad } => write!(f, "challenges: {good} answered rightly, {bad} not"),
+            Self::Dht { good: true } => f.write_str("found our record in the DHT"),
+            Self::Dht { good: false } => f.write_str("did not find our record in the DHT, where it was"),
+            Self::Witness { by, agrees, weight } => {
+                let word = if *agrees { "agrees" } else { "disagrees" };
+                write!(f, "witness {by} {word}, weight {weight:.2}")
+            }
+            Self::RestartAnnounced => f.write_str("said that it restarts"),
+        }
+    }
 }
 
 /// Two counts that fade: for and against.
@@ -147,8 +175,8 @@ pub struct Facts {
     pub fill_rate: Option<f64>,
 }
 
-/// The evidence about one indexer.
-#[derive(Clone, Debug)]
+/// The evidence about one indexer, with the times that the next observation is measured from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Evidence {
     pub(super) facts: Facts,
     /// Until here the counts have faded.
@@ -160,25 +188,11 @@ pub(super) struct Evidence {
     /// First and last miss since then.
     missed: Option<(Mono, Mono)>,
     announced: Option<Mono>,
-    pub(super) heard: Mono,
-    pub(super) is_member: bool,
-    /// Judgements below the threshold in a row.
-    pub(super) below: u32,
 }
 
 impl Evidence {
     pub(super) fn new(facts: Facts, now: Mono) -> Self {
-        Self {
-            facts,
-            faded_to: now,
-            since: None,
-            online_to: None,
-            missed: None,
-            announced: None,
-            heard: now,
-            is_member: false,
-            below: 0,
-        }
+        Self { facts, faded_to: now, since: None, online_to: None, missed: None, announced: None }
     }
 
     /// The facts as they stand at `now`.
@@ -202,7 +216,6 @@ impl Evidence {
         let elapsed = now.since(self.faded_to);
         self.facts = faded(std::mem::take(&mut self.facts), elapsed, settings);
         self.faded_to = self.faded_to.max(now);
-        self.heard = self.heard.max(now);
         match *observation {
             Observation::Answered { rtt, fill_rate, peer_count, max_nodes, born_at } => {
                 let was_watched = self.answered(now, settings);
@@ -223,8 +236,9 @@ impl Evidence {
             }
             Observation::Challenged { good, bad } => self.facts.challenges.add(f64::from(good), f64::from(bad)),
             Observation::Dht { good } => self.facts.dht.add(f64::from(u8::from(good)), f64::from(u8::from(!good))),
-            Observation::Witness { agrees } => {
-                self.facts.witnesses.add(f64::from(u8::from(agrees)), f64::from(u8::from(!agrees)));
+            Observation::Witness { agrees, weight, .. } => {
+                let against = if agrees { 0.0 } else { weight };
+                self.facts.witnesses.add(weight - against, against);
             }
             Observation::RestartAnnounced => self.announced = Some(now),
         }

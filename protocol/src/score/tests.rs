@@ -86,7 +86,8 @@ fn g1_every_observation_is_in_the_one_book() {
     for second in 0..100 {
         book.observe(peer(1), &Observation::Challenged { good: 1, bad: 0 }, Mono::from_secs(second));
         book.observe(peer(1), &Observation::Dht { good: second % 2 == 0 }, Mono::from_secs(second));
-        book.observe(peer(1), &Observation::Witness { agrees: false }, Mono::from_secs(second));
+        let word = Observation::Witness { by: peer(9), agrees: false, weight: 1.0 };
+        book.observe(peer(1), &word, Mono::from_secs(second));
         let _copy = book.facts(&peer(1), Mono::from_secs(second));
     }
     let facts = book.facts(&peer(1), Mono::from_secs(99)).unwrap();
@@ -276,12 +277,12 @@ fn nobody_is_evicted_who_is_sticky_or_the_last_or_hardly_known() {
         assert_eq!(book.judge(&members(true), now), [], "sticky");
         assert_eq!(book.judge(&members(false)[..1], now), [], "the last");
     }
-    let entry = book.entries.get_mut(&peer(1)).unwrap();
-    entry.facts.online = Duration::from_secs(119);
+    let account = book.accounts.get_mut(&peer(1)).unwrap();
+    account.evidence.facts.online = Duration::from_secs(119);
     for _ in 0..10 {
         assert_eq!(book.judge(&members(false), now), [], "online for less than 2 × 60 s");
     }
-    book.entries.get_mut(&peer(1)).unwrap().facts.online = Duration::from_secs(120);
+    book.accounts.get_mut(&peer(1)).unwrap().evidence.facts.online = Duration::from_secs(120);
     let verdicts: Vec<usize> = (0..3).map(|_| book.judge(&members(false), now).len()).collect();
     assert_eq!(verdicts, [0, 0, 1]);
 }
@@ -290,7 +291,7 @@ fn nobody_is_evicted_who_is_sticky_or_the_last_or_hardly_known() {
 fn at_least_one_member_stays_however_bad_all_are() {
     let (mut book, now) = old_and_bad();
     let all = [Judged { peer: peer(1), sticky: false }, Judged { peer: peer(3), sticky: false }];
-    book.entries.insert(peer(3), book.entries[&peer(1)].clone());
+    book.accounts.insert(peer(3), book.accounts[&peer(1)].clone());
     let evicted: usize = (0..3).map(|_| book.judge(&all, now).len()).sum();
     assert_eq!(evicted, 1);
 }
@@ -488,5 +489,162 @@ proptest! {
         }
         let score = book.score(&peer(1), Mono::from_secs(2 * 24 * 3_600)).unwrap();
         prop_assert!(score.high >= score.threshold, "{score:?}");
+    }
+}
+
+/// One observation of any kind, with sound figures.
+fn any_observation() -> impl Strategy<Value = Observation> {
+    prop_oneof![
+        4 => (0u64..6_000_000_000, 0.0..=1.0f64, 0u32..=500, 0i64..3).prop_map(|(nanos, fill_rate, peer_count, life)| {
+            let rtt = Duration::from_nanos(nanos);
+            Observation::Answered { rtt, fill_rate, peer_count, max_nodes: 500, born_at: wall(life) }
+        }),
+        2 => Just(Observation::Missed),
+        2 => (0u32..3, 0u32..3).prop_map(|(good, bad)| Observation::Challenged { good, bad }),
+        1 => any::<bool>().prop_map(|good| Observation::Dht { good }),
+        2 => (1u16..9, any::<bool>(), 0.0..=1.0f64)
+            .prop_map(|(by, agrees, weight)| Observation::Witness { by: peer(by), agrees, weight }),
+        1 => Just(Observation::RestartAnnounced),
+    ]
+}
+
+fn bits(score: Option<&Score>) -> Vec<u64> {
+    let Some(score) = score else { return Vec::new() };
+    let values = score.parts.iter().flat_map(|part| [part.value.unwrap_or(-1.0), part.variance]);
+    let whole = [score.value, score.low, score.high, score.flawless, score.restart_factor, score.threshold];
+    whole.into_iter().chain(values).map(f64::to_bits).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn folding_and_writing_a_ledger_changes_no_bit_of_the_score(
+        seen in proptest::collection::vec((any_observation(), 0u64..90_000_000_000), 0..600),
+        folds in proptest::collection::vec((0usize..600, 0usize..300), 0..4),
+        quiet in 0u64..100_000,
+    ) {
+        let settings = Settings::default();
+        let (mut book, mut now) = (Book::default(), Mono::ZERO);
+        for (at, (observation, wait)) in seen.iter().enumerate() {
+            now = now + Duration::from_nanos(*wait);
+            others_answer(&mut book, now);
+            book.observe(peer(1), observation, now);
+            for (_, count) in folds.iter().filter(|(fold_at, _)| *fold_at == at) {
+                let account = book.accounts.get_mut(&peer(1)).unwrap();
+                account.ledger.fold(*count, &settings);
+                let text = serde_json::to_string(&account.ledger).unwrap();
+                account.ledger = serde_json::from_str(&text).unwrap();
+            }
+        }
+        let now = Now { mono: now + Duration::from_secs(quiet), wall: wall(0) };
+        let Some(explained) = book.explain(&peer(1), now) else { return Ok(()) };
+        let shown: Explained = serde_json::from_str(&serde_json::to_string(&explained).unwrap()).unwrap();
+        prop_assert_eq!(&shown, &explained);
+        prop_assert_eq!(bits(shown.recomputed().as_ref()), bits(book.score(&peer(1), now.mono).as_ref()));
+        prop_assert_eq!(replay(&shown.ledger, now.mono, &settings), book.facts(&peer(1), now.mono).unwrap());
+        prop_assert!(shown.ledger.entries().len() <= ENTRIES_MAX);
+    }
+}
+
+#[test]
+fn a_ledger_keeps_so_many_events_and_folds_the_older_half_past_them() {
+    let settings = Settings::default();
+    let mut ledger = Ledger::new(Facts::default(), Mono::ZERO);
+    for second in 0..ENTRIES_MAX as u64 {
+        ledger.write(answered(20, 0.5), Mono::from_secs(second), &settings);
+    }
+    assert_eq!((ledger.entries().len(), ledger.count()), (ENTRIES_MAX, ENTRIES_MAX as u64));
+    ledger.write(answered(20, 0.5), Mono::from_secs(ENTRIES_MAX as u64), &settings);
+    assert_eq!((ledger.entries().len(), ledger.count()), (ENTRIES_MAX / 2 + 1, ENTRIES_MAX as u64 + 1));
+    for _ in 0..=DECISIONS_MAX {
+        ledger.decide(Decision::Suspected, None, Mono::ZERO);
+    }
+    assert_eq!(ledger.decisions().len(), DECISIONS_MAX);
+}
+
+#[test]
+fn an_eviction_keeps_what_it_rested_on_and_is_computed_again_offline() {
+    let (mut book, mut now) = old_and_bad();
+    for _ in 0..3 {
+        now = now + Duration::from_secs(TICK);
+        book.observe(peer(1), &Observation::Challenged { good: 0, bad: 1 }, now);
+        book.judge(&members(false), now);
+    }
+    let explained = book.explain(&peer(1), Now { mono: now, wall: wall(0) }).unwrap();
+    let told: Vec<Decision> = explained.ledger.decisions().map(|decided| decided.what).collect();
+    let below = |in_a_row| Decision::Below { in_a_row, needed: 3 };
+    assert_eq!(told, [below(1), below(2), below(3), Decision::Evicted]);
+    for decided in explained.ledger.decisions() {
+        let verdict = decided.verdict.unwrap();
+        assert!(verdict.high < verdict.threshold, "{verdict:?}");
+        assert_eq!(explained.ledger.verdict(decided, &explained.settings), Some(verdict));
+    }
+    assert!(explained.holds());
+    let mut forged = explained.clone();
+    forged.score.as_mut().unwrap().value += 1e-9;
+    assert!(!forged.holds(), "a score that the events do not give is noticed");
+}
+
+#[test]
+fn a_decision_whose_events_are_folded_keeps_its_bounds_and_is_not_computed_again() {
+    let (mut book, now) = old_and_bad();
+    book.judge(&members(false), now);
+    for second in 1..=2 * ENTRIES_MAX as u64 {
+        book.observe(peer(1), &answered(20, 0.5), now + Duration::from_secs(second));
+    }
+    let explained = book.explain(&peer(1), Now { mono: now + Duration::from_secs(999), wall: wall(0) }).unwrap();
+    let decided = explained.ledger.decisions().next().unwrap();
+    assert!(decided.verdict.is_some());
+    assert_eq!(explained.ledger.verdict(decided, &explained.settings), None);
+    assert!(explained.holds());
+}
+
+#[test]
+fn what_others_reach_is_not_held_against_it() {
+    let mut book = Book::default();
+    let end = beats(&mut book, 0, 600);
+    others_answer(&mut book, end);
+    book.observe(peer(1), &Observation::Missed, end);
+    let before = book.explain(&peer(1), Now { mono: end, wall: wall(0) }).unwrap().ledger.count();
+    book.asked_others(&peer(1), 2, 1, end);
+    for second in [0, 20, 59] {
+        let now = end + Duration::from_secs(second);
+        others_answer(&mut book, now);
+        book.observe(peer(1), &Observation::Missed, now);
+    }
+    let explained = book.explain(&peer(1), Now { mono: end, wall: wall(0) }).unwrap();
+    assert_eq!(explained.ledger.count(), before, "no miss is written down while others reach it");
+    let told: Vec<Decision> = explained.ledger.decisions().map(|decided| decided.what).collect();
+    assert_eq!(told, [Decision::AskedOthers { answered: 2, reach: 1 }, Decision::ExcusedByOthers]);
+    others_answer(&mut book, end + Duration::from_secs(60));
+    book.observe(peer(1), &Observation::Missed, end + Duration::from_secs(60));
+    let later = book.explain(&peer(1), Now { mono: end, wall: wall(0) }).unwrap();
+    assert_eq!(later.ledger.count(), before + 1, "the excuse ends");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    /// A day of rounds: six witnesses by chance of fifty, of whom ten always say the contrary.
+    #[test]
+    fn a_colluding_fifth_of_witnesses_does_not_push_an_honest_indexer_out(seed: u64, fill in 0.0..=1.0f64) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut book = Book::default();
+        for second in (0..24 * 3_600).step_by(TICK as usize) {
+            let now = Mono::from_secs(second);
+            book.observe(peer(1), &answered(20, fill), now);
+            if rng.random_ratio(1, 6) {
+                let witnesses = rand::seq::index::sample(&mut rng, 50, 6);
+                let reports: Vec<_> = witnesses.iter().map(|at| (peer(100 + at as u16), at >= 10)).collect();
+                book.witnessed(peer(1), &reports, now);
+            }
+            let judged = [1, 2].map(|number| Judged { peer: peer(number), sticky: false });
+            prop_assert_eq!(book.judge(&judged, now), vec![], "at {}", now);
+        }
+        let score = book.score(&peer(1), Mono::from_secs(24 * 3_600)).unwrap();
+        prop_assert!(score.value >= score.threshold, "{score:?}");
+        let part = score.parts.iter().find(|part| part.part == Part::Witnesses).unwrap();
+        prop_assert!(part.value.unwrap() > 0.95, "the liars lost their weight: {part:?}");
     }
 }
