@@ -24,6 +24,7 @@ pub mod search;
 pub mod session;
 pub mod signed;
 pub mod suggestions;
+pub mod table;
 pub mod time;
 pub mod wire;
 pub mod witness;
