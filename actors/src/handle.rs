@@ -14,8 +14,8 @@ use crate::{
     registry, score, search,
     supervision::{Address, Class, Reply},
     view::{
-        ActorState, ActorView, BanView, EventView, IndexerView, PartView, PeerView, RecordView, SearchView,
-        SessionView, StatusView, Wanted,
+        ActorState, ActorView, BanView, EventView, ExplainView, IndexerView, PartView, PeerView, RecordView,
+        SearchView, SessionView, StatusView, Wanted,
     },
 };
 
@@ -143,6 +143,27 @@ impl Handle {
             .collect();
         views.sort_by(|a, b| b.score.unwrap_or(-1.0).total_cmp(&a.score.unwrap_or(-1.0)));
         Ok(views)
+    }
+
+    /// Why an indexer has the score that it has, with every event behind it.
+    ///
+    /// # Errors
+    /// When the text is no peer id, that peer is neither in the pool nor was anything seen of it as an indexer, or the
+    /// tree does not answer in time.
+    pub async fn explain(&self, peer: &str) -> Result<ExplainView, AskError> {
+        let id: PeerId = peer.parse().map_err(|_| AskError::Invalid("expected a peer id".to_owned()))?;
+        let addresses = &self.context.addresses;
+        let explained = ask(&addresses.score, |reply| score::Msg::Explain { peer: id, reply }).await?;
+        let names = ask(&addresses.peers, |reply| peers::Msg::Names { peers: vec![id], reply }).await?;
+        let name = names.into_iter().next().unwrap_or_default();
+        let members = ask(&addresses.pool, pool::Msg::Look).await?;
+        let member = members.into_iter().find(|member| member.shown.peer == id);
+        if member.is_none() && explained.is_none() {
+            return Err(AskError::Unknown { what: "indexer", name: peer.to_owned() });
+        }
+        let score = explained.as_ref().and_then(|explained| explained.score.clone());
+        let indexer = member.map(|member| indexer_view(member, score, name.clone()));
+        Ok(ExplainView { name, indexer, explained: explained.map(|explained| *explained) })
     }
 
     /// The sessions of an indexer; empty for a node.

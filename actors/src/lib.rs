@@ -30,6 +30,7 @@ pub mod suggestions;
 pub mod supervision;
 pub mod swarm;
 pub mod view;
+mod witness;
 
 pub use handle::Handle;
 pub use root::{End, Running, Start, start};

@@ -49,7 +49,8 @@ pub async fn in_dht(context: &Context, wanted: &Wanted) -> Vec<Verified<PeerReco
     asked.filter_map(|record| async { record.filter(|record| wanted.matches(record)) }).collect().await
 }
 
-async fn record_of(context: &Context, did: &str) -> Option<Verified<PeerRecord>> {
+/// The newest record of a DID in the DHT.
+pub(crate) async fn record_of(context: &Context, did: &str) -> Option<Verified<PeerRecord>> {
     let values = values(context, dht::Key::Node(did.parse().ok()?), true).await;
     values.iter().filter_map(Valid::as_node).max_by_key(|record| record.seq).cloned()
 }

@@ -59,6 +59,15 @@ pub struct State {
     timer: Timer,
 }
 
+/// How well a peer is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acquaintance {
+    /// A connection is open.
+    pub is_connected: bool,
+    /// Last sign of life.
+    pub last_seen: Option<protocol::Timestamp>,
+}
+
 /// What it is told and asked.
 pub enum Msg {
     /// A peer said hello.
@@ -118,6 +127,13 @@ pub enum Msg {
     },
     /// What was kept over the restart.
     Restored(Vec<(PeerId, Entry)>),
+    /// How well do we know it?
+    Acquainted {
+        /// The peer.
+        peer: PeerId,
+        /// Nothing when we do not.
+        reply: Reply<Option<Acquaintance>>,
+    },
     /// Where is it?
     Find {
         /// The peer.
@@ -176,6 +192,7 @@ impl Actor for Peers {
             Msg::TellListening => state.tell_listening(),
             Msg::Role { peer, reply } => reply.send(state.role(&peer)),
             Msg::Restored(peers) => state.restored(peers),
+            Msg::Acquainted { peer, reply } => reply.send(state.acquainted(&peer)),
             Msg::Find { peer, reply } => reply.send(state.book.addr_info(peer)),
             Msg::Names { peers, reply } => reply.send(state.names(&peers)),
             Msg::Look(reply) => reply.send(state.look()),
@@ -249,6 +266,11 @@ impl State {
 
     fn role(&self, peer: &PeerId) -> Role {
         self.book.get(peer).map(|entry| entry.role).unwrap_or_default()
+    }
+
+    fn acquainted(&self, peer: &PeerId) -> Option<Acquaintance> {
+        let entry = self.book.get(peer)?;
+        Some(Acquaintance { is_connected: entry.is_connected, last_seen: entry.last_seen })
     }
 
     fn restored(&mut self, peers: Vec<(PeerId, Entry)>) {

@@ -5,6 +5,7 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use protocol::{
     bans::{Ban, Origin},
+    score::Explained,
     wire::Role,
 };
 use serde::{Deserialize, Serialize};
@@ -275,6 +276,17 @@ pub struct IndexerView {
     pub missed: u32,
     /// Beats answered.
     pub beats: u64,
+}
+
+/// Why an indexer has the score that it has.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExplainView {
+    /// Its name, empty while unknown.
+    pub name: String,
+    /// How it does in the pool; absent when it is no member any more.
+    pub indexer: Option<IndexerView>,
+    /// The score, the rules and every event: enough to compute it again. Absent while nothing was seen of it.
+    pub explained: Option<Explained>,
 }
 
 /// One node's session at this indexer.

@@ -184,7 +184,7 @@ fn shown(text: &str) -> String {
 /// What a peer of this build takes from others, given what it is.
 #[must_use]
 pub fn capabilities(role: Role) -> Vec<&'static str> {
-    let everybody = [Protocol::Hello, Protocol::Leave];
+    let everybody = [Protocol::Hello, Protocol::Leave, Protocol::Witness];
     let indexer = [
         Protocol::Heartbeat,
         Protocol::Publish,

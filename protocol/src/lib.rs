@@ -28,8 +28,10 @@ pub mod search;
 pub mod session;
 pub mod signed;
 pub mod suggestions;
+pub mod table;
 pub mod time;
 pub mod wire;
+pub mod witness;
 
 pub use jiff::Timestamp;
 pub use libp2p_identity::PeerId;

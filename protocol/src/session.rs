@@ -28,6 +28,7 @@ use crate::{
     suggestions::{IndexerBook, KEPT_MAX},
     time::{Mono, Now},
     wire::{AddrInfo, ChallengeAnswer, Heartbeat, HeartbeatResponse, PublishReceipt, RefusalCode, Refused},
+    witness,
 };
 
 /// A session ends when its last heartbeat is this old: six ticks, of which any one keeps it.
@@ -525,6 +526,8 @@ pub struct Registry {
     /// Names of those whose referent we are, in one row, for parts of names.
     named: Vec<(Arc<str>, u32)>,
     leases: BTreeSet<(Mono, u32)>,
+    /// Sessions of indexers, for witnesses.
+    indexers: Vec<u32>,
     puts: BTreeSet<(Mono, u32)>,
     pins: Pins,
     own: Option<Own>,
@@ -546,6 +549,7 @@ impl Registry {
             by_name: BTreeSet::new(),
             named: Vec::new(),
             leases: BTreeSet::new(),
+            indexers: Vec::new(),
             puts: BTreeSet::new(),
             pins: Pins { max: PINS_MIN.max(2 * max_nodes as usize), ..Pins::default() },
             own: None,
@@ -581,6 +585,9 @@ impl Registry {
             (Some(slot), presence, self.offered(slot, heartbeat, now.mono))
         };
         let need = KEPT_MAX.min(heartbeat.need as usize);
+        // Only who challenges asks witnesses, and every other answer is the shorter for it.
+        let is_challenge = !heartbeat.challenges.is_empty() && !heartbeat.probe;
+        let witnesses = if is_challenge { self.witnesses(&from, rng) } else { Vec::new() };
         let answer = HeartbeatResponse {
             seq: heartbeat.seq,
             record_seq: slot.and_then(|slot| self.session(slot).record_seq()),
@@ -592,7 +599,7 @@ impl Registry {
             challenges,
             dht_found: None,
             dht_payload: None,
-            witnesses: Vec::new(),
+            witnesses,
             suggestions: book.pick(need, &from, now.wall, rng),
             suggest_migrate: false,
         };
@@ -874,7 +881,10 @@ impl Registry {
         let session = self.session_mut(slot);
         session.last_seen = now.mono;
         session.beats += 1;
-        session.is_indexer = is_indexer;
+        if std::mem::replace(&mut session.is_indexer, is_indexer) != is_indexer {
+            self.list_indexer(slot, is_indexer);
+        }
+        let session = self.session_mut(slot);
         session.is_settled = heartbeat.need == 0;
         if session.name != heartbeat.name && !heartbeat.name.is_empty() {
             session.name.clone_from(&heartbeat.name);
@@ -906,6 +916,43 @@ impl Registry {
             return Err(DidFault::Changed { held: did.into() }.into());
         }
         Ok(self.pins.check(from, &heartbeat.did)?)
+    }
+
+    fn list_indexer(&mut self, slot: u32, is_indexer: bool) {
+        self.indexers.retain(|listed| *listed != slot);
+        if is_indexer {
+            self.indexers.push(slot);
+        }
+    }
+
+    /// Up to three peers that have a session here, from a random place on: indexers first, since they see other indexers
+    /// and answer whoever the network knows; any others when there are too few of them.
+    fn witnesses(&self, asker: &PeerId, rng: &mut impl Rng) -> Vec<AddrInfo> {
+        let start = rng.random_range(0..=self.indexers.len());
+        let indexers = self.indexers[start..].iter().chain(&self.indexers[..start]).copied();
+        let mut chosen: Vec<u32> =
+            indexers.filter(|slot| self.session(*slot).peer != *asker).take(witness::OFFERED_MAX).collect();
+        if chosen.len() < witness::OFFERED_MAX {
+            // Every session has a lease, so whoever is here can be found by one look-up.
+            let first = self.leases.first().map_or(Mono::ZERO, |(due, _)| *due);
+            let last = self.leases.last().map_or(Mono::ZERO, |(due, _)| *due);
+            let slot = rng.random_range(0..=u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+            let pivot = (first + last.since(first).mul_f64(rng.random::<f64>()), slot);
+            let all = self.leases.range(pivot..).chain(self.leases.range(..pivot));
+            let others = all.map(|(_, slot)| *slot).filter(|slot| {
+                let session = self.session(*slot);
+                session.peer != *asker && !session.is_indexer
+            });
+            // Indexers are passed over, and there are fewer than three beside the asker.
+            chosen.extend(others.take(witness::OFFERED_MAX - chosen.len()));
+        }
+        chosen.into_iter().map(|slot| self.address_of(slot)).collect()
+    }
+
+    fn address_of(&self, slot: u32) -> AddrInfo {
+        let session = self.session(slot);
+        let addrs = session.record.as_ref().map(|record| record.addrs.clone()).unwrap_or_default();
+        AddrInfo { id: session.peer, addrs }
     }
 
     fn full(&self, asker: &PeerId, book: &IndexerBook, now: Now, rng: &mut impl Rng) -> BeatError {
@@ -956,6 +1003,9 @@ impl Registry {
         self.free.push(slot);
         self.by_peer.remove(&session.peer);
         self.leases.remove(&(session.lease, slot));
+        if session.is_indexer {
+            self.list_indexer(slot, false);
+        }
         if let Some(due) = session.puts.due {
             self.puts.remove(&(due, slot));
         }
@@ -1288,6 +1338,49 @@ mod tests {
         assert_eq!(bed.beat(&heartbeat(1), 25).unwrap().presence, Presence::Kept);
         let view = bed.registry.view(&peer(1)).unwrap();
         assert_eq!((view.since, view.last_seen, view.beats), (now(5).mono, now(25).mono, 2));
+    }
+
+    fn challenge(n: u8) -> Heartbeat {
+        Heartbeat { challenges: vec![peer(n)], ..heartbeat(n) }
+    }
+
+    #[test]
+    fn witnesses_are_named_to_whoever_challenges_and_never_the_asker() {
+        let mut bed = Bed::new(10);
+        let named = |bed: &mut Bed, heartbeat: &Heartbeat| -> BTreeSet<PeerId> {
+            bed.beat(heartbeat, 1).unwrap().answer.witnesses.iter().map(|info| info.id).collect()
+        };
+        assert!(named(&mut bed, &challenge(1)).is_empty(), "nobody else is here");
+        bed.beat(&heartbeat(2), 1).unwrap();
+        assert_eq!(named(&mut bed, &challenge(1)), [peer(2)].into());
+        assert!(named(&mut bed, &heartbeat(1)).is_empty(), "it does not ask");
+        assert!(named(&mut bed, &Heartbeat { probe: true, ..challenge(1) }).is_empty(), "a probe has no session");
+        for n in 3..=9 {
+            bed.beat(&heartbeat(n), 1).unwrap();
+        }
+        let all: BTreeSet<PeerId> = (0..64).flat_map(|_| named(&mut bed, &challenge(1))).collect();
+        assert_eq!(all.len(), 8, "chance names each of them");
+        assert!(!all.contains(&peer(1)));
+        assert_eq!(named(&mut bed, &challenge(1)).len(), witness::OFFERED_MAX);
+    }
+
+    #[test]
+    fn indexers_are_the_first_witnesses_while_they_are_here() {
+        let mut bed = Bed::new(20);
+        for n in 1..=10 {
+            bed.beat(&heartbeat(n), 1).unwrap();
+        }
+        for n in 11..=13 {
+            bed.registry.beat(peer(n), &heartbeat(n), true, &bed.book, now(1), &mut bed.rng).unwrap();
+        }
+        let named = |bed: &mut Bed, n| -> BTreeSet<PeerId> {
+            bed.beat(&challenge(n), 1).unwrap().answer.witnesses.iter().map(|info| info.id).collect()
+        };
+        assert_eq!(named(&mut bed, 1), [11, 12, 13].map(peer).into());
+        bed.registry.leave(&peer(12));
+        let rest = named(&mut bed, 1);
+        assert!(rest.contains(&peer(11)) && rest.contains(&peer(13)) && rest.len() == 3, "{rest:?}");
+        assert!(!rest.contains(&peer(12)));
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/api/v1/actors", get(actors::list))
         .route("/api/v1/peers", get(peers::list))
         .route("/api/v1/indexers", get(indexers::list))
+        .route("/api/v1/indexers/{id}/explain", get(indexers::explain))
         .route("/api/v1/sessions", get(sessions::list))
         .route("/api/v1/records/{key}", get(records::find))
         .route("/api/v1/events", get(events::list))

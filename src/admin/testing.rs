@@ -6,13 +6,17 @@ use std::{sync::Mutex, time::Duration};
 use actors::{
     handle::{AskError, Fault},
     view::{
-        ActorView, BanView, Ended, EventView, IndexerView, PeerView, RecordView, SearchView, SessionView, Standing,
-        StatusView, Wanted,
+        ActorView, BanView, Ended, EventView, ExplainView, IndexerView, PeerView, RecordView, SearchView, SessionView,
+        Standing, StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
 use libp2p_identity::{Keypair, PeerId};
-use protocol::wire::Role;
+use protocol::{
+    score::{Book, Decision, Observation},
+    time::Mono,
+    wire::Role,
+};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
@@ -100,6 +104,31 @@ impl Tree for Still {
 
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>> {
         self.answer(Vec::new())
+    }
+
+    fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView> {
+        if peer != self::peer().to_string() {
+            return ready(Err(AskError::Unknown { what: "indexer", name: peer.to_owned() })).boxed();
+        }
+        let at = |second| protocol::time::Now { mono: Mono::from_secs(second), wall: jiff::Timestamp::UNIX_EPOCH };
+        let mut book = Book::default();
+        for second in 0..40 {
+            let answered = Observation::Answered {
+                rtt: std::time::Duration::from_nanos(20_000_001 * second),
+                fill_rate: 0.1 * second as f64 / 3.0,
+                peer_count: 1,
+                max_nodes: 7,
+                born_at: jiff::Timestamp::UNIX_EPOCH,
+            };
+            book.observe(self::peer(), &answered, at(second * 20).mono);
+            book.observe(self::peer(), &Observation::Challenged { good: 1, bad: 0 }, at(second * 20).mono);
+        }
+        book.decide(&self::peer(), Decision::Referent, at(800).mono);
+        self.answer(ExplainView {
+            name: "cloud".to_owned(),
+            indexer: None,
+            explained: book.explain(&self::peer(), at(801)),
+        })
     }
 
     fn sessions(&self) -> Answer<'_, Vec<SessionView>> {

@@ -3,7 +3,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use actors::{handle::Fault, view::Wanted};
+use actors::{
+    handle::Fault,
+    view::{ExplainView, Wanted},
+};
 use axum::{
     body::Body,
     http::{Request, StatusCode, header},
@@ -308,6 +311,26 @@ async fn keys_are_unescaped_and_records_kept_as_they_came() {
     assert_eq!(response.status(), StatusCode::OK);
     let text = text(response).await;
     assert!(text.contains("{\"name\":\r\n\"paris\", \"unknown\": 1}"), "{text}");
+}
+
+#[tokio::test]
+async fn a_shown_score_is_computed_again_from_the_shown_json_to_the_last_bit() {
+    let endpoint = endpoint("127.0.0.1");
+    let response = endpoint.get(&format!("/api/v1/indexers/{}/explain", peer())).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let text = text(response).await;
+    let mut view: ExplainView = serde_json::from_str(&text).unwrap();
+    let explained = view.explained.as_mut().unwrap();
+    let (shown, again) = (explained.score.clone().unwrap(), explained.recomputed().unwrap());
+    assert_eq!(shown.value.to_bits(), again.value.to_bits());
+    assert_eq!((shown.low.to_bits(), shown.high.to_bits()), (again.low.to_bits(), again.high.to_bits()));
+    assert_eq!(explained.ledger.entries().len(), 80);
+    assert_eq!(explained.ledger.decisions().len(), 1);
+    assert!(explained.holds());
+    explained.score.as_mut().unwrap().value += 1e-12;
+    assert!(!explained.holds(), "a changed score is noticed");
+    let unknown = endpoint.get("/api/v1/indexers/12D3KooWGC6TvWhfagifX6nnLLNGqWk9cNJ8gEHJcG8p5Kx9KzBK/explain").await;
+    assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

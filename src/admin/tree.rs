@@ -5,7 +5,8 @@ use std::time::Duration;
 use actors::{
     handle::{AskError, Fault, Handle},
     view::{
-        ActorView, BanView, EventView, IndexerView, PeerView, RecordView, SearchView, SessionView, StatusView, Wanted,
+        ActorView, BanView, EventView, ExplainView, IndexerView, PeerView, RecordView, SearchView, SessionView,
+        StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -25,6 +26,8 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn peers(&self) -> Answer<'_, Vec<PeerView>>;
     /// The pool.
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>>;
+    /// Why an indexer has its score.
+    fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView>;
     /// The sessions.
     fn sessions(&self) -> Answer<'_, Vec<SessionView>>;
     /// Records by DID, peer id or exact name.
@@ -62,6 +65,10 @@ impl Tree for Handle {
 
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>> {
         Self::indexers(self).boxed()
+    }
+
+    fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView> {
+        Self::explain(self, peer).boxed()
     }
 
     fn sessions(&self) -> Answer<'_, Vec<SessionView>> {

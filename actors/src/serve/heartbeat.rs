@@ -12,12 +12,13 @@ use protocol::{
     signed::{Claimed, SignedObject as _, Verified},
     wire::{DhtValues, Heartbeat, HeartbeatResponse, Protocol, RefusalCode, Refused},
 };
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::{ASK_WITHIN, ServeError, WRITE_WITHIN};
 use crate::{
     context::{Context, inform},
-    gate, peers,
+    gate, lookup, peers,
     registry::{self, Carried},
     supervision::{Class, Reply},
     swarm::streams::{Io, Patience},
@@ -31,17 +32,21 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
     let role = context.addresses.peers.ask(Class::Control, ask, ASK_WITHIN).await.unwrap_or_default();
     // The newest record that is known to be held here: the same one is never verified twice.
     let mut held_seq = None;
+    let mut looking = Looking::default();
     let mut patience = Patience::OPENING;
     loop {
         let max = Protocol::Heartbeat.value_bytes_max();
         let read = io.read(patience, |value| json::parse::<Heartbeat>(value.bytes, max)).await?;
-        let Some(heartbeat) = read.transpose()? else { return Ok(()) };
+        let Some(mut heartbeat) = read.transpose()? else { return Ok(()) };
         patience = Patience::idle(SILENCE_MAX);
         let read_at = Instant::now();
         let seq = heartbeat.seq;
+        let sought = heartbeat.challenge_did.take();
         match answer(context, peer, role.indexer, heartbeat, held_seq).await {
             Ok(mut response) => {
                 held_seq = response.record_seq;
+                looking.tell(&mut response).await;
+                looking.begin(context, sought);
                 response.served_us = u64::try_from(read_at.elapsed().as_micros()).unwrap_or(u64::MAX);
                 context.stats.beats_served.inc();
                 io.write(&response, WRITE_WITHIN).await?;
@@ -57,6 +62,27 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
                 }
             }
         }
+    }
+}
+
+/// A look-up in the DHT for the node, beside its beats: no answer waits for it, and the next one tells its outcome.
+#[derive(Default)]
+struct Looking(Option<AbortOnDropHandle<Option<Verified<PeerRecord>>>>);
+
+impl Looking {
+    /// One at a time: what is asked while another look-up runs is not looked up.
+    fn begin(&mut self, context: &Context, did: Option<String>) {
+        let (Some(did), None) = (did, &self.0) else { return };
+        let context = context.clone();
+        let look = async move { lookup::record_of(&context, &did).await };
+        self.0 = Some(AbortOnDropHandle::new(tokio::spawn(look)));
+    }
+
+    async fn tell(&mut self, response: &mut HeartbeatResponse) {
+        let Some(look) = self.0.take_if(|look| look.is_finished()) else { return };
+        let found = look.await.ok().flatten();
+        response.dht_found = Some(found.is_some());
+        response.dht_payload = found.map(|record| record.to_raw());
     }
 }
 

@@ -9,6 +9,7 @@ mod heartbeat;
 mod leave;
 mod publish;
 mod search;
+mod witness;
 
 use protocol::{
     PeerId,
@@ -76,6 +77,7 @@ async fn serve(context: Context, inbound: Inbound, greet: mpsc::Sender<Greeting>
         Protocol::Candidates => candidates::serve(&context, peer, inbound.stream).await,
         Protocol::Search => search::serve(&context, peer, inbound.stream).await,
         Protocol::SearchResponse => search::collect(&context, peer, inbound.stream).await,
+        Protocol::Witness => witness::serve(&context, peer, inbound.stream).await,
     };
     if let Err(error) = served {
         // Reset when the stream is dropped: the peer sees that it was not served.

@@ -19,8 +19,10 @@ use libp2p::{
     },
 };
 use protocol::{
-    PeerId, addr,
+    PeerId,
+    addr::{self, Subnet},
     dht::{self, Valid},
+    table::{self, Place},
     time::Now,
     wire::{AddrInfo, Protocol, SearchQuery},
 };
@@ -313,8 +315,8 @@ impl Driver {
         if let Some(gossip) = behaviour.gossip.as_mut() {
             gossip.remove_blacklisted_peer(&peer);
         }
-        for addr in listens.iter().filter(|_| greeted.hello.role.indexer) {
-            behaviour.kad.add_address(&peer, addr.clone());
+        if greeted.hello.role.indexer {
+            self.enter_table(peer, &remote, listens);
         }
         for waiting in self.waiting.remove(&peer).unwrap_or_default() {
             let within = waiting.until.saturating_duration_since(Instant::now());
@@ -722,10 +724,48 @@ impl Driver {
         let Some(connection) = self.connections.get_mut(&connection) else { return };
         connection.listens.clone_from(&addrs);
         if connection.greeted.as_ref().is_some_and(|greeted| greeted.hello.role.indexer) {
-            for addr in addrs {
-                self.swarm.behaviour_mut().kad.add_address(&peer, addr);
+            let remote = connection.remote.clone();
+            self.enter_table(peer, &remote, addrs);
+        }
+    }
+
+    /// Only indexers that said hello come here, and no more of one subnet than its places.
+    fn enter_table(&mut self, peer: PeerId, remote: &Multiaddr, addrs: Vec<Multiaddr>) {
+        if !self.has_place(peer, remote) {
+            debug!(%peer, "its subnet has all its places in the routing table");
+            return;
+        }
+        for addr in addrs {
+            self.swarm.behaviour_mut().kad.add_address(&peer, addr);
+        }
+    }
+
+    /// A peer counts for where its connection comes from, which it cannot make up. Local networks are one subnet by rule.
+    fn has_place(&mut self, peer: PeerId, remote: &Multiaddr) -> bool {
+        let network = &self.context.settings.network;
+        let (true, Some(ip)) = (network.profile.is_diverse(), addr::ip_of(remote)) else { return true };
+        if ip.is_loopback() || network.private_ranges.iter().any(|range| range.contains(ip)) {
+            return true;
+        }
+        let connected: HashMap<PeerId, Subnet> = self
+            .connections
+            .values()
+            .filter(|connection| connection.greeted.as_ref().is_some_and(|greeted| greeted.hello.role.indexer))
+            .filter_map(|connection| Some((connection.peer, Subnet::of_addr(&connection.remote)?)))
+            .collect();
+        let distance = kad::KBucketKey::from(self.context.own.peer_id).distance(&kad::KBucketKey::from(peer));
+        let mut others = Vec::new();
+        for bucket in self.swarm.behaviour_mut().kad.kbuckets() {
+            let is_same_bucket = bucket.contains(&distance);
+            for entry in bucket.iter() {
+                let other = *entry.node.key.preimage();
+                let subnet = connected.get(&other).copied().or_else(|| Subnet::of_addr(entry.node.value.first()));
+                if let Some(subnet) = subnet.filter(|_| other != peer) {
+                    others.push(Place { subnet, is_same_bucket });
+                }
             }
         }
+        table::has_place(Subnet::of(ip), others)
     }
 }
 

@@ -256,7 +256,7 @@ fn watched(
 fn served(is_indexer: bool) -> &'static [Protocol] {
     match is_indexer {
         true => &Protocol::ALL,
-        false => &[Protocol::Hello, Protocol::Leave],
+        false => &[Protocol::Hello, Protocol::Leave, Protocol::Witness],
     }
 }
 
