@@ -271,7 +271,13 @@ impl State {
             OpenError::Late => self.tell_missed(),
             _ => self.tell_reset(matches!(error, OpenError::Unreachable(_))),
         }
-        if matches!(error, OpenError::KeyMismatch { .. } | OpenError::Refused { .. } | OpenError::WrongPeer { .. }) {
+        if matches!(
+            error,
+            OpenError::KeyMismatch { .. }
+                | OpenError::Refused { .. }
+                | OpenError::WrongPeer { .. }
+                | OpenError::NotListed { .. }
+        ) {
             warn!(indexer = %self.peer, %error, "cannot join");
             let turned_away = pool::Msg::TurnedAway { peer: self.peer, cause: error.to_string() };
             inform(&self.context.addresses.pool, Class::Control, turned_away);

@@ -16,6 +16,7 @@ mod leave;
 pub mod lookup;
 pub mod peers;
 pub mod pool;
+pub mod presence;
 mod probe;
 pub mod registry;
 pub mod relay;

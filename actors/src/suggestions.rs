@@ -1,7 +1,7 @@
 //! Suggestions: the other indexers, found, kept fresh and told; and ourselves, told to them.
 //!
 //! Owns [`protocol::suggestions::IndexerBook`] and our own `IndexerRecord`. It asks the DHT for others, lists us there,
-//! and tells registry, relay and health whom it knows. A restart forgets the book; the next look at the DHT fills it.
+//! and tells registry, relay, presence and health whom it knows. A restart forgets the book; the next look at the DHT fills it.
 //! Bounds: the book's; one look and one put under way.
 
 use std::{sync::Arc, time::Duration};
@@ -24,7 +24,7 @@ use tracing::{debug, info};
 
 use crate::{
     context::{Context, inform},
-    discover, health, registry, store,
+    discover, health, presence, registry, store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
     swarm,
 };
@@ -83,6 +83,8 @@ pub enum Msg {
     Seq(Option<u64>),
     /// The DHT named these.
     Found(Vec<Verified<IndexerRecord>>),
+    /// One that was heard of has a record.
+    Learned(Box<Verified<IndexerRecord>>),
     /// An indexer was met: look soon.
     Met {
         /// Who.
@@ -155,6 +157,7 @@ impl Actor for Suggestions {
             Msg::Counted(census) => state.counted(census),
             Msg::Seq(seq) => state.sign(seq),
             Msg::Found(records) => state.found(records),
+            Msg::Learned(record) => state.learned(*record),
             Msg::Met { peer } => state.met(&peer),
             Msg::Gone { peer } => state.gone(&peer),
             Msg::Pick { count, besides, reply } => reply.send(state.pick(count, &besides)),
@@ -269,17 +272,30 @@ impl State {
 
     fn found(&mut self, records: Vec<Verified<IndexerRecord>>) {
         self.looking = None;
-        let now = self.seat.now();
         inform(&self.context.addresses.registry, Class::Control, registry::Msg::Known(records.clone()));
         for record in records {
-            let peer = record.peer_id;
-            if self.book.learn(record, Source::Dht, now.wall) == Learned::New {
-                info!(indexer = %peer, "another indexer is known");
-                self.context.note("indexer_known", peer, "its record was found in the DHT");
-            }
+            self.learn(record);
         }
-        self.book.refreshed(now, &mut self.rng);
+        self.book.refreshed(self.seat.now(), &mut self.rng);
         self.tell_known();
+    }
+
+    fn learned(&mut self, record: Verified<IndexerRecord>) {
+        inform(&self.context.addresses.registry, Class::Control, registry::Msg::Known(vec![record.clone()]));
+        self.learn(record);
+        self.tell_known();
+    }
+
+    fn learn(&mut self, record: Verified<IndexerRecord>) {
+        let (peer, born_at) = (record.peer_id, record.born_at);
+        let learned = self.book.learn(record, Source::Dht, self.seat.now().wall);
+        if matches!(learned, Learned::New | Learned::Renewed) {
+            inform(&self.context.addresses.presence, Class::Control, presence::Msg::Met { peer, born_at });
+        }
+        if learned == Learned::New {
+            info!(indexer = %peer, "another indexer is known");
+            self.context.note("indexer_known", peer, "its record was found in the DHT");
+        }
     }
 
     fn met(&mut self, peer: &PeerId) {

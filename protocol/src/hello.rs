@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::{
     identity::{Did, peer_id_of},
     signed::CLOCK_SKEW,
-    wire::{Hello, KADEMLIA_PROTOCOL, Protocol, RefusalCode, Refused, Role, TOPIC_SEARCH_PEER, VERSION},
+    wire::{Hello, KADEMLIA_PROTOCOL, Protocol, RefusalCode, Refused, Role, TOPIC_PRESENCE, TOPIC_SEARCH_PEER, VERSION},
 };
 
 /// Capabilities of one peer: twice as many as `docs/protocol.md` has protocols and topics.
@@ -196,9 +196,15 @@ pub fn capabilities(role: Role) -> Vec<&'static str> {
     let mut capabilities: Vec<&'static str> = everybody.into_iter().map(Protocol::id).collect();
     if role.indexer {
         capabilities.extend(indexer.into_iter().map(Protocol::id));
-        capabilities.extend([TOPIC_SEARCH_PEER, KADEMLIA_PROTOCOL]);
+        capabilities.extend([TOPIC_SEARCH_PEER, TOPIC_PRESENCE, KADEMLIA_PROTOCOL]);
     }
     capabilities
+}
+
+/// Whether the peer said that it takes this: a protocol id or a topic. Nothing else is sent to it.
+#[must_use]
+pub fn lists(hello: &Hello, capability: &str) -> bool {
+    hello.capabilities.iter().any(|listed| listed == capability)
 }
 
 /// How far a peer's clock is ahead of ours: what it read, against our reading half a round trip ago.

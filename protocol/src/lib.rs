@@ -17,6 +17,7 @@ pub mod identity;
 pub mod json;
 pub mod names;
 pub mod pool;
+pub mod presence;
 pub mod profile;
 pub mod record;
 pub mod score;

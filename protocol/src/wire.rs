@@ -81,6 +81,9 @@ impl Protocol {
 /// Topic on which indexers ask each other for peers by part of a name.
 pub const TOPIC_SEARCH_PEER: &str = "oc-search-peer";
 
+/// Topic on which indexers say that they come, go, or found another one dead.
+pub const TOPIC_PRESENCE: &str = "oc-presence";
+
 /// Kademlia's protocol id in this network.
 pub const KADEMLIA_PROTOCOL: &str = "/oc/kad/1.0.0";
 

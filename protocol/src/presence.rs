@@ -1,0 +1,6 @@
+//! Presence: what indexers tell each other of their coming and going, and what nodes sign so that an indexer cannot
+//! make up how many of them it serves.
+//!
+//! [`topic`] is the gossip on `oc-presence`: heard, and never believed without a check of one's own.
+
+pub mod topic;
