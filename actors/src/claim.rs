@@ -54,6 +54,8 @@ pub struct Signed {
     pub own: OwnRecord,
     /// What our referent puts into the DHT.
     pub values: Values,
+    /// How far the time that it was signed with is ahead of our clock.
+    pub clock_offset: SignedDuration,
 }
 
 /// The actor.
@@ -128,6 +130,11 @@ pub enum Msg {
         /// Its clock less ours.
         offset: SignedDuration,
     },
+    /// How far is the clock of the pool ahead of ours? Nothing while clocks are apart and it is not known whose is wrong.
+    SoundClock {
+        /// The offset.
+        reply: Reply<Option<SignedDuration>>,
+    },
     /// Health began a life and wants to know how our record does.
     TellHealth,
     /// The pool began a life and wants our record.
@@ -191,6 +198,7 @@ impl Actor for Claim {
             Msg::ReadBack { seq } => state.read_back(seq),
             Msg::Look(reply) => reply.send(state.signed.clone()),
             Msg::Clock { peer, offset } => state.clock(peer, offset),
+            Msg::SoundClock { reply } => reply.send(state.clocks.sound_offset()),
             Msg::TellHealth => state.tell_health(),
             Msg::TellPool => state.tell_pool(),
             Msg::TellRegistry => state.tell_registry(),
@@ -242,7 +250,9 @@ impl State {
         let record = Verified::sign(&self.record(seq), &self.context.keys);
         let values = self.values(&record);
         let on_the_wire = DhtValues { pid: values.pid.to_raw(), name: values.name.to_raw() };
-        let signed = Arc::new(Signed { own: OwnRecord::new(&record, Some(on_the_wire))?, record, values });
+        let clock_offset = self.clocks.agreed().unwrap_or_default();
+        let own = OwnRecord::new(&record, Some(on_the_wire))?;
+        let signed = Arc::new(Signed { own, record, values, clock_offset });
         debug!(seq, addrs = signed.record.addrs.len(), "record signed");
         self.signed = Some(signed);
         self.tell_health();

@@ -13,7 +13,7 @@ use protocol::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    claim, gate, gc, health, peers, pool, presence, registry, relay, score, search,
+    audit, claim, gate, gc, health, peers, pool, presence, registry, relay, score, search,
     settings::Settings,
     stats::Stats,
     store, suggestions,
@@ -75,6 +75,8 @@ pub struct Addresses {
     pub swarm: Address<swarm::Msg>,
     /// Who comes, goes and died among the indexers.
     pub presence: Address<presence::Msg>,
+    /// Tokens of our nodes, and the counting of others'.
+    pub audit: Address<audit::Msg>,
 }
 
 /// Messages that wait at an actor that serves the network; a second's worth at full load.
@@ -105,6 +107,7 @@ impl Addresses {
             gc: tree.address(root.child("gc"), "gc", BOUND),
             swarm: tree.address(root.child("swarm"), "swarm", BOUND_BUSY),
             presence: tree.address(indexer.child("presence"), "presence", BOUND),
+            audit: tree.address(indexer.child("audit"), "audit", BOUND_BUSY),
         }
     }
 }

@@ -216,7 +216,7 @@ impl State {
     }
 
     fn failed(&mut self, peer: PeerId, addrs: &[Multiaddr]) {
-        self.book.failed(&peer, addrs);
+        self.book.failed(&peer, addrs, self.seat.now().wall);
         self.changed.insert(peer);
     }
 
@@ -253,9 +253,10 @@ impl State {
     }
 
     fn restored(&mut self, peers: Vec<(PeerId, Entry)>) {
+        let rule = self.context.settings.network.rule();
         for (peer, entry) in peers {
             if self.book.get(&peer).is_none() {
-                self.book.restore(peer, entry);
+                self.book.restore(peer, entry, &rule);
             }
         }
     }
@@ -299,7 +300,7 @@ fn view(peer: PeerId, entry: &Entry) -> PeerView {
         addrs: entry
             .addrs
             .iter()
-            .map(|Fare { addr, succeeded, failed }| AddrView {
+            .map(|Fare { addr, succeeded, failed, .. }| AddrView {
                 addr: addr.clone(),
                 succeeded: *succeeded,
                 failed: *failed,

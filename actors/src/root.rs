@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    claim,
+    audit, claim,
     context::{Addresses, Context, Own, Shared, inform},
     gate, gc,
     handle::Handle,
@@ -198,6 +198,7 @@ fn children(context: &Context) -> Vec<ChildSpec> {
             child!(context, suggestions, Suggestions),
             child!(context, relay, Relay),
             child!(context, presence, Presence),
+            child!(context, audit, Audit),
         ];
         children.push(Supervisor::spec(&context.tree, Path::root().child("indexer"), branch));
     }

@@ -23,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use crate::{
+    audit,
     context::{Context, inform},
     discover, health, presence, registry, store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
@@ -95,6 +96,13 @@ pub enum Msg {
         /// Who.
         peer: PeerId,
     },
+    /// An audit found that an indexer claims far more nodes than it has, or that its claims fit again.
+    Exposed {
+        /// Who.
+        peer: PeerId,
+        /// It does.
+        is_exposed: bool,
+    },
     /// Some are wanted.
     Pick {
         /// How many.
@@ -128,6 +136,7 @@ impl Actor for Suggestions {
         let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
         inform(&context.addresses.peers, Class::Control, crate::peers::Msg::TellListening);
         inform(&context.addresses.registry, Class::Control, registry::Msg::TellCounts);
+        inform(&context.addresses.audit, Class::Control, audit::Msg::TellExposed);
         let timer = seat.after(TICK, Msg::Tick);
         Ok(State {
             rng: seat.rng(),
@@ -160,6 +169,7 @@ impl Actor for Suggestions {
             Msg::Learned(record) => state.learned(*record),
             Msg::Met { peer } => state.met(&peer),
             Msg::Gone { peer } => state.gone(&peer),
+            Msg::Exposed { peer, is_exposed } => state.book.set_exposed(peer, is_exposed),
             Msg::Pick { count, besides, reply } => reply.send(state.pick(count, &besides)),
             Msg::Roll(reply) => reply.send(state.book.roll(state.seat.now())),
             Msg::TellHealth => state.tell_health(),

@@ -256,6 +256,7 @@ impl Asker {
             challenge_did: None,
             referent: ask.referent,
             probe: ask.probe,
+            presence: None,
         }
     }
 }

@@ -47,6 +47,10 @@ const OBSERVATIONS_MIN: f64 = 0.5;
 /// What is wrong with each unexplained restart, as a share of the score.
 const RESTART_PENALTY: f64 = 0.30;
 
+/// What an exposure weighs in the two parts that rest on an indexer's word: more than the consistent beats that it sends
+/// until the next audit, of which there are 30 in an epoch.
+const EXPOSURE: f64 = 100.0;
+
 /// Peers whose last sign of life tells whether we ourselves are cut off; more than any pool has.
 const OUTCOMES_MAX: usize = 64;
 
@@ -203,6 +207,8 @@ pub enum Observation {
     },
     /// It said that it will restart.
     RestartAnnounced,
+    /// An audit of its presence tokens proved that it claims far more nodes than it has.
+    Exposed,
 }
 
 /// Two counts that fade: for and against.
@@ -384,7 +390,16 @@ impl Evidence {
                 self.facts.witnesses.add(f64::from(u8::from(agrees)), f64::from(u8::from(!agrees)));
             }
             Observation::RestartAnnounced => self.announced = Some(now),
+            Observation::Exposed => self.exposed(),
         }
+    }
+
+    /// What it says of itself was proved false, so that its numbers fitted each other and those that witnesses heard of it
+    /// speaks for it no longer.
+    fn exposed(&mut self) {
+        let proved = Beta { good: 0.0, bad: EXPOSURE };
+        self.facts.fill_consistency = proved;
+        self.facts.witnesses = proved;
     }
 
     /// Writes the time since the last answer down. Tells whether we watched it all the while.
@@ -1069,6 +1084,29 @@ mod tests {
         assert_eq!(evicted[0].peer, peer(1));
         assert!(evicted[0].score.high < evicted[0].score.threshold);
         assert_eq!(book.judge(&members(false), now), [], "a new verdict begins anew");
+    }
+
+    #[test]
+    fn an_indexer_that_was_exposed_goes_though_its_numbers_fit_each_other() {
+        let mut book = Book::default();
+        let end = 30 * 3_600;
+        for second in (0..=end).step_by(TICK as usize) {
+            book.observe(peer(1), &answered(20, 0.5), Mono::from_secs(second));
+            book.observe(peer(2), &answered(20, 0.5), Mono::from_secs(second));
+        }
+        for _ in 0..3 {
+            assert_eq!(book.judge(&members(false), Mono::from_secs(end)), []);
+        }
+        book.observe(peer(1), &Observation::Exposed, Mono::from_secs(end));
+        // The beats of a whole epoch do not wash it off.
+        for second in (end..end + 600).step_by(TICK as usize) {
+            book.observe(peer(1), &answered(20, 0.5), Mono::from_secs(second));
+            book.observe(peer(2), &answered(20, 0.5), Mono::from_secs(second));
+        }
+        let now = Mono::from_secs(end + 600);
+        let gone: Vec<PeerId> =
+            (0..3).flat_map(|_| book.judge(&members(false), now)).map(|eviction| eviction.peer).collect();
+        assert_eq!(gone, [peer(1)]);
     }
 
     #[test]

@@ -1170,6 +1170,7 @@ mod tests {
             challenge_did: None,
             referent: false,
             probe: false,
+            presence: None,
         }
     }
 

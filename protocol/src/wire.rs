@@ -30,11 +30,13 @@ pub enum Protocol {
     Search,
     /// Results for a query that came by gossip.
     SearchResponse,
+    /// One exchange: presence tokens for an auditor.
+    Audit,
 }
 
 impl Protocol {
     /// Every protocol, in the order of `docs/protocol.md`.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Hello,
         Self::Heartbeat,
         Self::Publish,
@@ -43,6 +45,7 @@ impl Protocol {
         Self::Candidates,
         Self::Search,
         Self::SearchResponse,
+        Self::Audit,
     ];
 
     /// The libp2p protocol id.
@@ -57,6 +60,7 @@ impl Protocol {
             Self::Candidates => "/opencloud/indexer/candidates/1.0",
             Self::Search => "/opencloud/search/peer/1.0",
             Self::SearchResponse => "/opencloud/search/peer/response/1.0",
+            Self::Audit => "/muster/audit/1.0",
         }
     }
 
@@ -72,7 +76,7 @@ impl Protocol {
         match self {
             Self::Hello | Self::Leave => 4 * 1024,
             Self::Publish => 16 * 1024,
-            Self::Heartbeat | Self::Candidates | Self::Search | Self::SearchResponse => 64 * 1024,
+            Self::Heartbeat | Self::Candidates | Self::Search | Self::SearchResponse | Self::Audit => 64 * 1024,
             Self::Get => 256 * 1024,
         }
     }
@@ -273,6 +277,9 @@ pub struct Heartbeat {
     /// An answer is wanted, a session is not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub probe: bool,
+    /// The node's `PresenceToken` for this indexer, once per epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence: Option<Box<RawValue>>,
 }
 
 /// The signed values that a referent puts into the DHT beside the record itself.
@@ -474,6 +481,22 @@ pub struct SearchPeerResult {
     /// In the last value to the node: hits were left out at a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<bool>,
+}
+
+/// An auditor's question: whose tokens come first under this salt?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRequest {
+    /// 32 random bytes in base64, new for each audit.
+    pub salt: String,
+    /// This epoch; tokens of it and the one before it are meant.
+    pub epoch: u64,
+}
+
+/// The first tokens under the salt.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AuditResponse {
+    /// As they were signed, at most 32, each of another node.
+    pub tokens: Vec<Box<RawValue>>,
 }
 
 /// Peer ids as their usual base58 text.

@@ -400,7 +400,8 @@ mod tests {
     #[test]
     fn a_leave_that_does_not_verify_is_its_authors_fault_and_a_late_one_is_nobodys() {
         let forged = leave(1, wall()).text().replace("\"restart\":true", "\"restart\":false");
-        let forged = PresenceWord { leave: Some(RawValue::from_string(forged).unwrap()), ..PresenceWord::empty(peer(1)) };
+        let forged =
+            PresenceWord { leave: Some(RawValue::from_string(forged).unwrap()), ..PresenceWord::empty(peer(1)) };
         assert!(hear(1, &forged).unwrap_err().is_authors_fault());
         let late = leave(1, wall() - Duration::from_secs(301));
         assert!(!hear(1, &PresenceWord::leave(&late)).unwrap_err().is_authors_fault());
