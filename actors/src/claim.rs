@@ -25,7 +25,7 @@ use tracing::{debug, info};
 
 use crate::{
     context::{Context, inform},
-    fetch, health, peers, pool, registry, store,
+    fetch, health, peers, pool, registry, store, suggestions,
     supervision::{Class, Envelope, Reply, Seat, Timer},
 };
 
@@ -137,6 +137,8 @@ pub enum Msg {
     },
     /// Health began a life and wants to know how our record does.
     TellHealth,
+    /// Suggestions began a life and wants to know the time to sign with.
+    TellSuggestions,
     /// The pool began a life and wants our record.
     TellPool,
     /// The registry began a life and wants our record.
@@ -200,6 +202,7 @@ impl Actor for Claim {
             Msg::Clock { peer, offset } => state.clock(peer, offset),
             Msg::SoundClock { reply } => reply.send(state.clocks.sound_offset()),
             Msg::TellHealth => state.tell_health(),
+            Msg::TellSuggestions => state.tell_suggestions(),
             Msg::TellPool => state.tell_pool(),
             Msg::TellRegistry => state.tell_registry(),
             Msg::Tick => state.tick(),
@@ -257,6 +260,7 @@ impl State {
         self.signed = Some(signed);
         self.tell_health();
         self.tell_registry();
+        self.tell_suggestions();
         self.tell_pool();
         Ok(())
     }
@@ -278,6 +282,14 @@ impl State {
     fn tell_registry(&self) {
         if let Some(signed) = &self.signed {
             inform(&self.context.addresses.registry, Class::Control, registry::Msg::Own(signed.clone()));
+        }
+    }
+
+    /// What an indexer says of itself is signed with the same time.
+    fn tell_suggestions(&self) {
+        if let Some(signed) = &self.signed {
+            let clock = suggestions::Msg::Clock { offset: signed.clock_offset };
+            inform(&self.context.addresses.suggestions, Class::Control, clock);
         }
     }
 

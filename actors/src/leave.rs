@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use protocol::{
-    PeerId,
+    PeerId, Timestamp,
     presence::topic::PresenceWord,
     record::Leave,
     signed::Verified,
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::{
+    claim,
     context::{Context, inform},
     fetch, gate, pool, registry, suggestions,
     supervision::Class,
@@ -29,9 +30,9 @@ const AT_ONCE: usize = 64;
 /// Gossip that was given to the swarm is written within this; nobody tells when it was.
 const GOSSIP_LINGERS: Duration = Duration::from_millis(250);
 
-fn signed(context: &Context, alternatives: Vec<AddrInfo>) -> Verified<Leave> {
+async fn signed(context: &Context, alternatives: Vec<AddrInfo>) -> Verified<Leave> {
     let own = &context.own;
-    let now = context.now().wall;
+    let now = signing_time(context).await;
     let leave = Leave {
         peer_id: own.peer_id,
         did: own.did.clone(),
@@ -48,12 +49,12 @@ fn signed(context: &Context, alternatives: Vec<AddrInfo>) -> Verified<Leave> {
 
 /// Tells one peer.
 pub(crate) async fn say(context: &Context, peer: PeerId, alternatives: &[AddrInfo]) {
-    tell(context, peer, &signed(context, alternatives.to_vec())).await;
+    tell(context, peer, &signed(context, alternatives.to_vec()).await).await;
 }
 
 /// Tells all of these, each once, naming other indexers that may have room.
 pub(crate) async fn say_all(context: &Context, peers: &[PeerId]) {
-    let leave = signed(context, alternatives(context).await);
+    let leave = signed(context, alternatives(context).await).await;
     stream::iter(peers).for_each_concurrent(AT_ONCE, |peer| tell(context, *peer, &leave)).await;
 }
 
@@ -62,7 +63,7 @@ pub(crate) async fn gossip(context: &Context) {
     if !context.own.role.indexer {
         return;
     }
-    let word = PresenceWord::leave(&signed(context, alternatives(context).await));
+    let word = PresenceWord::leave(&signed(context, alternatives(context).await).await);
     // Our own word has nothing in it that JSON cannot say.
     let Ok(text) = serde_json::to_vec(&word) else { return };
     let (reply, heard) = oneshot::channel();
@@ -83,6 +84,13 @@ pub(crate) fn heard(context: &Context, leave: &Leave) {
     inform(&to.suggestions, Class::Control, suggestions::Msg::Gone { peer });
     let alternatives = leave.alternatives.clone();
     inform(&to.pool, Class::Control, pool::Msg::Left { peer, alternatives });
+}
+
+/// The time of our record: a leave that seems five minutes old, or to come, would be believed by nobody.
+async fn signing_time(context: &Context) -> Timestamp {
+    let now = context.now().wall;
+    let signed = context.addresses.claim.ask(Class::Control, claim::Msg::Look, WITHIN).await.ok().flatten();
+    signed.and_then(|signed| now.checked_add(signed.clock_offset).ok()).unwrap_or(now)
 }
 
 async fn alternatives(context: &Context) -> Vec<AddrInfo> {

@@ -7,12 +7,13 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use jiff::SignedDuration;
 use libp2p::Multiaddr;
 use protocol::{
-    PeerId,
+    PeerId, Timestamp,
     dht::{self, Valid},
     record::{INDEXER_RECORD_LIFE, IndexerRecord, digest},
-    signed::Verified,
+    signed::{CLOCK_SKEW, Verified},
     suggestions::{IndexerBook, Learned, Source},
     time::Mono,
     wire::AddrInfo,
@@ -23,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use crate::{
-    audit,
+    audit, claim,
     context::{Context, inform},
     discover, health, presence, registry, store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
@@ -61,6 +62,8 @@ pub struct State {
     book: IndexerBook,
     looking: Option<AbortOnDropHandle<()>>,
     addrs: Vec<Multiaddr>,
+    /// How far the time to sign with is ahead of our clock.
+    clock_offset: SignedDuration,
     census: registry::Census,
     own: Option<Verified<IndexerRecord>>,
     is_stale: bool,
@@ -77,6 +80,11 @@ pub enum Msg {
     Reachable {
         /// Without `/p2p/`.
         addrs: Vec<Multiaddr>,
+    },
+    /// The time to sign with.
+    Clock {
+        /// How far it is ahead of our clock.
+        offset: SignedDuration,
     },
     /// So many sessions are there, and these are some of them.
     Counted(registry::Census),
@@ -137,12 +145,14 @@ impl Actor for Suggestions {
         inform(&context.addresses.peers, Class::Control, crate::peers::Msg::TellListening);
         inform(&context.addresses.registry, Class::Control, registry::Msg::TellCounts);
         inform(&context.addresses.audit, Class::Control, audit::Msg::TellExposed);
+        inform(&context.addresses.claim, Class::Control, claim::Msg::TellSuggestions);
         let timer = seat.after(TICK, Msg::Tick);
         Ok(State {
             rng: seat.rng(),
             book,
             looking: None,
             addrs: Vec::new(),
+            clock_offset: SignedDuration::ZERO,
             census: registry::Census::default(),
             own: None,
             is_stale: false,
@@ -163,6 +173,7 @@ impl Actor for Suggestions {
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
             Msg::Reachable { addrs } => state.reachable(addrs),
+            Msg::Clock { offset } => state.clock(offset),
             Msg::Counted(census) => state.counted(census),
             Msg::Seq(seq) => state.sign(seq),
             Msg::Found(records) => state.found(records),
@@ -187,6 +198,17 @@ impl State {
         self.is_stale = true;
         self.listed_at = None;
         self.tick_duties();
+    }
+
+    /// Records that were signed with a wrong time are refused everywhere: a new one is due at once.
+    fn clock(&mut self, offset: SignedDuration) {
+        self.is_stale |= self.clock_offset.saturating_sub(offset).unsigned_abs() > CLOCK_SKEW;
+        self.clock_offset = offset;
+    }
+
+    fn signing_time(&self) -> Timestamp {
+        let now = self.seat.now().wall;
+        now.checked_add(self.clock_offset).unwrap_or(now)
     }
 
     fn counted(&mut self, census: registry::Census) {
@@ -225,7 +247,7 @@ impl State {
     }
 
     fn sign_when_due(&mut self) {
-        let (now, mono) = (self.seat.now().wall, self.seat.now().mono);
+        let (now, mono) = (self.signing_time(), self.seat.now().mono);
         let is_asked = self.signing_since.is_some_and(|at| mono.since(at) < SEQ_WITHIN);
         let half = jiff::SignedDuration::try_from(INDEXER_RECORD_LIFE / 2).unwrap_or_default();
         let is_due = self.own.as_ref().is_none_or(|own| self.is_stale || own.expiry_date.duration_since(now) <= half);
@@ -240,7 +262,7 @@ impl State {
         self.signing_since = None;
         let Some(seq) = seq else { return };
         self.is_stale = false;
-        let now = self.seat.now().wall;
+        let now = self.signing_time();
         let mut salt = [0; 16];
         self.rng.fill_bytes(&mut salt);
         let record = IndexerRecord {
