@@ -9,18 +9,21 @@ use std::{sync::Arc, time::Duration};
 
 use libp2p::Multiaddr;
 use protocol::{
-    PeerId,
+    PeerId, Timestamp,
     heartbeat::{
         Ask, Asker, Challenges, Conversation, DhtChallenge, Given, Heard, OwnRecordKey, Rhythm, judge_challenges,
     },
     json,
+    presence::token::{PresenceToken, Presenter},
     score::Observation,
+    signed::Verified,
     time::Mono,
     wire::{Answer, Heartbeat as Question, HeartbeatResponse, Protocol, Refused},
     witness::{STEADY, Said},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
@@ -88,6 +91,7 @@ pub struct State {
     witnesses: Option<AbortOnDropHandle<()>>,
     /// Our own look-up in the DHT.
     looking: Option<AbortOnDropHandle<()>>,
+    presenter: Presenter,
     /// The record for which an extra beat was made.
     nudged_for: Option<u64>,
     line: Line,
@@ -186,6 +190,7 @@ impl Actor for Heartbeat {
         let begin = pool::Msg::Begin { peer, reply: seat.reply(Msg::Begin) };
         inform(&context.addresses.pool, Class::Control, begin);
         let challenges = Challenges::new(&context.settings.heartbeat, &mut rng);
+        let presenter = Presenter::new(&mut rng);
         Ok(State {
             seat,
             context,
@@ -199,6 +204,7 @@ impl Actor for Heartbeat {
             born: None,
             witnesses: None,
             looking: None,
+            presenter,
             nudged_for: None,
             line: Line::Closed,
             timer: None,
@@ -292,7 +298,13 @@ impl State {
             OpenError::Late => self.tell_missed(),
             _ => self.tell_reset(matches!(error, OpenError::Unreachable(_))),
         }
-        if matches!(error, OpenError::KeyMismatch { .. } | OpenError::Refused { .. } | OpenError::WrongPeer { .. }) {
+        if matches!(
+            error,
+            OpenError::KeyMismatch { .. }
+                | OpenError::Refused { .. }
+                | OpenError::WrongPeer { .. }
+                | OpenError::NotListed { .. }
+        ) {
             warn!(indexer = %self.peer, %error, "cannot join");
             let turned_away = pool::Msg::TurnedAway { peer: self.peer, cause: error.to_string() };
             inform(&self.context.addresses.pool, Class::Control, turned_away);
@@ -311,13 +323,25 @@ impl State {
         let challenge_did = self.dht.draw().then(|| own.did.clone());
         let ask = Ask { seq, need: *need, referent: *referent, challenges, challenge_did, probe: false };
         let record = signed.as_ref().map(|signed| &signed.own);
-        let question = asker.question(ask, record, self.conversation.acked(), now.wall);
+        let mut question = asker.question(ask, record, self.conversation.acked(), now.wall);
+        question.presence = self.token(seq, now.wall);
+        let settings = &self.context.settings.heartbeat;
         self.orders.rhythm.sent(now.mono, settings, &mut self.rng);
         inform(&self.context.addresses.pool, Class::Heartbeat, pool::Msg::Sent { peer: self.peer });
         let Line::Open { questions, .. } = &self.line else { return };
         // The channel holds one and none is under way; when the task has ended its end is already on its way to us.
         drop(questions.try_send(question));
         self.deadline = Some(self.seat.after(settings.answer_within, Msg::Late { seq }));
+    }
+
+    /// The word that this indexer serves us, once per epoch; signed when our record is, with the same time.
+    fn token(&mut self, seq: u64, now: Timestamp) -> Option<Box<RawValue>> {
+        let signed = self.orders.signed.as_ref()?;
+        let epoch = self.presenter.due(now.checked_add(signed.clock_offset).ok()?)?;
+        self.presenter.asked(seq, epoch);
+        let keys = &self.context.keys;
+        let (node, pub_key) = (self.context.own.peer_id, keys.pub_key().to_owned());
+        Some(Verified::sign(&PresenceToken { indexer: self.peer, node, epoch, pub_key }, keys).to_raw())
     }
 
     fn written(&mut self, question: &Question, at: Mono) {
@@ -341,6 +365,7 @@ impl State {
     fn answered(&mut self, given: Given) {
         self.deadline = None;
         self.context.stats.beats_answered.inc();
+        self.presenter.answered(given.response.seq);
         let now = self.seat.now();
         let response = &given.response;
         self.observe(Observation::Answered {

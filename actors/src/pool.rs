@@ -31,7 +31,7 @@ use tracing::{debug, info};
 use crate::{
     claim::{self, Signed},
     context::{Context, inform},
-    discover, fetch, health, heartbeat, leave, lookup, peers, probe, registry, score, store, suggestions,
+    discover, fetch, health, heartbeat, leave, lookup, peers, presence, probe, registry, score, store, suggestions,
     supervision::{Address, ChildSpec, Children, Class, Due, Envelope, Outcome, Path, Reply, Seat, Timer, restarts},
     swarm,
     view::MemberState,
@@ -709,6 +709,7 @@ impl State {
                 if self.unreached.remove(&peer) {
                     inform(&self.context.addresses.suggestions, Class::Control, suggestions::Msg::Gone { peer });
                     inform(&self.context.addresses.registry, Class::Control, registry::Msg::Lost { peer });
+                    inform(&self.context.addresses.presence, Class::Control, presence::Msg::FoundDead { peer });
                 }
                 self.take(Input::BudgetSpent { peer }).await
             }

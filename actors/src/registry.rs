@@ -32,6 +32,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 use tracing::{debug, warn};
 
 use crate::{
+    audit,
     claim::{self, Signed},
     context::{Context, inform},
     gate, health,
@@ -195,6 +196,13 @@ pub enum Msg {
     IndexerGone(PeerId),
     /// An indexer that went is here again.
     IndexerBack(PeerId),
+    /// An audit found that an indexer claims far more nodes than it has, or that its claims fit again.
+    IndexerExposed {
+        /// Who.
+        peer: PeerId,
+        /// It does.
+        is_exposed: bool,
+    },
     /// A peer left.
     Left {
         /// Who.
@@ -269,6 +277,7 @@ impl Actor for Registry {
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellRegistry);
         inform(&context.addresses.suggestions, Class::Control, suggestions::Msg::TellRegistry);
         inform(&context.addresses.gate, Class::Control, gate::Msg::TellPolicy);
+        inform(&context.addresses.audit, Class::Control, audit::Msg::TellExposed);
         let timer = seat.after(TICK, Msg::Tick);
         let mut state = State {
             rng: seat.rng(),
@@ -315,6 +324,7 @@ impl Actor for Registry {
             Msg::Known(records) => state.known(records),
             Msg::IndexerGone(peer) => state.book.gone(&peer),
             Msg::IndexerBack(peer) => state.book.back(&peer, state.seat.now().wall),
+            Msg::IndexerExposed { peer, is_exposed } => state.book.set_exposed(peer, is_exposed),
             Msg::Left { peer } => state.ended(&peer, "it left"),
             Msg::Lost { peer } => state.ended(&peer, "it is not there any more"),
             Msg::Put { peer, seq, is_done } => state.put_ended(&peer, seq, is_done),

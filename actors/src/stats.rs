@@ -61,6 +61,12 @@ cells! {
     beats_missed: Counter,
     /// Answers that came after their question was given up.
     beats_late: Counter,
+    /// Presence tokens of our nodes kept.
+    tokens_kept: Counter,
+    /// Audits of ours by other indexers answered.
+    audits_answered: Counter,
+    /// Audits of other indexers that we made.
+    audits_made: Counter,
     /// Look-ups served.
     gets_served: Counter,
     /// Records published over their own stream and accepted.

@@ -312,8 +312,8 @@ pub(crate) fn to_row(peer: PeerId, entry: &Entry) -> PeerRow {
                 address: fare.addr.clone(),
                 succeeded: fare.succeeded,
                 failed: fare.failed,
-                last_ok: None,
-                last_failed: None,
+                last_ok: fare.last_ok,
+                last_failed: fare.last_failed,
             })
             .collect(),
     }
@@ -323,7 +323,13 @@ fn from_row(row: PeerRow) -> (PeerId, Entry) {
     let addrs = row
         .addresses
         .into_iter()
-        .map(|address| Fare { addr: address.address, succeeded: address.succeeded, failed: address.failed })
+        .map(|row| Fare {
+            addr: row.address,
+            succeeded: row.succeeded,
+            failed: row.failed,
+            last_ok: row.last_ok,
+            last_failed: row.last_failed,
+        })
         .collect();
     let entry = Entry {
         name: row.name,
@@ -335,4 +341,35 @@ fn from_row(row: PeerRow) -> (PeerId, Entry) {
         addrs,
     };
     (row.peer, entry)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use protocol::{Timestamp, identity::Keys, wire::Role};
+
+    use super::*;
+
+    #[test]
+    fn how_an_address_fared_is_kept_over_a_restart() {
+        let peer = Keys::from_seed([1; 32]).peer_id();
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        let fare = Fare {
+            addr: "/ip4/192.0.2.1/tcp/4001".parse().unwrap(),
+            succeeded: 3,
+            failed: 2,
+            last_ok: at(10),
+            last_failed: at(20),
+        };
+        let entry = Entry {
+            name: "paris".to_owned(),
+            did: "did:key:z6Mk".to_owned(),
+            role: Role { node: true, indexer: false },
+            agent: "muster/0.1.0".to_owned(),
+            is_connected: false,
+            last_seen: at(30),
+            addrs: vec![fare],
+        };
+        assert_eq!(from_row(to_row(peer, &entry)), (peer, entry));
+    }
 }

@@ -56,7 +56,7 @@ pub enum Kind {
     Heartbeat,
     /// Published records.
     Publish,
-    /// Look-ups, questions for candidates and to witnesses.
+    /// Look-ups, questions for candidates and to witnesses, audits.
     Get,
     /// Searches.
     Search,
@@ -74,7 +74,7 @@ impl Kind {
         match protocol {
             Protocol::Heartbeat => Some(Self::Heartbeat),
             Protocol::Publish => Some(Self::Publish),
-            Protocol::Get | Protocol::Candidates | Protocol::Witness => Some(Self::Get),
+            Protocol::Get | Protocol::Candidates | Protocol::Witness | Protocol::Audit => Some(Self::Get),
             Protocol::Search => Some(Self::Search),
             Protocol::Hello | Protocol::Leave | Protocol::SearchResponse => None,
         }

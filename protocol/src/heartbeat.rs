@@ -265,6 +265,7 @@ impl Asker {
             challenge_did: ask.challenge_did,
             referent: ask.referent,
             probe: ask.probe,
+            presence: None,
         }
     }
 }

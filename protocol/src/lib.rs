@@ -20,6 +20,7 @@ pub mod json;
 pub mod names;
 pub mod offload;
 pub mod pool;
+pub mod presence;
 pub mod profile;
 pub mod record;
 pub mod restraint;

@@ -1281,6 +1281,7 @@ mod tests {
             challenge_did: None,
             referent: false,
             probe: false,
+            presence: None,
         }
     }
 

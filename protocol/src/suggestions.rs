@@ -18,6 +18,7 @@ use rand::{
 
 use crate::{
     addr::Subnet,
+    presence::audit::SUSPECTS_MAX,
     record::IndexerRecord,
     signed::Verified,
     time::{Mono, Now},
@@ -115,6 +116,8 @@ pub struct IndexerBook {
     hurried_from: Mono,
     refreshed: Option<Mono>,
     known: BTreeMap<PeerId, Entry>,
+    /// They claim more than they have: not suggested, still expected to answer. Few, for an auditor has few suspects.
+    exposed: BTreeSet<PeerId>,
     by_expiry: BTreeSet<(Timestamp, PeerId)>,
     kept: Vec<PeerId>,
     roll: Arc<[PeerId]>,
@@ -133,6 +136,7 @@ impl IndexerBook {
             hurried_from: started,
             refreshed: None,
             known: BTreeMap::new(),
+            exposed: BTreeSet::new(),
             by_expiry: BTreeSet::new(),
             kept: Vec::new(),
             roll: Arc::new([]),
@@ -197,7 +201,22 @@ impl IndexerBook {
 
     /// Every indexer that may be named to a node now.
     pub fn suggestible(&self, now: Timestamp) -> impl Iterator<Item = &Verified<IndexerRecord>> {
-        self.known.values().filter(move |entry| entry.is_suggestible(now)).map(|entry| &entry.record)
+        self.known
+            .values()
+            .filter(move |entry| self.may_suggest(entry) && entry.is_suggestible(now))
+            .map(|entry| &entry.record)
+    }
+
+    /// An indexer was found to claim far more nodes than it has, or no longer. Of the exposed [`SUSPECTS_MAX`] are held;
+    /// more than an auditor has.
+    pub fn set_exposed(&mut self, peer: PeerId, is_exposed: bool) {
+        if !is_exposed {
+            self.exposed.remove(&peer);
+        } else if self.exposed.len() < SUSPECTS_MAX {
+            self.exposed.insert(peer);
+            self.kept.retain(|kept| *kept != peer);
+            self.fill_up();
+        }
     }
 
     /// When indexers are to be looked for again: at once at the start, then every 2 s while none is known, in the first 30 s
@@ -217,7 +236,7 @@ impl IndexerBook {
     pub fn refreshed(&mut self, now: Now, rng: &mut impl Rng) {
         self.refreshed = Some(now.mono);
         self.forget_expired(now.wall);
-        let suggestible = self.known.values().filter(|entry| entry.is_suggestible(now.wall));
+        let suggestible = self.known.values().filter(|entry| self.may_suggest(entry) && entry.is_suggestible(now.wall));
         let mut found = suggestible.sample(rng, FOUND_MAX);
         found.shuffle(rng);
         found.sort_by_key(|entry| entry.is_full());
@@ -287,7 +306,8 @@ impl IndexerBook {
 
     /// Keeps one more at hand while there is room, so that nobody waits for the next refresh.
     fn keep(&mut self, peer: PeerId, now: Timestamp) {
-        let Some(entry) = self.known.get(&peer).filter(|entry| entry.is_suggestible(now)) else { return };
+        let is_welcome = |entry: &&Entry| self.may_suggest(entry) && entry.is_suggestible(now);
+        let Some(entry) = self.known.get(&peer).filter(is_welcome) else { return };
         if self.kept.len() < KEPT_MAX && !self.kept.contains(&peer) && self.is_apart(entry) {
             self.kept.push(peer);
         }
@@ -295,11 +315,16 @@ impl IndexerBook {
 
     /// Fills the place of one that went, in no better order than that of their ids until the next refresh.
     fn fill_up(&mut self) {
-        let present = self.known.iter().filter(|(_, entry)| entry.is_present() && !entry.is_drained());
+        let present =
+            self.known.iter().filter(|(_, entry)| self.may_suggest(entry) && entry.is_present() && !entry.is_drained());
         let spare = present.filter(|(peer, entry)| !self.kept.contains(peer) && self.is_apart(entry));
         if let Some(peer) = spare.map(|(peer, _)| *peer).next().filter(|_| self.kept.len() < KEPT_MAX) {
             self.kept.push(peer);
         }
+    }
+
+    fn may_suggest(&self, entry: &Entry) -> bool {
+        !self.exposed.contains(&entry.record.peer_id)
     }
 
     fn is_apart(&self, entry: &Entry) -> bool {
@@ -372,6 +397,27 @@ mod tests {
     fn picked(book: &IndexerBook, need: usize, asker: u16, at: u64, seed: u64) -> Vec<PeerId> {
         let mut rng = StdRng::seed_from_u64(seed);
         book.pick(need, &keys(asker).peer_id(), now(at).wall, &mut rng).into_iter().map(|info| info.id).collect()
+    }
+
+    #[test]
+    fn an_exposed_indexer_is_not_suggested_and_still_expected_to_answer() {
+        let mut book = book(false);
+        learn(&mut book, 1, 0);
+        learn(&mut book, 2, 0);
+        book.set_exposed(keys(1).peer_id(), true);
+        assert_eq!(picked(&book, 5, 9, 0, 1), [keys(2).peer_id()]);
+        // Neither a newer record nor a refresh brings it back.
+        book.learn(record(1, 2, 0.5, "/ip4/10.0.0.1/tcp/1", 600), Source::Dht, now(1).wall);
+        book.refreshed(now(1), &mut StdRng::seed_from_u64(1));
+        assert_eq!(picked(&book, 5, 9, 1, 1), [keys(2).peer_id()]);
+        assert_eq!(book.roll(now(1)).len(), 2);
+        book.set_exposed(keys(1).peer_id(), false);
+        book.refreshed(now(1), &mut StdRng::seed_from_u64(1));
+        assert_eq!(picked(&book, 5, 9, 1, 1).len(), 2);
+        for number in 0..2_000 {
+            book.set_exposed(keys(number).peer_id(), true);
+        }
+        assert_eq!(book.exposed.len(), SUSPECTS_MAX);
     }
 
     #[test]

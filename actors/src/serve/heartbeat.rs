@@ -7,9 +7,10 @@ use protocol::{
     behaviour::Offence,
     dht::{NameClaim, PidValue},
     json,
+    presence::token::PresenceToken,
     record::PeerRecord,
     session::Values,
-    signed::{Claimed, SignedObject as _, Verified},
+    signed::{Claimed, SignedError, SignedObject as _, Verified},
     wire::{DhtValues, Heartbeat, HeartbeatResponse, Protocol, RefusalCode, Refused},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -17,6 +18,7 @@ use tracing::debug;
 
 use super::{ASK_WITHIN, ServeError, WRITE_WITHIN};
 use crate::{
+    audit,
     context::{Context, inform},
     gate, lookup, peers,
     registry::{self, Carried},
@@ -33,6 +35,8 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
     // The newest record that is known to be held here: the same one is never verified twice.
     let mut held_seq = None;
     let mut looking = Looking::default();
+    // The epoch of the newest token that was kept: nor is a token.
+    let mut held_epoch = None;
     let mut patience = Patience::OPENING;
     loop {
         let max = Protocol::Heartbeat.value_bytes_max();
@@ -42,8 +46,13 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
         let read_at = Instant::now();
         let seq = heartbeat.seq;
         let sought = heartbeat.challenge_did.take();
+        let token = presented(context, peer, &mut heartbeat, held_epoch);
         match answer(context, peer, role.indexer, heartbeat, held_seq).await {
             Ok(mut response) => {
+                if let Some(token) = token {
+                    held_epoch = Some(token.epoch);
+                    inform(&context.addresses.audit, Class::History, audit::Msg::Presented(Box::new(token)));
+                }
                 held_seq = response.record_seq;
                 looking.tell(&mut response).await;
                 looking.begin(context, sought);
@@ -110,6 +119,36 @@ async fn answer(
     Ok(answer)
 }
 
+/// Verifies the node's token when it is news. One that is not valid is left out, and the beat stands without it; a probe
+/// makes no session to speak for.
+fn presented(
+    context: &Context,
+    peer: PeerId,
+    heartbeat: &mut Heartbeat,
+    held_epoch: Option<u64>,
+) -> Option<Verified<PresenceToken>> {
+    let text = heartbeat.presence.take().filter(|_| !heartbeat.probe)?;
+    let epoch = audit::claimed_epoch(text.get(), &context.own.peer_id, &peer)?;
+    if held_epoch == Some(epoch) {
+        return None;
+    }
+    match Verified::open(text.get(), context.now().wall) {
+        Ok(token) => Some(token),
+        Err(error) => {
+            debug!(%peer, %error, "presence token refused");
+            blame(context, peer, &error);
+            None
+        }
+    }
+}
+
+fn blame(context: &Context, peer: PeerId, error: &SignedError) {
+    if error.is_strike() {
+        let offended = gate::Msg::Offended { peer, offence: Offence::BadSignature };
+        inform(&context.addresses.gate, Class::Control, offended);
+    }
+}
+
 /// Verifies what came along when it is news; whoever signed it is to blame for it.
 fn carried(
     context: &Context,
@@ -138,10 +177,7 @@ fn carried(
         Err(error) => {
             context.stats.records_refused.inc();
             debug!(%peer, %error, "record refused");
-            if error.is_strike() {
-                let offended = gate::Msg::Offended { peer, offence: Offence::BadSignature };
-                inform(&context.addresses.gate, Class::Control, offended);
-            }
+            blame(context, peer, &error);
             Err(Refused::new(error.refusal(), error.to_string()))
         }
     }

@@ -22,9 +22,11 @@ use protocol::{
     PeerId,
     addr::{self, Subnet},
     dht::{self, Valid},
+    hello,
+    presence::topic::Listener,
     table::{self, Place},
     time::Now,
-    wire::{AddrInfo, Protocol, SearchQuery},
+    wire::{self, AddrInfo, Protocol, SearchQuery},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -34,7 +36,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Command, OpenError,
-    behaviour::{Behaviour, BehaviourEvent, GOSSIP_BYTES_MAX, search_topic},
+    behaviour::{Behaviour, BehaviourEvent, GOSSIP_BYTES_MAX, topic_of},
     greet::{Greeted, Greeting},
     shelf::{Declined, Shelf, life},
     streams::{self, Io},
@@ -42,7 +44,7 @@ use super::{
 };
 use crate::{
     context::{Context, inform},
-    health, peers, pool, relay, suggestions,
+    health, peers, pool, presence, relay, suggestions,
     supervision::Class,
 };
 
@@ -110,6 +112,9 @@ pub(super) struct Driver {
     /// Connected indexers: the servers of the DHT.
     servers: HashSet<PeerId>,
     queries: HashMap<kad::QueryId, Query>,
+    /// Topics that a peer subscribed to before its hello said what it takes: at most ours, and gone with its connection.
+    early_topics: HashMap<PeerId, Vec<gossipsub::TopicHash>>,
+    listener: Listener,
     checks: JoinSet<Checked>,
     shelf: Shelf,
     shelf_swept: Instant,
@@ -131,6 +136,8 @@ impl Driver {
             waiting: HashMap::new(),
             servers: HashSet::new(),
             queries: HashMap::new(),
+            early_topics: HashMap::new(),
+            listener: Listener::new(context.own.peer_id),
             checks: JoinSet::new(),
             shelf: Shelf::new(context.settings.dht.clone()),
             shelf_swept: Instant::now(),
@@ -175,7 +182,7 @@ impl Driver {
                 self.swarm.behaviour_mut().kad.stop_providing(&kad::RecordKey::new(&dht::indexers_key()));
             }
             Command::TellPeers => self.tell_peers(),
-            Command::Publish { text, reply } => self.publish(text, reply),
+            Command::Publish { topic, text, reply } => self.publish(topic, text, reply),
         }
     }
 
@@ -223,6 +230,10 @@ impl Driver {
         within: Duration,
         reply: oneshot::Sender<Result<Io, OpenError>>,
     ) {
+        if !self.is_listed(connection, protocol.id()) {
+            drop(reply.send(Err(OpenError::NotListed { protocol })));
+            return;
+        }
         let (opened, opening) = oneshot::channel();
         let order = streams::Open { peer, connection: Some(connection), protocol, within, reply: opened };
         self.swarm.behaviour().streams.open(order);
@@ -230,6 +241,12 @@ impl Driver {
             let opened = opening.await.map_err(|_| OpenError::Reset);
             drop(reply.send(opened.and_then(|opened| opened.map_err(OpenError::from))));
         });
+    }
+
+    /// The hello on this connection lists the protocol or topic: nothing else is sent.
+    fn is_listed(&self, connection: ConnectionId, capability: &str) -> bool {
+        let greeted = self.connections.get(&connection).and_then(|connection| connection.greeted.as_ref());
+        greeted.is_some_and(|greeted| hello::lists(&greeted.hello, capability))
     }
 
     /// The oldest greeted connection to the peer.
@@ -315,17 +332,22 @@ impl Driver {
         if let Some(gossip) = behaviour.gossip.as_mut() {
             gossip.remove_blacklisted_peer(&peer);
         }
-        if greeted.hello.role.indexer {
+        if is_in_dht(&greeted) {
             self.enter_table(peer, &remote, listens);
         }
         for waiting in self.waiting.remove(&peer).unwrap_or_default() {
             let within = waiting.until.saturating_duration_since(Instant::now());
             self.order(peer, id, waiting.protocol, within, waiting.reply);
         }
+        for topic in self.early_topics.remove(&peer).unwrap_or_default() {
+            self.on_subscribed(peer, topic);
+        }
         let to = &self.context.addresses;
         if greeted.hello.role.indexer {
             self.servers.insert(peer);
             inform(&to.suggestions, Class::Control, suggestions::Msg::Met { peer });
+            let met = presence::Msg::Met { peer, born_at: greeted.hello.born_at };
+            inform(&to.presence, Class::Control, met);
         }
         inform(&to.peers, Class::Control, peers::Msg::Met { peer, greeted, remote, is_dialer });
     }
@@ -337,6 +359,7 @@ impl Driver {
         }
         self.servers.remove(&peer);
         self.fail_waiting(&peer, &OpenError::Reset);
+        self.early_topics.remove(&peer);
         // Kept, it would make gossip ignore the next connection, and the list grow with every stranger.
         if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
             gossip.remove_blacklisted_peer(&peer);
@@ -619,9 +642,9 @@ impl Driver {
 
     // Gossip.
 
-    fn publish(&mut self, text: Vec<u8>, reply: oneshot::Sender<bool>) {
+    fn publish(&mut self, topic: &'static str, text: Vec<u8>, reply: oneshot::Sender<bool>) {
         let gossip = self.swarm.behaviour_mut().gossip.as_mut();
-        let outcome = gossip.map(|gossip| gossip.publish(search_topic(), text));
+        let outcome = gossip.map(|gossip| gossip.publish(topic_of(topic), text));
         match outcome {
             Some(Ok(_)) => drop(reply.send(true)),
             Some(Err(error)) => {
@@ -633,23 +656,67 @@ impl Driver {
     }
 
     fn on_gossip(&mut self, event: gossipsub::Event) {
-        let gossipsub::Event::Message { propagation_source, message_id, message } = event else { return };
-        let query = protocol::json::parse::<SearchQuery>(&message.data, GOSSIP_BYTES_MAX).ok();
-        let verdict = match &query {
-            Some(query) if message.source == Some(query.emitter_id) => gossipsub::MessageAcceptance::Accept,
-            _ => gossipsub::MessageAcceptance::Reject,
-        };
-        let is_accepted = matches!(verdict, gossipsub::MessageAcceptance::Accept);
-        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
-            gossip.report_message_validation_result(&message_id, &propagation_source, verdict);
-        }
-        match query {
-            Some(query) if is_accepted => {
-                self.context.stats.gossip_accepted.inc();
-                inform(&self.context.addresses.relay, Class::Search, relay::Msg::Asked { query });
+        match event {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                let is_presence = message.topic == topic_of(wire::TOPIC_PRESENCE).hash();
+                let verdict = if is_presence { self.take_word(&message) } else { self.take_query(&message) };
+                match verdict {
+                    gossipsub::MessageAcceptance::Accept => self.context.stats.gossip_accepted.inc(),
+                    _ => self.context.stats.gossip_refused.inc(),
+                };
+                if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+                    gossip.report_message_validation_result(&message_id, &propagation_source, verdict);
+                }
             }
-            _ => drop(self.context.stats.gossip_refused.inc()),
+            gossipsub::Event::Subscribed { peer_id, topic } if self.greeted(&peer_id).is_some() => {
+                self.on_subscribed(peer_id, topic);
+            }
+            gossipsub::Event::Subscribed { peer_id, topic } => {
+                let early = self.early_topics.entry(peer_id).or_default();
+                if !early.contains(&topic) {
+                    early.push(topic);
+                }
+            }
+            _ => {}
         }
+    }
+
+    fn take_query(&self, message: &gossipsub::Message) -> gossipsub::MessageAcceptance {
+        let query = protocol::json::parse::<SearchQuery>(&message.data, GOSSIP_BYTES_MAX).ok();
+        let Some(query) = query.filter(|query| message.source == Some(query.emitter_id)) else {
+            return gossipsub::MessageAcceptance::Reject;
+        };
+        inform(&self.context.addresses.relay, Class::Search, relay::Msg::Asked { query });
+        gossipsub::MessageAcceptance::Accept
+    }
+
+    fn take_word(&mut self, message: &gossipsub::Message) -> gossipsub::MessageAcceptance {
+        let Some(author) = message.source else { return gossipsub::MessageAcceptance::Reject };
+        match self.listener.take(author, &message.data, self.context.now()) {
+            Ok(heard) => {
+                inform(&self.context.addresses.presence, Class::Control, presence::Msg::Heard(heard));
+                gossipsub::MessageAcceptance::Accept
+            }
+            Err(error) => {
+                debug!(%author, %error, "a word about presence is not heard");
+                match error.is_authors_fault() {
+                    true => gossipsub::MessageAcceptance::Reject,
+                    false => gossipsub::MessageAcceptance::Ignore,
+                }
+            }
+        }
+    }
+
+    /// Gossip goes to whoever subscribes. One that subscribes to what its hello does not list contradicts itself, and
+    /// gossipsub knows no way to leave a single peer out: it is let go.
+    fn on_subscribed(&mut self, peer: PeerId, topic: gossipsub::TopicHash) {
+        if self.greeted(&peer).is_some_and(|connection| self.is_listed(connection, topic.as_str())) {
+            return;
+        }
+        let cause = format!("it subscribed to {topic}, which its hello does not list");
+        let complaint = health::Msg::Complained { about: peer, protocol: Protocol::Hello, cause };
+        inform(&self.context.addresses.health, Class::History, complaint);
+        let _ = self.swarm.disconnect_peer_id(peer);
     }
 
     // Everything else that happens.
@@ -723,7 +790,7 @@ impl Driver {
         inform(&self.context.addresses.peers, Class::Control, told);
         let Some(connection) = self.connections.get_mut(&connection) else { return };
         connection.listens.clone_from(&addrs);
-        if connection.greeted.as_ref().is_some_and(|greeted| greeted.hello.role.indexer) {
+        if connection.greeted.as_ref().is_some_and(is_in_dht) {
             let remote = connection.remote.clone();
             self.enter_table(peer, &remote, addrs);
         }
@@ -767,6 +834,11 @@ impl Driver {
         }
         table::has_place(Subnet::of(ip), others)
     }
+}
+
+/// It serves the DHT, as its hello said.
+fn is_in_dht(greeted: &Greeted) -> bool {
+    greeted.hello.role.indexer && hello::lists(&greeted.hello, wire::KADEMLIA_PROTOCOL)
 }
 
 /// A value as Kademlia holds and sends it.

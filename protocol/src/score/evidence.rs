@@ -19,6 +19,10 @@ const RTT_SAMPLES_MAX: u32 = 15;
 /// A longer acquaintance in the database is nonsense: 100 years.
 const TIME_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
+/// What an exposure weighs in the two parts that rest on an indexer's word: more than the consistent beats that it sends
+/// until the next audit, of which there are 30 in an epoch.
+const EXPOSURE: f64 = 100.0;
+
 /// Below this many faded observations nothing is known any more.
 const OBSERVATIONS_MIN: f64 = 0.5;
 
@@ -65,6 +69,8 @@ pub enum Observation {
     },
     /// It said that it will restart.
     RestartAnnounced,
+    /// An audit of its presence tokens proved that it claims far more nodes than it has.
+    Exposed,
 }
 
 impl fmt::Display for Observation {
@@ -84,6 +90,7 @@ impl fmt::Display for Observation {
                 write!(f, "witness {by} {word}, weight {weight:.2}")
             }
             Self::RestartAnnounced => f.write_str("said that it restarts"),
+            Self::Exposed => f.write_str("claims far more nodes than it has, as an audit of its tokens proved"),
         }
     }
 }
@@ -241,7 +248,16 @@ impl Evidence {
                 self.facts.witnesses.add(weight - against, against);
             }
             Observation::RestartAnnounced => self.announced = Some(now),
+            Observation::Exposed => self.exposed(),
         }
+    }
+
+    /// What it says of itself was proved false, so that its numbers fitted each other and those that witnesses heard of it
+    /// speaks for it no longer.
+    fn exposed(&mut self) {
+        let proved = Beta { good: 0.0, bad: EXPOSURE };
+        self.facts.fill_consistency = proved;
+        self.facts.witnesses = proved;
     }
 
     /// Writes the time since the last answer down. Tells whether we watched it all the while.

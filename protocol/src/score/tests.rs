@@ -233,6 +233,29 @@ fn the_threshold_grows_with_age_to_its_most() {
     check(hours(24), 10.0, 0.0);
 }
 
+#[test]
+fn an_indexer_that_was_exposed_goes_though_its_numbers_fit_each_other() {
+    let mut book = Book::default();
+    let end = 30 * 3_600;
+    for second in (0..=end).step_by(TICK as usize) {
+        book.observe(peer(1), &answered(20, 0.5), Mono::from_secs(second));
+        book.observe(peer(2), &answered(20, 0.5), Mono::from_secs(second));
+    }
+    for _ in 0..3 {
+        assert_eq!(book.judge(&members(false), Mono::from_secs(end)), []);
+    }
+    book.observe(peer(1), &Observation::Exposed, Mono::from_secs(end));
+    // The beats of a whole epoch do not wash it off.
+    for second in (end..end + 600).step_by(TICK as usize) {
+        book.observe(peer(1), &answered(20, 0.5), Mono::from_secs(second));
+        book.observe(peer(2), &answered(20, 0.5), Mono::from_secs(second));
+    }
+    let now = Mono::from_secs(end + 600);
+    let gone: Vec<libp2p_identity::PeerId> =
+        (0..3).flat_map(|_| book.judge(&members(false), now)).map(|eviction| eviction.peer).collect();
+    assert_eq!(gone, [peer(1)]);
+}
+
 /// A book in which peer 1 is old, bad and online, and peer 2 is a good one; and the time.
 fn old_and_bad() -> (Book, Mono) {
     let mut book = Book::default();
@@ -505,6 +528,7 @@ fn any_observation() -> impl Strategy<Value = Observation> {
         2 => (1u16..9, any::<bool>(), 0.0..=1.0f64)
             .prop_map(|(by, agrees, weight)| Observation::Witness { by: peer(by), agrees, weight }),
         1 => Just(Observation::RestartAnnounced),
+        1 => Just(Observation::Exposed),
     ]
 }
 
