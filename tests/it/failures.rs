@@ -157,9 +157,8 @@ fn an_indexer_that_stops_politely_is_known_as_gone_by_all_others_at_once() {
         });
     }
     federation.member("indexer-2").signal(Signal::SIGTERM);
-    let has_heard = |member: &Member| {
-        member.events(0).iter().any(|event| event.kind == "indexer_left" && event.subject == id)
-    };
+    let has_heard =
+        |member: &Member| member.events(0).iter().any(|event| event.kind == "indexer_left" && event.subject == id);
     for other in others {
         let member = federation.member(other);
         until_true(&format!("{other} heard it on the topic"), TICK, || has_heard(member));
