@@ -79,8 +79,8 @@ fn an_indexer_shows_the_tokens_of_its_nodes_to_an_indexer_and_not_to_a_node() {
         auditor.role = Role { node: true, indexer: true };
         let link = auditor.connect(&address(member)).await.unwrap();
         let shown: AuditResponse = link.ask(Protocol::Audit, &question).await.unwrap();
-        let open = |token: &Box<RawValue>| Verified::<PresenceToken>::open(token.get(), Timestamp::now()).unwrap();
-        let tokens: Vec<_> = shown.tokens.iter().map(open).collect();
+        let open = |text: &str| Verified::<PresenceToken>::open(text, Timestamp::now()).unwrap();
+        let tokens: Vec<_> = shown.tokens.iter().map(|token| open(token.get())).collect();
         assert_eq!(tokens.len(), 1, "{tokens:?}");
         assert_eq!(tokens[0].node.to_string(), paris.peer_id);
         assert_eq!(tokens[0].indexer.to_string(), member.peer_id);

@@ -104,6 +104,20 @@ fn a_node_that_leaves_politely_is_gone_from_every_indexer_at_once() {
 }
 
 #[test]
+fn a_peer_is_not_asked_for_what_its_hello_does_not_list_and_the_words_name_it() {
+    // A node as the seed of another: its hello lists hello and leave.
+    let mut federation = Federation::new();
+    federation.add(Spec::node("lyon")).start();
+    let seed = federation.member("lyon").address();
+    federation.add(Spec::node("paris").seed(seed)).start();
+    let paris = federation.member("paris");
+    let expected = "hello does not list /opencloud/heartbeat/1.0";
+    until_true("paris says why it cannot join", PATIENCE, || {
+        paris.try_status().is_some_and(|status| status.reasons.iter().any(|reason| reason.contains(expected)))
+    });
+}
+
+#[test]
 fn a_node_is_found_again_without_its_seed() {
     // F3 in small: what was remembered is enough; the seed is gone for good.
     let mut federation = Federation::converged(3, &["paris"]);
