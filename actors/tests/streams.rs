@@ -600,11 +600,16 @@ impl Raw {
         mut muxer: StreamMuxerBox,
         mut orders: mpsc::UnboundedReceiver<oneshot::Sender<io::Result<SubstreamBox>>>,
     ) {
+        let mut opening: Option<oneshot::Sender<io::Result<SubstreamBox>>> = None;
         poll_fn(move |cx| {
-            while let Poll::Ready(order) = orders.poll_recv(cx) {
-                let Some(reply) = order else { return Poll::Ready(()) };
-                let Poll::Ready(opened) = muxer.poll_outbound_unpin(cx) else { panic!("there is no backlog") };
-                drop(reply.send(opened));
+            loop {
+                if opening.is_none() {
+                    let Poll::Ready(order) = orders.poll_recv(cx) else { break };
+                    let Some(reply) = order else { return Poll::Ready(()) };
+                    opening = Some(reply);
+                }
+                let Poll::Ready(opened) = muxer.poll_outbound_unpin(cx) else { break };
+                drop(opening.take().map(|reply| reply.send(opened)));
             }
             muxer.poll_unpin(cx).map(drop)
         })

@@ -40,7 +40,7 @@ fn every_shown_score_is_recomputed_from_its_json_without_a_daemon() {
         assert_eq!(proof["shown"], proof["recomputed"]);
     }
     let told = paris.verb(&["indexers", "--explain"]).ok().out;
-    assert!(told.contains("answered in") && told.contains("represents us in search"), "{told}");
+    assert!(told.contains("answered in") && told.contains("answers and is a member"), "{told}");
 }
 
 #[test]

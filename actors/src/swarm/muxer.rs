@@ -5,19 +5,29 @@
 //!
 //! *A task of its own.* libp2p polls a connection's multiplexer together with the handlers of all behaviours, and compares
 //! the protocols of all of them anew each time. Driven from there, every frame of every kept stream would cost all of
-//! that, twice a heartbeat. Here the task moves the frames, and libp2p hears of new streams and of the end.
+//! that, twice a heartbeat. Here the task moves the frames, and libp2p hears of new streams, of dropped ones (it closes an
+//! unused connection only when it looks), and of the end.
 
 use std::{
     future::Future,
+    io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
+    time::Duration,
 };
 
-use futures::{AsyncRead, AsyncWrite, FutureExt, StreamExt, channel::mpsc, ready};
+use futures::{AsyncRead, AsyncWrite, FutureExt, StreamExt, channel::mpsc, ready, task::AtomicWaker};
 use libp2p::core::{StreamMuxer, muxing::StreamMuxerEvent};
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Sleep, sleep},
+};
 use tokio_util::task::AbortOnDropHandle;
-use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode, Stream};
+use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 
 /// Streams of one connection, both directions together; one more ends the connection.
 ///
@@ -28,10 +38,11 @@ pub(super) const STREAMS_MAX: usize = 160;
 /// Bytes that a peer may have sent and nobody has read: every stream's first window (256 KiB), which never grows.
 pub(super) const WINDOW_BYTES_MAX: usize = STREAMS_MAX * DEFAULT_CREDIT as usize;
 
-/// Inbound streams that wait while the swarm negotiates others; a further one is reset.
-///
-/// Each holds a window that its peer may fill before it has said hello. The channel holds one more for its one sender.
-const WAITING_MAX: usize = 16;
+/// Inbound streams that wait for libp2p to take them: all that a connection may have, so that none is lost in a burst.
+const WAITING_MAX: usize = STREAMS_MAX;
+
+/// libp2p counts a stream out just after it is dropped; it looks a little later, so that it finds it gone.
+const LOOK_AFTER: Duration = Duration::from_millis(50);
 
 /// Orders that wait at most: libp2p opens one stream at a time, and closes once.
 const ORDERS_MAX: usize = 2;
@@ -40,6 +51,49 @@ const ORDERS_MAX: usize = 2;
 enum Order {
     Open(oneshot::Sender<Stream>),
     Close,
+}
+
+/// What the streams, the task and libp2p share of one connection.
+#[derive(Debug, Default)]
+struct Shared {
+    /// A stream was dropped, and libp2p has not looked yet.
+    has_dropped: AtomicBool,
+    driver: AtomicWaker,
+    swarm: AtomicWaker,
+}
+
+/// One stream of a connection.
+#[derive(Debug)]
+pub(super) struct Stream {
+    inner: yamux::Stream,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.shared.has_dropped.store(true, Relaxed);
+        self.shared.driver.wake();
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
 }
 
 /// One multiplexed connection, as libp2p holds it. Dropped, the connection ends at once.
@@ -51,6 +105,7 @@ pub(super) struct Muxer {
     is_closing: bool,
     driver: AbortOnDropHandle<Result<(), ConnectionError>>,
     has_ended: bool,
+    shared: Arc<Shared>,
 }
 
 impl Muxer {
@@ -62,9 +117,18 @@ impl Muxer {
         let (to_swarm, inbound) = mpsc::channel(WAITING_MAX - 1);
         let (orders, ordered) = mpsc::channel(ORDERS_MAX);
         let connection = Connection::new(io, config, mode);
-        let driver = Driver { connection, inbound: to_swarm, orders: ordered, opening: None, is_closing: false };
+        let shared = Arc::<Shared>::default();
+        let driver = Driver {
+            connection,
+            inbound: to_swarm,
+            orders: ordered,
+            opening: None,
+            is_closing: false,
+            look: None,
+            shared: Arc::clone(&shared),
+        };
         let driver = AbortOnDropHandle::new(tokio::spawn(driver));
-        Self { inbound, orders, opening: None, is_closing: false, driver, has_ended: false }
+        Self { inbound, orders, opening: None, is_closing: false, driver, has_ended: false, shared }
     }
 
     /// How the connection ended; ready once it has.
@@ -122,6 +186,7 @@ impl StreamMuxer for Muxer {
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, ConnectionError>> {
+        self.shared.swarm.register(cx.waker());
         self.poll_end(cx).map(Err)
     }
 }
@@ -133,9 +198,27 @@ struct Driver<C> {
     orders: mpsc::Receiver<Order>,
     opening: Option<oneshot::Sender<Stream>>,
     is_closing: bool,
+    /// Runs from the drop of a stream until libp2p is told to look.
+    look: Option<Pin<Box<Sleep>>>,
+    shared: Arc<Shared>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
+    fn stream(&self, inner: yamux::Stream) -> Stream {
+        Stream { inner, shared: Arc::clone(&self.shared) }
+    }
+
+    fn tell_dropped(&mut self, cx: &mut Context<'_>) {
+        self.shared.driver.register(cx.waker());
+        if self.shared.has_dropped.swap(false, Relaxed) {
+            self.look = Some(Box::pin(sleep(LOOK_AFTER)));
+        }
+        if self.look.as_mut().is_some_and(|look| look.as_mut().poll(cx).is_ready()) {
+            self.look = None;
+            self.shared.swarm.wake();
+        }
+    }
+
     fn take_orders(&mut self, cx: &mut Context<'_>) {
         while self.opening.is_none() && !self.is_closing {
             match self.orders.poll_next_unpin(cx) {
@@ -150,7 +233,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
         while let Some(to) = self.opening.take() {
             match self.connection.poll_new_outbound(cx) {
                 // Nobody waits for it any more: dropped, it is reset.
-                Poll::Ready(Ok(stream)) => drop(to.send(stream)),
+                Poll::Ready(Ok(stream)) => drop(to.send(self.stream(stream))),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     self.opening = Some(to);
@@ -167,6 +250,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Future for Driver<C> {
     type Output = Result<(), ConnectionError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.tell_dropped(cx);
         self.take_orders(cx);
         if self.is_closing {
             return self.connection.poll_close(cx);
@@ -175,8 +259,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Future for Driver<C> {
             return Poll::Ready(ended);
         }
         match ready!(self.connection.poll_next_inbound(cx)) {
-            // With no room it is dropped, which resets it.
-            Some(Ok(stream)) => drop(self.inbound.try_send(stream)),
+            Some(Ok(stream)) => {
+                let stream = self.stream(stream);
+                // There is room for all; without libp2p at the other end it is dropped, which resets it.
+                drop(self.inbound.try_send(stream));
+            }
             Some(Err(error)) => return Poll::Ready(Err(error)),
             None => return Poll::Ready(Ok(())),
         }
@@ -190,7 +277,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Future for Driver<C> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::{future::poll_fn, time::Duration};
+    use std::future::poll_fn;
 
     use futures::{AsyncReadExt, AsyncWriteExt};
     use tokio::io::DuplexStream;
@@ -217,7 +304,7 @@ mod tests {
     }
 
     /// Opens streams at the bare end, each with one byte, and drives it until it ends.
-    fn speak(mut bare: Bare, streams: usize) -> tokio::task::JoinHandle<Vec<Stream>> {
+    fn speak(mut bare: Bare, streams: usize) -> tokio::task::JoinHandle<Vec<yamux::Stream>> {
         tokio::spawn(async move {
             let mut opened = Vec::new();
             for _ in 0..streams {
@@ -252,9 +339,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sixteen_streams_wait_and_a_further_one_is_reset() {
+    async fn every_stream_that_a_connection_may_have_waits_for_libp2p() {
         let (mut muxer, bare) = pair();
-        let theirs = speak(bare, WAITING_MAX + 1).await.unwrap();
+        let theirs = speak(bare, WAITING_MAX).await.unwrap();
         let mut taken = 0;
         while next(&mut muxer).await.is_ok() {
             taken += 1;
@@ -279,6 +366,22 @@ mod tests {
         let end = poll_fn(|cx| bare.poll_next_inbound(cx));
         let end = tokio::time::timeout(Duration::from_secs(5), end).await.unwrap();
         assert!(!matches!(end, Some(Ok(_))));
+    }
+
+    #[tokio::test]
+    async fn libp2p_is_woken_when_a_stream_was_dropped() {
+        let (mut muxer, bare) = pair();
+        let theirs = speak(bare, 1);
+        let stream = next(&mut muxer).await.unwrap();
+        let mut polls = 0;
+        let looked = poll_fn(|cx| {
+            polls += 1;
+            assert!(Pin::new(&mut muxer).poll(cx).is_pending());
+            if polls == 1 { Poll::Pending } else { Poll::Ready(()) }
+        });
+        let (_, looked) = futures::join!(async { drop(stream) }, tokio::time::timeout(Duration::from_secs(5), looked));
+        looked.unwrap();
+        drop(theirs);
     }
 
     #[tokio::test]

@@ -44,6 +44,10 @@ const REFUSALS_MAX: usize = 1_024;
 /// Streams that came while hello was being said wait this long for its end: the two sides learn of it at different times.
 const HELLO_GRACE: Duration = Duration::from_secs(1);
 
+/// A stream that ends while its protocol is agreed on was refused, or its connection is ending: this long it is not said
+/// which.
+const DOUBT: Duration = Duration::from_millis(100);
+
 /// Streams that may wait for the end of a hello; more are refused.
 const EARLY_MAX: usize = 4;
 
@@ -126,12 +130,17 @@ pub struct Handler {
     /// Runs while streams are early.
     grace: Option<Pin<Box<Sleep>>>,
     took_hello: bool,
+    /// The peer seems not to take their protocol. Bounded by the slots that every opening holds.
+    doubtful: Vec<Opening>,
+    /// Runs while there are some.
+    doubt: Option<Pin<Box<Sleep>>>,
 }
 
 impl Handler {
     pub(super) fn new(link: Arc<Link>, house: Arc<House>, room: Arc<Room>) -> Self {
         let (refusals, early) = (FuturesUnordered::new(), Vec::new());
-        Self { link, house, room, refusals, early, grace: None, took_hello: false }
+        let (doubtful, doubt) = (Vec::new(), None);
+        Self { link, house, room, refusals, early, grace: None, took_hello: false, doubtful, doubt }
     }
 
     fn receive(&mut self, stream: Stream, protocol: Protocol) {
@@ -179,6 +188,16 @@ impl Handler {
         };
         Counters::count(&counters.refused[cause as usize]);
         self.refusals.push(say(stream, cause, Arc::clone(&self.house), slot).boxed());
+    }
+
+    /// Dropped with its connection, an opening says that it was reset.
+    fn settle_doubts(&mut self, cx: &mut Context<'_>) {
+        if self.doubt.as_mut().is_some_and(|doubt| doubt.as_mut().poll(cx).is_ready()) {
+            self.doubt = None;
+            for opening in std::mem::take(&mut self.doubtful) {
+                opening.fail(OpenError::Unsupported);
+            }
+        }
     }
 
     fn settle_early(&mut self, cx: &mut Context<'_>) {
@@ -241,6 +260,7 @@ impl ConnectionHandler for Handler {
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
         self.settle_early(cx);
+        self.settle_doubts(cx);
         while let Poll::Ready(Some(())) = self.refusals.poll_next_unpin(cx) {}
         Poll::Pending
     }
@@ -259,12 +279,15 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info }) => {
                 info.succeed(stream, &self.link);
             }
-            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => info.fail(match error {
-                StreamUpgradeError::Timeout => OpenError::Timeout,
-                StreamUpgradeError::NegotiationFailed => OpenError::Unsupported,
-                StreamUpgradeError::Io(_) => OpenError::Reset,
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => match error {
+                StreamUpgradeError::Timeout => info.fail(OpenError::Timeout),
+                StreamUpgradeError::Io(_) => info.fail(OpenError::Reset),
+                StreamUpgradeError::NegotiationFailed => {
+                    self.doubtful.push(info);
+                    self.doubt.get_or_insert_with(|| Box::pin(sleep(DOUBT)));
+                }
                 StreamUpgradeError::Apply(never) => match never {},
-            }),
+            },
             _ => {}
         }
     }
