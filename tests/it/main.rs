@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod balance;
 mod chaos;
 mod cli;
 mod demo;

@@ -290,7 +290,7 @@ impl Member {
         SocketAddr::from(([127, 0, 0, 1], self.admin.number))
     }
 
-    fn is_indexer(&self) -> bool {
+    pub(crate) fn is_indexer(&self) -> bool {
         self.try_status().is_some_and(|status| status.role.indexer)
     }
 
