@@ -17,6 +17,9 @@ use crate::harness::{Federation, Member, Network, PATIENCE, Side, Spec, TICK, ti
 /// DHT holds of it; all else is shorter. The design's own figure for a cut is 10 min with a tick of 20 s.
 const LONG: Duration = Duration::from_secs(160);
 
+/// The design's figure for two halves that were apart.
+const MERGED_WITHIN: Duration = Duration::from_secs(60);
+
 /// With a tenth of the design's tick goes a tenth of its longest pause while nobody answers.
 fn quick(spec: Spec) -> Spec {
     spec.set("pool.backoff_first", "\"200ms\"").set("pool.backoff_max", "\"3s\"")
@@ -167,4 +170,38 @@ fn f13_a_node_whose_uplink_was_cut_blames_nobody_and_is_whole_within_two_beats_o
     eprintln!("whole {:?} after the uplink was back", returned.elapsed());
     paris.until_whole();
     assert_nobody_is_blamed(paris, &indexers);
+}
+
+#[test]
+fn f14_two_halves_that_were_apart_for_longer_than_every_timeout_merge_by_themselves() {
+    let name = "partition::f14_two_halves_that_were_apart_for_longer_than_every_timeout_merge_by_themselves";
+    let Some(network) = Network::for_test(name) else { return };
+    let federation = on_two_sides(&network);
+    let cut = Instant::now();
+    network.split();
+    until_split_is_seen(&federation);
+    while cut.elapsed() < LONG {
+        assert_serves(&federation);
+        sleep(TICK);
+    }
+    for (left, right) in [("left-1", "oslo"), ("left-2", "osaka"), ("right-1", "paris"), ("right-2", "parma")] {
+        let (indexer, beyond) = (federation.member(left), federation.member(right));
+        let sessions = indexer.sessions();
+        assert!(
+            sessions.iter().all(|it| it.peer_id.to_string() != beyond.peer_id),
+            "{left} keeps a session of {right}"
+        );
+    }
+    let joined = Instant::now();
+    network.join();
+    let left = || MERGED_WITHIN.saturating_sub(joined.elapsed());
+    for (from, to) in [("paris", "oslo"), ("oslo", "paris")] {
+        until_true(&format!("{from} finds {to} after the split"), left(), || finds(federation.member(from), to));
+    }
+    eprintln!("searches crossed {:?} after the network was whole", joined.elapsed());
+    for name in ["left-1", "left-2", "right-1", "right-2"] {
+        let indexer = federation.member(name);
+        until_true(&format!("{name} knows all indexers"), left(), || indexer.status().indexers_known == 3);
+    }
+    eprintln!("merged {:?} after the network was whole", joined.elapsed());
 }
