@@ -9,7 +9,8 @@ use std::{
 
 use protocol::Timestamp;
 use sqlx::{
-    ConnectOptions, Connection, SqliteConnection, SqlitePool,
+    AssertSqlSafe, ConnectOptions, Connection, SqliteConnection, SqlitePool,
+    error::DatabaseError,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
 };
@@ -174,6 +175,11 @@ async fn question(path: &Path, connection: &mut SqliteConnection) -> Result<Foun
     if let Some(migration) = MIGRATIONS.iter().find(is_altered) {
         return Err(OpenError::Altered { path: path.to_owned(), version: migration.version });
     }
+    match damage_of_schema(connection).await {
+        Ok(None) => {}
+        Ok(Some(damage)) => return Ok(Found::Damaged(damage)),
+        Err(error) => return damaged_or_error(path, error),
+    }
     match sqlx::query_scalar::<_, String>("PRAGMA quick_check(1)").fetch_one(connection).await {
         Ok(verdict) if verdict == "ok" => Ok(Found::Sound),
         Ok(damage) => Ok(Found::Damaged(damage)),
@@ -207,8 +213,42 @@ async fn applied_migrations(connection: &mut SqliteConnection) -> Result<Schema,
     }
 }
 
+/// Makes the tables and indexes once more, in memory, and says what SQLite does not understand of them.
+///
+/// A connection that may not write leaves out every CHECK (`sqlite3AddCheckConstraint`), so the one that looks at the
+/// file is content with what the one that will write to it refuses. SQLite's own tables cannot be made by hand.
+async fn damage_of_schema(connection: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error> {
+    let made: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT GLOB 'sqlite_*'
+         ORDER BY rowid LIMIT 1000",
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut empty = SqliteConnectOptions::new().disable_statement_logging().connect().await?;
+    for text in made {
+        // Ours is ASCII.
+        let Ok(text) = String::from_utf8(text) else { return Ok(Some("its schema is not UTF-8".to_owned())) };
+        // Its reader has parsed it as a definition already, and what it could do here it does to an empty database.
+        let Err(error) = sqlx::query(AssertSqlSafe(text)).execute(&mut empty).await else { continue };
+        return match error {
+            sqlx::Error::Database(damage) if is_not_understood(&*damage) => Ok(Some(damage.to_string())),
+            other => Err(other),
+        };
+    }
+    Ok(None)
+}
+
+/// SQLite's general error, for what it parses and cannot make sense of: `SQLITE_ERROR`.
+fn is_not_understood(error: &dyn DatabaseError) -> bool {
+    error.code().is_some_and(|code| code == "1")
+}
+
 /// Damage is a finding; all else ends the start.
 fn damaged_or_error(path: &Path, error: sqlx::Error) -> Result<Found, OpenError> {
+    if let sqlx::Error::ColumnDecode { .. } = error {
+        // A name that is no text, a version that is no number: nobody writes such a row.
+        return Ok(Found::Damaged(error.to_string()));
+    }
     match StoreError::from(error) {
         StoreError::Corrupt { detail } => Ok(Found::Damaged(detail)),
         // A table of ours without a column that it was made with.
@@ -614,6 +654,52 @@ mod tests {
             assert_eq!(again.set_aside, None, "{case}");
             assert_eq!(again.store.peers(10).await.unwrap().rows, [peer_row(3)], "{case}");
         }
+    }
+
+    /// The file with `to` written over the beginning of the first `from` in it.
+    fn replaced(bytes: &[u8], from: &str, to: &[u8]) -> Vec<u8> {
+        let place = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+        let mut bytes = bytes.to_vec();
+        bytes[place..place + to.len()].copy_from_slice(to);
+        bytes
+    }
+
+    #[tokio::test]
+    async fn a_byte_of_the_schema_that_only_a_writer_would_miss_is_found_before() {
+        let temp = TempDir::new().unwrap();
+        let sound = fs::read(filled(temp.path()).await).unwrap();
+        let cases: [(&str, Vec<u8>); 6] = [
+            ("a column that its check asks for", replaced(&sound, "succeeded      INTEGER", b"r")),
+            ("the column that a check asks for", replaced(&sound, "succeeded >= 0", b"r")),
+            ("a check that became a function", replaced(&sound, "is_node IN (0", b"is_node_IN")),
+            ("a column that is not UTF-8", replaced(&sound, "succeeded      INTEGER", b"\xf3")),
+            // In the row's header: the types of `type`, `name`, `tbl_name` and `rootpage`, 30 for a blob of 9 bytes.
+            ("a name that is no text", replaced(&sound, "\x17\x1f\x1f\x01", b"\x17\x1e")),
+            ("a check that is not UTF-8", replaced(&sound, "succeeded >= 0", b"\xf3")),
+        ];
+        for (case, damaged) in cases {
+            let temp = TempDir::new().unwrap();
+            let path = temp.path().join("muster.db");
+            fs::write(&path, &damaged).unwrap();
+            let opened = open(&path).await.unwrap_or_else(|error| panic!("{case}: {error}"));
+            let set_aside = opened.set_aside.unwrap_or_else(|| panic!("{case}: taken for sound"));
+            assert_eq!(fs::read(&set_aside.path).unwrap(), damaged, "{case}");
+            assert_eq!(opened.store.peers(10).await.unwrap().rows, [], "{case}");
+        }
+    }
+
+    #[tokio::test]
+    async fn tables_of_sqlite_itself_and_an_index_of_the_operator_are_no_damage() {
+        let temp = TempDir::new().unwrap();
+        let path = filled(temp.path()).await;
+        let mut connection = base(&path).connect().await.unwrap();
+        for change in ["CREATE INDEX \"by näme\" ON peers (name) WHERE name > ''", "ANALYZE"] {
+            sqlx::query(change).execute(&mut connection).await.unwrap();
+        }
+        connection.close().await.unwrap();
+        let opened = open(&path).await.unwrap();
+        assert_eq!(opened.set_aside, None);
+        assert_eq!(opened.store.peers(1_000).await.unwrap().rows.len(), 500);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ mod guard;
 mod harness;
 mod hostile;
 mod join;
+mod partition;
 mod search;
 #[path = "../thin/mod.rs"]
 mod thin;

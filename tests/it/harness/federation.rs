@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, ExitStatus, Stdio},
     time::Duration,
@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 use super::{
-    PATIENCE, TICK, http,
+    PATIENCE, Place, TICK, http,
     ports::Port,
     process::{self, Ended, command, wait_status},
     until, until_true,
@@ -48,6 +48,7 @@ pub(crate) struct Spec {
     psk: Option<PathBuf>,
     settings: Vec<(String, String)>,
     variables: Vec<(String, String)>,
+    place: Option<Place>,
 }
 
 impl Spec {
@@ -63,7 +64,7 @@ impl Spec {
 
     fn of(name: &str, mode: &'static str) -> Self {
         let name = name.to_owned();
-        Self { name, mode, seeds: Vec::new(), psk: None, settings: Vec::new(), variables: Vec::new() }
+        Self { name, mode, seeds: Vec::new(), psk: None, settings: Vec::new(), variables: Vec::new(), place: None }
     }
 
     /// Knows this address.
@@ -81,6 +82,12 @@ impl Spec {
     /// Has this setting, its value written as in TOML.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Lives there, and not in the test's own network.
+    pub(crate) fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
         self
     }
 
@@ -111,6 +118,8 @@ pub(crate) struct Member {
     pub(crate) dir: PathBuf,
     /// Where it listens for peers.
     pub(crate) port: Port,
+    /// Where it lives when that is not the test's own network.
+    pub(crate) place: Option<Place>,
     admin: Port,
     log: PathBuf,
     variables: Vec<(String, String)>,
@@ -246,12 +255,13 @@ impl Member {
             name: spec.name,
             dir,
             port,
+            place: spec.place,
             admin,
             variables: spec.variables,
             child: None,
         };
         member.set("network.profile", "\"local\"");
-        member.set("network.listen", &format!("[\"/ip4/127.0.0.1/tcp/{}\"]", member.port.number));
+        member.set("network.listen", &format!("[\"/ip4/{}/tcp/{}\"]", member.ip(), member.port.number));
         member.set("admin.listen", &format!("\"{}\"", member.admin()));
         for (key, value) in QUICK {
             member.set(key, value);
@@ -282,7 +292,19 @@ impl Member {
 
     /// Where it can be dialled, with its peer id.
     pub(crate) fn address(&self) -> String {
-        format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", self.port.number, self.peer_id)
+        format!("/ip4/{}/tcp/{}/p2p/{}", self.ip(), self.port.number, self.peer_id)
+    }
+
+    fn ip(&self) -> Ipv4Addr {
+        self.place.as_ref().map_or(Ipv4Addr::LOCALHOST, |place| place.address)
+    }
+
+    /// Does something in the network where it lives.
+    fn inside<T>(&self, what: impl FnOnce() -> T) -> T {
+        match &self.place {
+            Some(place) => place.inside(what),
+            None => what(),
+        }
     }
 
     /// Where its admin endpoint is.
@@ -304,7 +326,8 @@ impl Member {
     /// A further process on the same folder.
     pub(crate) fn spawn(&self) -> Child {
         let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
-        self.command(log.try_clone().unwrap().into(), log.into()).spawn().unwrap()
+        let mut command = self.command(log.try_clone().unwrap().into(), log.into());
+        self.inside(|| command.spawn()).unwrap()
     }
 
     fn command(&self, out: Stdio, err: Stdio) -> std::process::Command {
@@ -320,7 +343,8 @@ impl Member {
     /// Runs it and waits for an end that should come by itself.
     #[track_caller]
     pub(crate) fn run_to_its_end(&self, patience: Duration) -> Ended {
-        let child = self.command(Stdio::piped(), Stdio::piped()).spawn().unwrap();
+        let mut command = self.command(Stdio::piped(), Stdio::piped());
+        let child = self.inside(|| command.spawn()).unwrap();
         process::wait_with_deadline(child, patience)
     }
 
@@ -377,7 +401,7 @@ impl Member {
 
     /// Asks its admin endpoint for whatever it says.
     pub(crate) fn ask(&self, path: &str) -> io::Result<http::Answer> {
-        http::ask("GET", self.admin(), path, &[], "")
+        self.inside(|| http::ask("GET", self.admin(), path, &[], ""))
     }
 
     /// Tells its admin endpoint to do something, with its token.
@@ -386,19 +410,20 @@ impl Member {
         let token = fs::read_to_string(self.dir.join("data/admin.token")).unwrap();
         let bearer = format!("Bearer {}", token.trim());
         let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
-        http::ask("POST", self.admin(), path, &headers, body).unwrap()
+        self.inside(|| http::ask("POST", self.admin(), path, &headers, body)).unwrap()
     }
 
     /// The same as somebody who has no token.
     #[track_caller]
     pub(crate) fn tell_without_token(&self, path: &str, body: &str) -> http::Answer {
-        http::ask("POST", self.admin(), path, &[("Content-Type", "application/json")], body).unwrap()
+        let headers = [("Content-Type", "application/json")];
+        self.inside(|| http::ask("POST", self.admin(), path, &headers, body)).unwrap()
     }
 
     /// Asks it by another name.
     #[track_caller]
     pub(crate) fn ask_as_host(&self, path: &str, host: &str) -> http::Answer {
-        http::ask_as("GET", self.admin(), host, path, &[], "").unwrap()
+        self.inside(|| http::ask_as("GET", self.admin(), host, path, &[], "")).unwrap()
     }
 
     /// Asks until it answers.
@@ -488,13 +513,15 @@ impl Member {
     pub(crate) fn verb(&self, args: &[&str]) -> Ended {
         let url = format!("http://{}", self.admin());
         let args: Vec<&str> = ["--admin", &url].into_iter().chain(args.iter().copied()).collect();
-        process::muster(&args)
+        self.inside(|| process::muster(&args))
     }
 
     /// The same, in the background, its output piped.
     pub(crate) fn verb_begun(&self, args: &[&str]) -> Child {
         let url = format!("http://{}", self.admin());
-        command().arg("--admin").arg(url).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        let mut command = command();
+        command.arg("--admin").arg(url).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.inside(|| command.spawn()).unwrap()
     }
 
     /// All that it logged.

@@ -6,10 +6,12 @@
 
 mod federation;
 mod http;
+mod network;
 mod ports;
 mod process;
 
 pub(crate) use federation::{Federation, Member, Spec, private_file, ticks};
+pub(crate) use network::{Network, Place, Side};
 pub(crate) use ports::Port;
 pub(crate) use process::{
     Ended, command, muster, muster_in, shown_mode, snapshot, until_free, wait_status, wait_with_deadline,
