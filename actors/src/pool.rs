@@ -15,7 +15,7 @@ use ::store::MemberRow;
 use libp2p::Multiaddr;
 use protocol::{
     PeerId, Timestamp,
-    heartbeat::Given,
+    heartbeat::{Given, RESTARTS},
     pool::{Action, Event, Found, Input, Owner, Pool as Machine, Probed, Ranked, Shown, State as Life, Why},
     score::Judged,
     search::Wanted,
@@ -30,7 +30,7 @@ use crate::{
     claim::{self, Signed},
     context::{Context, inform},
     discover, fetch, health, heartbeat, leave, lookup, peers, probe, registry, score, store, suggestions,
-    supervision::{Address, ChildSpec, Children, Class, Due, Envelope, Outcome, Path, Reply, Seat, Timer, restarts},
+    supervision::{Address, ChildSpec, Children, Class, Due, Envelope, Outcome, Path, Reply, Seat, Timer},
     view::MemberState,
 };
 
@@ -51,16 +51,6 @@ const CANNOT_JOIN: &str = "cannot join";
 
 /// A member names candidates within this.
 const CANDIDATES_WITHIN: Duration = Duration::from_secs(5);
-
-/// A heartbeat that failed is given a new stream this soon, and thrice within 90 s; then its indexer is lost.
-const RESTARTS: restarts::Settings = restarts::Settings {
-    restarts_max: 3,
-    within: Duration::from_secs(90),
-    pause_first: Duration::from_secs(1),
-    pause_max: Duration::from_secs(20),
-    factor: 2,
-    jitter: 0.1,
-};
 
 /// The actor.
 pub struct Pool;

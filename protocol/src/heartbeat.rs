@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     record::PeerRecord,
+    restarts,
     signed::Verified,
     time::Mono,
     wire::{Answer, ChallengeAnswer, DhtValues, Heartbeat, HeartbeatResponse, Refused},
@@ -21,6 +22,16 @@ use crate::{
 /// The longest silence that an answer may ask for: a ban's first length. Longer wishes are cut, so that no indexer
 /// can silence a node for ever.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
+/// A heartbeat that failed is given a new stream this soon, and thrice within 90 s; then its indexer is lost.
+pub const RESTARTS: restarts::Settings = restarts::Settings {
+    restarts_max: 3,
+    within: Duration::from_secs(90),
+    pause_first: Duration::from_secs(1),
+    pause_max: Duration::from_secs(20),
+    factor: 2,
+    jitter: 0.1,
+};
 
 /// How far the clocks of two members may be apart without blame.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(30);

@@ -19,6 +19,7 @@ pub mod names;
 pub mod pool;
 pub mod profile;
 pub mod record;
+pub mod restarts;
 pub mod score;
 pub mod search;
 pub mod session;
