@@ -24,6 +24,7 @@ pub mod score;
 pub mod search;
 pub mod session;
 pub mod signed;
+pub mod sim;
 pub mod suggestions;
 pub mod time;
 pub mod wire;
