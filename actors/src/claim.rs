@@ -218,7 +218,7 @@ impl State {
     }
 
     fn sign_when_due(&mut self) {
-        let now = self.seat.now().wall;
+        let now = self.clocks.signing_time(self.seat.now().wall);
         let is_due = match &self.signed {
             None => true,
             Some(signed) => {
