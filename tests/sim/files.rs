@@ -6,9 +6,9 @@ use protocol::sim::{Scenario, scenario::Expectation};
 
 /// One scenario to play.
 #[derive(Clone, Debug)]
-pub struct Play {
-    pub name: String,
-    pub scenario: Scenario,
+pub(crate) struct Play {
+    pub(crate) name: String,
+    pub(crate) scenario: Scenario,
 }
 
 fn folder() -> PathBuf {
@@ -16,7 +16,7 @@ fn folder() -> PathBuf {
 }
 
 /// The scenarios, in the order of their names; those that wait for something only where asked for.
-pub fn read(only: Option<&str>, waiting: bool) -> Result<Vec<Play>, String> {
+pub(crate) fn read(only: Option<&str>, waiting: bool) -> Result<Vec<Play>, String> {
     let mut plays = Vec::new();
     let entries = std::fs::read_dir(folder()).map_err(|error| format!("{}: {error}", folder().display()))?;
     for entry in entries {
@@ -47,7 +47,7 @@ fn parse(path: &Path) -> Result<Scenario, String> {
 }
 
 /// An expectation in one line.
-pub fn words(expectation: &Expectation) -> String {
+pub(crate) fn words(expectation: &Expectation) -> String {
     let when = match (expectation.by, expectation.until) {
         (Some(by), None) => format!(" by {} s", by.0.as_secs()),
         (Some(by), Some(until)) => format!(" by {} s and until {} s", by.0.as_secs(), until.0.as_secs()),
@@ -58,7 +58,7 @@ pub fn words(expectation: &Expectation) -> String {
 }
 
 /// Replaces what stands between the marks of this writer.
-pub fn write_between(page: &Path, writer: &str, text: &str) -> Result<(), String> {
+pub(crate) fn write_between(page: &Path, writer: &str, text: &str) -> Result<(), String> {
     let told = |error: std::io::Error| format!("{}: {error}", page.display());
     let old = std::fs::read_to_string(page).map_err(told)?;
     let (begin, end) = (format!("<!-- written by {writer}: begin -->"), format!("<!-- written by {writer}: end -->"));

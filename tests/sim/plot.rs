@@ -15,7 +15,7 @@ const LINES_MAX: usize = 24;
 type Line = (String, Vec<(f64, f64)>);
 
 /// Writes `NAME-SEED-{load,pools,scores}.svg`.
-pub fn write(folder: &Path, name: &str, outcome: &Outcome) -> Result<(), String> {
+pub(crate) fn write(folder: &Path, name: &str, outcome: &Outcome) -> Result<(), String> {
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let plots = [
         ("load", "sessions", load(outcome)),

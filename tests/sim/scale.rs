@@ -13,7 +13,7 @@ const SEED: u64 = 1;
 const JOINED_SECS: u64 = 600;
 
 /// Plays every size and prints the table.
-pub fn table(sizes: &[u32], page: Option<&Path>) -> Result<bool, String> {
+pub(crate) fn table(sizes: &[u32], page: Option<&Path>) -> Result<bool, String> {
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
     let mut text = format!(
         "{date}, seed {SEED}, one core. Counted from minute {} to the end.\n\n\
