@@ -70,7 +70,7 @@ fn a_broken_invariant_is_found_and_its_seed_replays() {
 
 #[test]
 fn what_does_not_follow_in_time_is_told_with_its_reason() {
-    let expected = json!([{"what": "pooled", "least": 9, "who": ["n"], "by": "30s"}]);
+    let expected = json!([{"what": "pooled", "least": 9, "who": ["n"], "from": "15s", "by": "30s"}]);
     let outcome = run(scenario(|scenario| scenario["expect"] = expected), 1);
     let (at, why) = outcome.met[0].failed.clone().expect("two indexers are not nine");
     assert_eq!(at, Duration::from_secs(30));
