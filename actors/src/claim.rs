@@ -25,7 +25,7 @@ use tracing::{debug, info};
 
 use crate::{
     context::{Context, inform},
-    fetch, health, peers, pool, registry, store,
+    fetch, health, peers, pool, registry, store, suggestions,
     supervision::{Class, Envelope, Reply, Seat, Timer},
 };
 
@@ -54,6 +54,8 @@ pub struct Signed {
     pub own: OwnRecord,
     /// What our referent puts into the DHT.
     pub values: Values,
+    /// How far the time that it was signed with is ahead of our clock.
+    pub clock_offset: SignedDuration,
 }
 
 /// The actor.
@@ -128,8 +130,15 @@ pub enum Msg {
         /// Its clock less ours.
         offset: SignedDuration,
     },
+    /// How far is the clock of the pool ahead of ours? Nothing while clocks are apart and it is not known whose is wrong.
+    SoundClock {
+        /// The offset.
+        reply: Reply<Option<SignedDuration>>,
+    },
     /// Health began a life and wants to know how our record does.
     TellHealth,
+    /// Suggestions began a life and wants to know the time to sign with.
+    TellSuggestions,
     /// The pool began a life and wants our record.
     TellPool,
     /// The registry began a life and wants our record.
@@ -191,7 +200,9 @@ impl Actor for Claim {
             Msg::ReadBack { seq } => state.read_back(seq),
             Msg::Look(reply) => reply.send(state.signed.clone()),
             Msg::Clock { peer, offset } => state.clock(peer, offset),
+            Msg::SoundClock { reply } => reply.send(state.clocks.sound_offset()),
             Msg::TellHealth => state.tell_health(),
+            Msg::TellSuggestions => state.tell_suggestions(),
             Msg::TellPool => state.tell_pool(),
             Msg::TellRegistry => state.tell_registry(),
             Msg::Tick => state.tick(),
@@ -242,11 +253,14 @@ impl State {
         let record = Verified::sign(&self.record(seq), &self.context.keys);
         let values = self.values(&record);
         let on_the_wire = DhtValues { pid: values.pid.to_raw(), name: values.name.to_raw() };
-        let signed = Arc::new(Signed { own: OwnRecord::new(&record, Some(on_the_wire))?, record, values });
+        let clock_offset = self.clocks.agreed().unwrap_or_default();
+        let own = OwnRecord::new(&record, Some(on_the_wire))?;
+        let signed = Arc::new(Signed { own, record, values, clock_offset });
         debug!(seq, addrs = signed.record.addrs.len(), "record signed");
         self.signed = Some(signed);
         self.tell_health();
         self.tell_registry();
+        self.tell_suggestions();
         self.tell_pool();
         Ok(())
     }
@@ -268,6 +282,14 @@ impl State {
     fn tell_registry(&self) {
         if let Some(signed) = &self.signed {
             inform(&self.context.addresses.registry, Class::Control, registry::Msg::Own(signed.clone()));
+        }
+    }
+
+    /// What an indexer says of itself is signed with the same time.
+    fn tell_suggestions(&self) {
+        if let Some(signed) = &self.signed {
+            let clock = suggestions::Msg::Clock { offset: signed.clock_offset };
+            inform(&self.context.addresses.suggestions, Class::Control, clock);
         }
     }
 

@@ -13,7 +13,7 @@ use protocol::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    claim, gate, gc, health, peers, pool, registry, relay, score, search,
+    audit, claim, gate, gc, health, peers, pool, presence, registry, relay, score, search,
     settings::Settings,
     stats::Stats,
     store, suggestions,
@@ -73,6 +73,10 @@ pub struct Addresses {
     pub gc: Address<gc::Msg>,
     /// The libp2p swarm.
     pub swarm: Address<swarm::Msg>,
+    /// Who comes, goes and died among the indexers.
+    pub presence: Address<presence::Msg>,
+    /// Tokens of our nodes, and the counting of others'.
+    pub audit: Address<audit::Msg>,
 }
 
 /// Messages that wait at an actor that serves the network; a second's worth at full load.
@@ -102,6 +106,8 @@ impl Addresses {
             relay: tree.address(indexer.child("relay"), "relay", BOUND_BUSY),
             gc: tree.address(root.child("gc"), "gc", BOUND),
             swarm: tree.address(root.child("swarm"), "swarm", BOUND_BUSY),
+            presence: tree.address(indexer.child("presence"), "presence", BOUND),
+            audit: tree.address(indexer.child("audit"), "audit", BOUND_BUSY),
         }
     }
 }

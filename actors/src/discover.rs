@@ -45,7 +45,8 @@ async fn providers(context: &Context) -> Vec<PeerId> {
     tokio::time::timeout(WITHIN, found).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-async fn record(context: &Context, peer: PeerId) -> Option<Verified<IndexerRecord>> {
+/// The verified record of one indexer.
+pub(crate) async fn record(context: &Context, peer: PeerId) -> Option<Verified<IndexerRecord>> {
     let found = lookup::values(context, dht::Key::Indexer(peer), true).await;
     found.into_iter().find_map(|valid| match valid {
         Valid::Indexer(record) => Some(record),

@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 use crate::{
     claim,
     context::Context,
-    health, lookup, peers,
+    gate, health, lookup, peers,
     pool::{self, MemberView},
     registry, score, search,
     supervision::{Address, Class, Reply},
     view::{
-        ActorState, ActorView, EventView, IndexerView, PartView, PeerView, RecordView, SearchView, SessionView,
-        StatusView, Wanted,
+        ActorState, ActorView, BanView, EventView, ExplainView, IndexerView, PartView, PeerView, RecordView,
+        SearchView, SessionView, StatusView, Wanted,
     },
 };
 
@@ -56,6 +56,20 @@ pub enum AskError {
         /// What was asked for.
         name: String,
     },
+    /// Not yet: it is not on the disk, or enough was asked for now.
+    #[error("{0}")]
+    NotYet(String),
+}
+
+impl From<gate::OrderFault> for AskError {
+    fn from(fault: gate::OrderFault) -> Self {
+        match fault {
+            gate::OrderFault::Order(_) | gate::OrderFault::Ourselves => Self::Invalid(fault.to_string()),
+            gate::OrderFault::Full(_) | gate::OrderFault::NotReady | gate::OrderFault::NotWritten => {
+                Self::NotYet(fault.to_string())
+            }
+        }
+    }
 }
 
 /// A fault to inject into one actor, for tests.
@@ -131,6 +145,27 @@ impl Handle {
         Ok(views)
     }
 
+    /// Why an indexer has the score that it has, with every event behind it.
+    ///
+    /// # Errors
+    /// When the text is no peer id, that peer is neither in the pool nor was anything seen of it as an indexer, or the
+    /// tree does not answer in time.
+    pub async fn explain(&self, peer: &str) -> Result<ExplainView, AskError> {
+        let id: PeerId = peer.parse().map_err(|_| AskError::Invalid("expected a peer id".to_owned()))?;
+        let addresses = &self.context.addresses;
+        let explained = ask(&addresses.score, |reply| score::Msg::Explain { peer: id, reply }).await?;
+        let names = ask(&addresses.peers, |reply| peers::Msg::Names { peers: vec![id], reply }).await?;
+        let name = names.into_iter().next().unwrap_or_default();
+        let members = ask(&addresses.pool, pool::Msg::Look).await?;
+        let member = members.into_iter().find(|member| member.shown.peer == id);
+        if member.is_none() && explained.is_none() {
+            return Err(AskError::Unknown { what: "indexer", name: peer.to_owned() });
+        }
+        let score = explained.as_ref().and_then(|explained| explained.score.clone());
+        let indexer = member.map(|member| indexer_view(member, score, name.clone()));
+        Ok(ExplainView { name, indexer, explained: explained.map(|explained| *explained) })
+    }
+
     /// The sessions of an indexer; empty for a node.
     ///
     /// # Errors
@@ -160,11 +195,16 @@ impl Handle {
             }
         }
         let members = ask(&addresses.pool, |reply| pool::Msg::Members { reply }).await?;
-        let found = lookup::at_members(&self.context, &wanted, &members).await;
+        let chosen = ask(&addresses.search, |reply| search::Msg::LookUp { members, reply }).await?;
+        let members = chosen.as_deref().unwrap_or_default();
+        let found = lookup::at_members(&self.context, &wanted, members).await;
         if !found.is_empty() {
             return Ok(found.iter().filter_map(|record| record_view(record, "indexer")).collect());
         }
         let found = lookup::in_dht(&self.context, &wanted).await;
+        if let (true, Err(enough)) = (found.is_empty(), chosen) {
+            return Err(AskError::NotYet(enough.to_string()));
+        }
         Ok(found.iter().filter_map(|record| record_view(record, "dht")).collect())
     }
 
@@ -176,9 +216,12 @@ impl Handle {
         let wanted = search::parse(&wanted).map_err(AskError::Invalid)?;
         let user = user.to_owned();
         let members = ask(&self.context.addresses.pool, |reply| pool::Msg::Members { reply }).await?;
-        ask(&self.context.addresses.search, |reply| search::Msg::Begin { user, wanted, members, reply })
-            .await?
-            .map_err(AskError::Invalid)
+        ask(&self.context.addresses.search, |reply| search::Msg::Begin { user, wanted, members, reply }).await?.map_err(
+            |declined| match declined {
+                search::Declined::Invalid(words) => AskError::Invalid(words),
+                search::Declined::Enough(enough) => AskError::NotYet(enough.to_string()),
+            },
+        )
     }
 
     /// What happened after event `since`, oldest first; the journal is bounded.
@@ -187,6 +230,58 @@ impl Handle {
     /// When the tree does not answer in time.
     pub async fn events(&self, since: u64) -> Result<Vec<EventView>, AskError> {
         ask(&self.context.addresses.health, |reply| health::Msg::Events { since, reply }).await
+    }
+
+    /// The bans in force, by peer; empty for a node, which bans nobody.
+    ///
+    /// # Errors
+    /// When the tree does not answer in time.
+    pub async fn bans(&self) -> Result<Vec<BanView>, AskError> {
+        if !self.context.own.role.indexer {
+            return Ok(Vec::new());
+        }
+        let bans = ask(&self.context.addresses.gate, gate::Msg::Bans).await?;
+        Ok(bans.into_iter().map(BanView::from).collect())
+    }
+
+    /// Bans a peer from everything, for `lasts` or without end: at once, and on the disk when this returns.
+    ///
+    /// # Errors
+    /// When this member is no indexer, the order makes no sense, or it could not be written down in time; it holds then,
+    /// and is written down later.
+    pub async fn ban(&self, peer: PeerId, lasts: Option<Duration>, reason: String) -> Result<(), AskError> {
+        self.check_indexer()?;
+        Ok(ask(&self.context.addresses.gate, |reply| gate::Msg::Ban { peer, lasts, reason, reply }).await??)
+    }
+
+    /// Takes every ban of a peer back, and its past with them; on the disk when this returns.
+    ///
+    /// # Errors
+    /// When this member is no indexer, the peer is not banned, or that could not be written down in time.
+    pub async fn unban(&self, peer: PeerId) -> Result<(), AskError> {
+        self.check_indexer()?;
+        let (was_banned, answer) = Reply::channel();
+        let lift = |reply| gate::Msg::Lift { peer, was_banned, reply };
+        let lifted = ask(&self.context.addresses.gate, lift).await?;
+        let was_banned = answer.await.unwrap_or_default();
+        lifted?;
+        if was_banned { Ok(()) } else { Err(AskError::Unknown { what: "ban", name: peer.to_string() }) }
+    }
+
+    /// Lets the nodes of an indexer go and takes no new ones, or takes the order back; on the disk when this returns.
+    ///
+    /// # Errors
+    /// When this member is no indexer, or that could not be written down in time.
+    pub async fn drain(&self, is_on: bool) -> Result<(), AskError> {
+        self.check_indexer()?;
+        Ok(ask(&self.context.addresses.gate, |reply| gate::Msg::Drain { is_on, reply }).await??)
+    }
+
+    fn check_indexer(&self) -> Result<(), AskError> {
+        if self.context.own.role.indexer {
+            return Ok(());
+        }
+        Err(AskError::Invalid("this member is no indexer: it has no nodes to ban or to let go".to_owned()))
     }
 
     /// The metrics in OpenMetrics text.

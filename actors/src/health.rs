@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::{
     claim,
     context::{Context, inform},
-    peers, pool, registry, suggestions,
+    gate, peers, pool, registry, suggestions,
     supervision::{Class, Envelope, Reply, Seat},
     view::{self, EventView, StatusView},
 };
@@ -73,6 +73,8 @@ pub enum Msg {
     IndexersKnown(u32),
     /// The database answers, or not.
     Stored(bool),
+    /// An operator lets our nodes go, or no longer.
+    Drained(bool),
     /// Something happened.
     Noted {
         /// What sort of event.
@@ -133,6 +135,7 @@ impl Actor for Health {
         inform(&to.peers, Class::Control, peers::Msg::TellListening);
         inform(&to.registry, Class::Control, registry::Msg::TellCounts);
         inform(&to.suggestions, Class::Control, suggestions::Msg::TellHealth);
+        inform(&to.gate, Class::Control, gate::Msg::TellPolicy);
         Ok(State {
             seat,
             context,
@@ -162,6 +165,7 @@ impl Actor for Health {
             Msg::Sessions(sessions) => state.sessions = sessions,
             Msg::IndexersKnown(known) => state.indexers_known = known,
             Msg::Stored(is_ok) => state.facts.is_store_ok = is_ok,
+            Msg::Drained(is_on) => state.facts.is_drained = is_on,
             Msg::Noted { kind, subject, detail } => state.noted(kind, subject, detail),
             Msg::Trouble { what, remedy } => state.trouble(what, remedy),
             Msg::Complained { about, protocol, cause } => state.complained(about, protocol, &cause),
@@ -264,6 +268,7 @@ impl State {
             connections: u32::try_from(self.context.stats.connections.get()).unwrap_or(0),
             record_seq: self.record_seq,
             store_ok: self.facts.is_store_ok,
+            drained: self.facts.is_drained,
         }
     }
 

@@ -1,23 +1,29 @@
 //! One heartbeat: the conversation with one indexer of the pool.
 //!
-//! Owns one stream, its questions and answers. The pool tells it what to say; it tells the pool how the indexer did and
-//! score what was observed. A failed beat ends it with an error: the pool restarts it with a new stream, and forgets it
+//! Owns one stream, its questions and answers, and with each batch of challenges a round of witnesses. The pool tells it
+//! what to say; it tells the pool how the indexer did and score what was observed. A failed beat ends it with an error: the pool restarts it with a new stream, and forgets it
 //! when its budget is spent. A restart forgets the stream and what was acknowledged; when it may beat again is the
-//! pool's. Bound: one question under way.
+//! pool's. Bound: one question, one round of witnesses and one look-up under way.
 
 use std::{sync::Arc, time::Duration};
 
 use libp2p::Multiaddr;
 use protocol::{
-    PeerId,
-    heartbeat::{Ask, Asker, Challenges, Conversation, Given, Heard, Rhythm, judge_challenges},
+    PeerId, Timestamp,
+    heartbeat::{
+        Ask, Asker, Challenges, Conversation, DhtChallenge, Given, Heard, OwnRecordKey, Rhythm, judge_challenges,
+    },
     json,
+    presence::token::{PresenceToken, Presenter},
     score::Observation,
+    signed::Verified,
     time::Mono,
     wire::{Answer, Heartbeat as Question, HeartbeatResponse, Protocol, Refused},
+    witness::{STEADY, Said},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
@@ -25,12 +31,13 @@ use tracing::{debug, warn};
 use crate::{
     claim::{self, Signed},
     context::{Context, inform},
-    fetch, pool, score,
+    fetch, lookup, pool, score,
     supervision::{Address, Class, Envelope, Seat, Timer},
     swarm::{
         OpenError,
         streams::{Io, IoError, Patience, Value},
     },
+    witness,
 };
 
 /// From the wish for a stream to the stream: dialling, handshake and hello included.
@@ -77,6 +84,14 @@ pub struct State {
     orders: Orders,
     conversation: Conversation,
     challenges: Challenges,
+    dht: DhtChallenge,
+    /// The indexer's `born_at`, and since when it says so.
+    born: Option<(protocol::Timestamp, Mono)>,
+    /// Witnesses that are being asked, one round at a time.
+    witnesses: Option<AbortOnDropHandle<()>>,
+    /// Our own look-up in the DHT.
+    looking: Option<AbortOnDropHandle<()>>,
+    presenter: Presenter,
     /// The record for which an extra beat was made.
     nudged_for: Option<u64>,
     line: Line,
@@ -120,6 +135,11 @@ pub enum Msg {
         answer: Box<Answer<HeartbeatResponse>>,
         /// When its first byte came.
         first_byte: Mono,
+    },
+    /// We looked our own record up in the DHT.
+    Looked {
+        /// It is there.
+        is_there: bool,
     },
     /// The stream is of no more use.
     Broken(LineError),
@@ -170,6 +190,7 @@ impl Actor for Heartbeat {
         let begin = pool::Msg::Begin { peer, reply: seat.reply(Msg::Begin) };
         inform(&context.addresses.pool, Class::Control, begin);
         let challenges = Challenges::new(&context.settings.heartbeat, &mut rng);
+        let presenter = Presenter::new(&mut rng);
         Ok(State {
             seat,
             context,
@@ -179,6 +200,11 @@ impl Actor for Heartbeat {
             orders: Orders::default(),
             conversation: Conversation::default(),
             challenges,
+            dht: DhtChallenge::default(),
+            born: None,
+            witnesses: None,
+            looking: None,
+            presenter,
             nudged_for: None,
             line: Line::Closed,
             timer: None,
@@ -202,6 +228,7 @@ impl Actor for Heartbeat {
             Msg::Opened(opened) => state.opened(opened)?,
             Msg::Written { question, at } => state.written(&question, at),
             Msg::Heard { answer, first_byte } => state.heard(*answer, first_byte)?,
+            Msg::Looked { is_there } => state.dht.looked(is_there),
             Msg::Broken(error) => state.broken(error)?,
             Msg::Late { seq } => state.late(seq)?,
         }
@@ -263,15 +290,21 @@ impl State {
     }
 
     fn not_opened(&mut self, error: OpenError) -> Result<(), BeatError> {
-        if let OpenError::Refused { retry_after: Some(secs), .. } = &error {
-            self.wait_politely(*secs, Vec::new());
+        if let OpenError::Refused { retry_after: Some(secs), alternatives, .. } = &error {
+            self.wait_politely(*secs, alternatives.clone());
             return Ok(());
         }
         match &error {
             OpenError::Late => self.tell_missed(),
             _ => self.tell_reset(matches!(error, OpenError::Unreachable(_))),
         }
-        if matches!(error, OpenError::KeyMismatch { .. } | OpenError::Refused { .. } | OpenError::WrongPeer { .. }) {
+        if matches!(
+            error,
+            OpenError::KeyMismatch { .. }
+                | OpenError::Refused { .. }
+                | OpenError::WrongPeer { .. }
+                | OpenError::NotListed { .. }
+        ) {
             warn!(indexer = %self.peer, %error, "cannot join");
             let turned_away = pool::Msg::TurnedAway { peer: self.peer, cause: error.to_string() };
             inform(&self.context.addresses.pool, Class::Control, turned_away);
@@ -287,15 +320,28 @@ impl State {
         let asker = Asker { name: own.name.clone(), did: own.did.clone(), peer_id: own.peer_id };
         let seq = self.conversation.ask();
         let Orders { need, referent, signed, .. } = &self.orders;
-        let ask = Ask { seq, need: *need, referent: *referent, challenges, probe: false };
+        let challenge_did = self.dht.draw().then(|| own.did.clone());
+        let ask = Ask { seq, need: *need, referent: *referent, challenges, challenge_did, probe: false };
         let record = signed.as_ref().map(|signed| &signed.own);
-        let question = asker.question(ask, record, self.conversation.acked(), now.wall);
+        let mut question = asker.question(ask, record, self.conversation.acked(), now.wall);
+        question.presence = self.token(seq, now.wall);
+        let settings = &self.context.settings.heartbeat;
         self.orders.rhythm.sent(now.mono, settings, &mut self.rng);
         inform(&self.context.addresses.pool, Class::Heartbeat, pool::Msg::Sent { peer: self.peer });
         let Line::Open { questions, .. } = &self.line else { return };
         // The channel holds one and none is under way; when the task has ended its end is already on its way to us.
         drop(questions.try_send(question));
         self.deadline = Some(self.seat.after(settings.answer_within, Msg::Late { seq }));
+    }
+
+    /// The word that this indexer serves us, once per epoch; signed when our record is, with the same time.
+    fn token(&mut self, seq: u64, now: Timestamp) -> Option<Box<RawValue>> {
+        let signed = self.orders.signed.as_ref()?;
+        let epoch = self.presenter.due(now.checked_add(signed.clock_offset).ok()?)?;
+        self.presenter.asked(seq, epoch);
+        let keys = &self.context.keys;
+        let (node, pub_key) = (self.context.own.peer_id, keys.pub_key().to_owned());
+        Some(Verified::sign(&PresenceToken { indexer: self.peer, node, epoch, pub_key }, keys).to_raw())
     }
 
     fn written(&mut self, question: &Question, at: Mono) {
@@ -319,6 +365,7 @@ impl State {
     fn answered(&mut self, given: Given) {
         self.deadline = None;
         self.context.stats.beats_answered.inc();
+        self.presenter.answered(given.response.seq);
         let now = self.seat.now();
         let response = &given.response;
         self.observe(Observation::Answered {
@@ -339,6 +386,12 @@ impl State {
             );
             self.observe(Observation::Challenged { good: verdict.good, bad: verdict.bad });
         }
+        self.judge_dht(response, now.wall);
+        self.born = self.born.filter(|(born, _)| *born == response.born_at).or(Some((response.born_at, now.mono)));
+        if !given.challenged.is_empty() {
+            self.ask_witnesses(&given, now.mono);
+            self.look_in_dht();
+        }
         if given.is_served_time_false {
             debug!(indexer = %self.peer, served_us = response.served_us, "served longer than it took: not believed");
         }
@@ -353,6 +406,41 @@ impl State {
             pool::Msg::Answered { peer: self.peer, given: Box::new(given) },
         );
         self.arm();
+    }
+
+    fn judge_dht(&mut self, response: &HeartbeatResponse, now: protocol::Timestamp) {
+        let own = &self.context.own;
+        let newest_seq = self.orders.signed.as_ref().map_or(0, |signed| signed.own.seq);
+        let key = OwnRecordKey { peer_id: &own.peer_id, did: &own.did, newest_seq };
+        if let Some(good) = self.dht.heard(response, &key, now) {
+            self.observe(Observation::Dht { good });
+        }
+    }
+
+    /// Only what we found ourselves is an indexer asked to find.
+    fn look_in_dht(&mut self) {
+        if !self.dht.batch() {
+            return;
+        }
+        let (context, me) = (self.context.clone(), self.seat.me().clone());
+        self.looking = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let is_there = lookup::record_of(&context, &context.own.did).await.is_some();
+            drop(me.tell(Class::Own, Msg::Looked { is_there }));
+        })));
+    }
+
+    /// Others hear of a restart a tick later than we do: until then their word would be held against the honest.
+    fn ask_witnesses(&mut self, given: &Given, now: Mono) {
+        let is_steady = self.born.is_some_and(|(_, since)| now.since(since) >= STEADY);
+        let is_asking = self.witnesses.as_ref().is_some_and(|task| !task.is_finished());
+        if !is_steady || is_asking {
+            return;
+        }
+        let (context, peer) = (self.context.clone(), self.peer);
+        let (said, offered) = (Said::from(&given.response), given.response.witnesses.clone());
+        self.witnesses = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            witness::round(&context, peer, said, offered).await;
+        })));
     }
 
     /// An indexer that holds no record of ours, or an old one, is given it at once and not with the next tick: it was

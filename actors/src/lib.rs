@@ -3,6 +3,7 @@
 //! One actor is one file: what it owns, who tells it, whom it tells, what a restart forgets and what bounds it stand at
 //! its head. What an actor decides by is in [`protocol`]; what it keeps over restarts is in [`store`](::store).
 
+pub mod audit;
 pub mod claim;
 pub mod context;
 mod discover;
@@ -16,6 +17,7 @@ mod leave;
 pub mod lookup;
 pub mod peers;
 pub mod pool;
+pub mod presence;
 mod probe;
 pub mod registry;
 pub mod relay;
@@ -30,6 +32,7 @@ pub mod suggestions;
 pub mod supervision;
 pub mod swarm;
 pub mod view;
+mod witness;
 
 pub use handle::Handle;
 pub use root::{End, Running, Start, start};

@@ -23,7 +23,7 @@ const DHT_WITHIN: Duration = Duration::from_secs(3);
 const MEMBER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Members asked at once.
-const MEMBERS_MAX: usize = 3;
+pub(crate) const MEMBERS_MAX: usize = 3;
 
 /// The valid values under a key of the DHT.
 pub(crate) async fn values(context: &Context, key: dht::Key, is_first_enough: bool) -> Vec<Valid> {
@@ -49,7 +49,8 @@ pub async fn in_dht(context: &Context, wanted: &Wanted) -> Vec<Verified<PeerReco
     asked.filter_map(|record| async { record.filter(|record| wanted.matches(record)) }).collect().await
 }
 
-async fn record_of(context: &Context, did: &str) -> Option<Verified<PeerRecord>> {
+/// The newest record of a DID in the DHT.
+pub(crate) async fn record_of(context: &Context, did: &str) -> Option<Verified<PeerRecord>> {
     let values = values(context, dht::Key::Node(did.parse().ok()?), true).await;
     values.iter().filter_map(Valid::as_node).max_by_key(|record| record.seq).cloned()
 }

@@ -1,7 +1,7 @@
 //! PeerBook: every known peer, its addresses and how they fared.
 //!
 //! Owns [`protocol::book::Book`]. The swarm tells it who was met, lost and not reached; verified records name peers.
-//! It tells the pool which indexers it could ask, claim and health where we listen, and the store what to keep.
+//! It tells the pool which indexers it could ask, claim, health and presence where we listen, and the store what to keep.
 //! A restart forgets only who is connected; the rest comes back from the store. Bound: `store.peers_max` peers.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -18,7 +18,7 @@ use tracing::warn;
 use crate::{
     claim,
     context::{Context, inform},
-    health, pool,
+    health, pool, presence,
     store::{self, to_row},
     suggestions,
     supervision::{Class, Envelope, Reply, Seat, Timer},
@@ -57,6 +57,15 @@ pub struct State {
     changed: BTreeSet<PeerId>,
     listen: Vec<Multiaddr>,
     timer: Timer,
+}
+
+/// How well a peer is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acquaintance {
+    /// A connection is open.
+    pub is_connected: bool,
+    /// Last sign of life.
+    pub last_seen: Option<protocol::Timestamp>,
 }
 
 /// What it is told and asked.
@@ -107,7 +116,7 @@ pub enum Msg {
         /// Without `/p2p/`.
         addrs: Vec<Multiaddr>,
     },
-    /// Claim, pool or suggestions began a life and want to know where we listen.
+    /// Claim, pool, suggestions or presence began a life and want to know where we listen.
     TellListening,
     /// What is this peer?
     Role {
@@ -118,6 +127,13 @@ pub enum Msg {
     },
     /// What was kept over the restart.
     Restored(Vec<(PeerId, Entry)>),
+    /// How well do we know it?
+    Acquainted {
+        /// The peer.
+        peer: PeerId,
+        /// Nothing when we do not.
+        reply: Reply<Option<Acquaintance>>,
+    },
     /// Where is it?
     Find {
         /// The peer.
@@ -176,6 +192,7 @@ impl Actor for Peers {
             Msg::TellListening => state.tell_listening(),
             Msg::Role { peer, reply } => reply.send(state.role(&peer)),
             Msg::Restored(peers) => state.restored(peers),
+            Msg::Acquainted { peer, reply } => reply.send(state.acquainted(&peer)),
             Msg::Find { peer, reply } => reply.send(state.book.addr_info(peer)),
             Msg::Names { peers, reply } => reply.send(state.names(&peers)),
             Msg::Look(reply) => reply.send(state.look()),
@@ -216,7 +233,7 @@ impl State {
     }
 
     fn failed(&mut self, peer: PeerId, addrs: &[Multiaddr]) {
-        self.book.failed(&peer, addrs);
+        self.book.failed(&peer, addrs, self.seat.now().wall);
         self.changed.insert(peer);
     }
 
@@ -243,7 +260,8 @@ impl State {
         let to = &self.context.addresses;
         inform(&to.health, Class::Control, health::Msg::Listening(full));
         inform(&to.claim, Class::Control, claim::Msg::Reachable { addrs: addrs.clone() });
-        inform(&to.suggestions, Class::Control, suggestions::Msg::Reachable { addrs });
+        inform(&to.suggestions, Class::Control, suggestions::Msg::Reachable { addrs: addrs.clone() });
+        inform(&to.presence, Class::Control, presence::Msg::Reachable { addrs });
         inform(&to.pool, Class::Control, pool::Msg::Listening);
     }
 
@@ -251,10 +269,16 @@ impl State {
         self.book.get(peer).map(|entry| entry.role).unwrap_or_default()
     }
 
+    fn acquainted(&self, peer: &PeerId) -> Option<Acquaintance> {
+        let entry = self.book.get(peer)?;
+        Some(Acquaintance { is_connected: entry.is_connected, last_seen: entry.last_seen })
+    }
+
     fn restored(&mut self, peers: Vec<(PeerId, Entry)>) {
+        let rule = self.context.settings.network.rule();
         for (peer, entry) in peers {
             if self.book.get(&peer).is_none() {
-                self.book.restore(peer, entry);
+                self.book.restore(peer, entry, &rule);
             }
         }
     }
@@ -298,7 +322,7 @@ fn view(peer: PeerId, entry: &Entry) -> PeerView {
         addrs: entry
             .addrs
             .iter()
-            .map(|Fare { addr, succeeded, failed }| AddrView {
+            .map(|Fare { addr, succeeded, failed, .. }| AddrView {
                 addr: addr.clone(),
                 succeeded: *succeeded,
                 failed: *failed,

@@ -17,9 +17,11 @@ use protocol::{
     PeerId, Timestamp,
     heartbeat::{Given, RESTARTS},
     pool::{Action, Event, Found, Input, Owner, Pool as Machine, Probed, Ranked, Shown, State as Life, Why},
-    score::Judged,
+    score::{Decision, Judged},
     search::Wanted,
+    time::Mono,
     wire::{AddrInfo, CandidatesRequest, CandidatesResponse, Protocol},
+    witness::{Tries, Trying},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use rand::rngs::StdRng;
@@ -29,15 +31,17 @@ use tracing::{debug, info};
 use crate::{
     claim::{self, Signed},
     context::{Context, inform},
-    discover, fetch, health, heartbeat, leave, lookup, peers, probe, registry, score, store, suggestions,
+    discover, fetch, health, heartbeat, leave, lookup, peers, presence, probe, registry, score, store, suggestions,
     supervision::{Address, ChildSpec, Children, Class, Due, Envelope, Outcome, Path, Reply, Seat, Timer},
+    swarm,
     view::MemberState,
+    witness,
 };
 
 /// Members and some that are being stopped: twice the hard bound of the largest pool.
 const CHILDREN_MAX: usize = 64;
 
-/// Probes, questions for candidates and leaves under way at once.
+/// Probes, questions for candidates and to others, and leaves under way at once.
 const TASKS_MAX: usize = 64;
 
 /// Messages that wait at one heartbeat.
@@ -78,8 +82,19 @@ pub struct Said {
     pub born_at: Option<Timestamp>,
     /// When it last answered.
     pub last_answer: Option<Timestamp>,
+    /// The same, for waiting.
+    pub answered_at: Option<Mono>,
     /// Beats answered.
     pub beats: u64,
+}
+
+/// What this pool can tell another peer of an indexer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sight {
+    /// Who asks is a member of ours.
+    pub is_asker_member: bool,
+    /// When the indexer last answered us, and its `born_at` and fill rate then.
+    pub heard: Option<(Mono, Timestamp, f64)>,
 }
 
 /// A score on its way to the pool and the store.
@@ -115,6 +130,8 @@ pub struct State {
     said: BTreeMap<PeerId, Said>,
     /// Members whose last failure was that they could not be reached.
     unreached: BTreeSet<PeerId>,
+    /// Whom we tried for others.
+    tries: Tries,
     kept: BTreeMap<PeerId, MemberRow>,
     signed: Option<Arc<Signed>>,
     remembered: Option<Vec<AddrInfo>>,
@@ -154,6 +171,38 @@ pub enum Msg {
     Missed {
         /// Whose.
         peer: PeerId,
+    },
+    /// Others were asked whether they reach a suspected member.
+    Vouched {
+        /// Whom.
+        peer: PeerId,
+        /// How many gave an answer.
+        answered: u32,
+        /// How many of them reach it.
+        reach: u32,
+    },
+    /// A peer asks what we see of an indexer.
+    Sight {
+        /// Who asks.
+        asker: PeerId,
+        /// About whom.
+        indexer: PeerId,
+        /// What we see.
+        reply: Reply<Sight>,
+    },
+    /// A peer asks us to say hello to another that we know.
+    MayTry {
+        /// To whom.
+        target: PeerId,
+        /// Whether we may.
+        reply: Reply<Trying>,
+    },
+    /// We said hello to a peer for another.
+    Tried {
+        /// To whom.
+        target: PeerId,
+        /// It answered.
+        is_reached: bool,
     },
     /// The last connection to a peer closed.
     Gone {
@@ -272,6 +321,7 @@ impl Actor for Pool {
             addresses: BTreeMap::new(),
             said: BTreeMap::new(),
             unreached: BTreeSet::new(),
+            tries: Tries::default(),
             kept: BTreeMap::new(),
             signed: None,
             remembered: None,
@@ -297,7 +347,11 @@ impl Actor for Pool {
             Msg::Begin { peer, reply } => reply.send(state.orders(&peer)),
             Msg::Sent { peer } => state.take(Input::Sent { peer }).await?,
             Msg::Answered { peer, given } => state.answered(peer, *given).await?,
-            Msg::Missed { peer } => state.missed(peer).await?,
+            Msg::Missed { peer } => state.take(Input::Missed { peer }).await?,
+            Msg::Vouched { peer, answered, reach } => state.take(Input::Vouched { peer, answered, reach }).await?,
+            Msg::Sight { asker, indexer, reply } => reply.send(state.sight(&asker, &indexer)),
+            Msg::MayTry { target, reply } => reply.send(state.tries.begin(target, state.seat.now().mono)),
+            Msg::Tried { target, is_reached } => state.tries.ended(&target, is_reached),
             Msg::Gone { peer } => state.take(Input::Gone { peer }).await?,
             Msg::Reset { peer, is_unreached } => state.reset(peer, is_unreached).await?,
             Msg::TurnedAway { peer, cause } => state.turned_away(peer, &cause),
@@ -399,6 +453,11 @@ impl State {
             Action::Nudge { peer } => self.tell(&peer, heartbeat::Msg::Nudge),
             Action::SetReferent { peer, referent } => self.tell(&peer, heartbeat::Msg::Referent(referent)),
             Action::SetNeed { need } => self.tell_all(|| heartbeat::Msg::Need(need)),
+            Action::Close { peer } => {
+                let close = swarm::Msg::Do(swarm::Command::Close { peer });
+                inform(&self.context.addresses.swarm, Class::Control, close);
+            }
+            Action::AskOthers { about, ask } => self.ask_others(about, ask),
             Action::AskCandidates { members, count } => self.ask_candidates(&members, count),
             Action::AskDht => self.ask_dht(),
             Action::Probe { peer, addrs } => self.probe(peer, addrs),
@@ -474,8 +533,16 @@ impl State {
         said.peer_count = Some(response.peer_count);
         said.max_nodes = Some(response.max_nodes);
         said.born_at = Some(response.born_at);
-        said.last_answer = Some(self.seat.now().wall);
+        let now = self.seat.now();
+        said.last_answer = Some(now.wall);
+        said.answered_at = Some(now.mono);
         said.beats += 1;
+        if self.context.own.role.indexer {
+            // One that asks even an indexer to move takes nobody.
+            let capacity = if response.suggest_migrate { 0 } else { response.max_nodes };
+            let load = protocol::offload::Load { sessions: response.peer_count, capacity };
+            inform(&self.context.addresses.registry, Class::History, registry::Msg::Load { peer, load });
+        }
         self.take(Input::Answered {
             peer,
             referent: given.referent,
@@ -492,16 +559,10 @@ impl State {
         self.take(Input::Reset { peer }).await
     }
 
-    /// A peer that is silent on an open connection is frozen: the connection is closed by us, so that nothing waits on it.
-    async fn missed(&mut self, peer: PeerId) -> Result<(), ActorProcessingErr> {
-        self.take(Input::Missed { peer }).await?;
-        let now = self.seat.now().mono;
-        let is_suspect = self.machine.shown(now).iter().any(|shown| shown.peer == peer && shown.missed >= 2);
-        if is_suspect {
-            let close = crate::swarm::Msg::Do(crate::swarm::Command::Close { peer });
-            inform(&self.context.addresses.swarm, Class::Control, close);
-        }
-        Ok(())
+    fn sight(&self, asker: &PeerId, indexer: &PeerId) -> Sight {
+        let heard = self.said.get(indexer).filter(|_| self.machine.is_member(indexer));
+        let heard = heard.and_then(|said| Some((said.answered_at?, said.born_at?, said.fill_rate?)));
+        Sight { is_asker_member: self.machine.is_member(asker), heard }
     }
 
     /// While nobody else answers, it is what keeps us out, and health says so.
@@ -589,6 +650,14 @@ impl State {
         }
     }
 
+    fn ask_others(&mut self, about: PeerId, ask: Vec<PeerId>) {
+        let (context, me) = (self.context.clone(), self.seat.me().clone());
+        self.spawn(async move {
+            let (answered, reach) = witness::reach(&context, about, &ask).await;
+            drop(me.tell(Class::Own, Msg::Vouched { peer: about, answered, reach }));
+        });
+    }
+
     fn ask_dht(&mut self) {
         let (context, me) = (self.context.clone(), self.seat.me().clone());
         self.spawn(async move {
@@ -630,6 +699,7 @@ impl State {
                 if self.unreached.remove(&peer) {
                     inform(&self.context.addresses.suggestions, Class::Control, suggestions::Msg::Gone { peer });
                     inform(&self.context.addresses.registry, Class::Control, registry::Msg::Lost { peer });
+                    inform(&self.context.addresses.presence, Class::Control, presence::Msg::FoundDead { peer });
                 }
                 self.take(Input::BudgetSpent { peer }).await
             }
@@ -660,9 +730,26 @@ impl State {
         if let Event::Joined { peer } = event {
             self.learn_name(*peer);
         }
+        self.tell_decided(event);
         let subject = event.peer().map(|peer| peer.to_string()).unwrap_or_default();
         info!(kind = event.kind(), subject, %event, "pool");
         self.context.note(event.kind(), subject, event);
+    }
+
+    /// What was decided stands beside the evidence that it rested on.
+    fn tell_decided(&self, event: &Event) {
+        let Some(peer) = event.peer() else { return };
+        let told = match *event {
+            Event::AskedOthers { answered, reach, .. } => score::Msg::AskedOthers { peer, answered, reach },
+            Event::Joined { .. } => score::Msg::Decided { peer, what: Decision::Joined },
+            Event::Suspected { .. } => score::Msg::Decided { peer, what: Decision::Suspected },
+            // The judge wrote it down itself.
+            Event::Removed { why: Some(Why::Evicted), .. } => return,
+            Event::Removed { .. } | Event::Down { .. } => score::Msg::Decided { peer, what: Decision::Removed },
+            Event::ReferentChanged { .. } => score::Msg::Decided { peer, what: Decision::Referent },
+            Event::Standby { .. } | Event::Reached(_) => return,
+        };
+        inform(&self.context.addresses.score, Class::Control, told);
     }
 
     fn tell_members(&mut self) {

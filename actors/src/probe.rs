@@ -29,8 +29,8 @@ pub(crate) async fn probe(context: &Context, peer: PeerId, addrs: Vec<Multiaddr>
     match asked {
         Ok(Ok((rtt, fill_rate))) => Probed::Answered { rtt, fill_rate },
         Ok(Err(FetchError::Refused(refused))) => busy(refused),
-        Ok(Err(FetchError::Open(OpenError::Refused { retry_after: Some(secs), .. }))) => {
-            Probed::Busy { retry_after: Duration::from_secs(secs), alternatives: Vec::new() }
+        Ok(Err(FetchError::Open(OpenError::Refused { retry_after: Some(secs), alternatives, .. }))) => {
+            Probed::Busy { retry_after: Duration::from_secs(secs), alternatives }
         }
         Ok(Err(FetchError::Open(error))) => {
             debug!(%peer, %error, "probe did not reach it");

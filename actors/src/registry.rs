@@ -1,33 +1,43 @@
 //! Registry: the sessions of an indexer, their records, and what is put into the DHT for them.
 //!
-//! Owns [`protocol::session::Registry`] and the counts of heartbeats. The tasks that serve streams ask it; suggestions tell it whom to suggest, claim
-//! our own record. It tells gate, health and suggestions how many there are, gate of offences, peers of names. A restart
-//! forgets every session: the next beat of each node makes it anew, and its record comes along because it is no longer
-//! acknowledged. Bounds: `gate.max_nodes` sessions; `PUTS_AT_ONCE` puts a tick.
+//! Owns [`protocol::session::Registry`] and the counts of heartbeats. The tasks that serve streams ask it; suggestions tell
+//! it whom to suggest, claim our own record, gate whom to refuse and whether we are drained. It tells gate, health and
+//! suggestions how many there are, gate of offences, the store which key came first for a UUID. A restart forgets every
+//! session: the next beat of each node makes it anew, and its record comes along because it is no longer acknowledged; first
+//! keys are read back. Bounds: `gate.max_nodes` sessions; `PUTS_AT_ONCE` puts a tick; those of the book of bans.
 
 use std::{sync::Arc, time::Duration};
 
+use ::store::{Binding, Refusal, Write};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use protocol::{
     PeerId, Timestamp,
+    admission::{Admission, Conduct, TooLow},
+    bans::{Ban, Bans},
     behaviour::{Behaviour, Kind, Offence},
     dht::{self, Valid},
+    identity::{Did, peer_id_of},
+    offload::{Load, Loads, Offload, Other},
     record::{IndexerRecord, PeerRecord},
     search::{Absent, Question, Wanted},
-    session::{Presence, Put, RecordError, Registry as Sessions, Stored, Values},
+    session::{BeatError, Presence, Put, RecordError, Registry as Sessions, Stored, Values},
     signed::Verified,
     suggestions::{IndexerBook, Source},
     time::Mono,
-    wire::{Heartbeat, HeartbeatResponse, PublishReceipt, RefusalCode, Refused, SearchPeerResult},
+    wire::{AddrInfo, Heartbeat, HeartbeatResponse, PublishReceipt, RefusalCode, Refused, SearchPeerResult},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
 use tokio::{sync::oneshot, task::JoinSet};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
+    audit,
     claim::{self, Signed},
     context::{Context, inform},
-    gate, health, suggestions,
+    gate, health,
+    store::{self, Kept},
+    suggestions,
     supervision::{Class, Envelope, Reply, Seat, Timer},
     swarm,
     view::SessionView,
@@ -39,8 +49,11 @@ const TICK: Duration = Duration::from_millis(250);
 /// Peers whose values are put in one tick: 64 a second, so that a crowd that arrives at once does not flood the DHT.
 const PUTS_AT_ONCE: usize = 16;
 
-/// Peers whose puts are under way; each holds three queries.
+/// Peers whose puts are under way; each has one query at a time, and waits a second before its values are read back.
 const PUTS_MAX: usize = 128;
+
+/// A server says yes to a put before it has verified it, so it is asked for the value a little later.
+const READ_BACK_AFTER: Duration = Duration::from_secs(1);
 
 /// Sessions looked at in one collection.
 const COLLECT_MAX: usize = 4_096;
@@ -50,6 +63,9 @@ const NAMESAKES_MAX: usize = 64;
 
 /// Sessions shown at once.
 const SHOWN_MAX: usize = 2_000;
+
+/// While the database is away it is asked this often for the first keys.
+const RECALL_EVERY: Duration = Duration::from_secs(1);
 
 /// Connected peers that an `IndexerRecord` may sample.
 const SAMPLE_MAX: usize = protocol::record::DIGEST_MAX;
@@ -101,11 +117,18 @@ pub struct State {
     rng: StdRng,
     sessions: Sessions,
     behaviour: Behaviour,
+    bans: Bans,
+    admission: Admission,
+    offload: Offload,
+    loads: Loads,
+    is_drained: bool,
     counted: usize,
     book: IndexerBook,
     absent: Absent,
     told: Census,
     puts: JoinSet<()>,
+    /// When the store was last asked for the first keys; nothing once it told them.
+    recalling: Option<Mono>,
     timer: Timer,
 }
 
@@ -173,6 +196,13 @@ pub enum Msg {
     IndexerGone(PeerId),
     /// An indexer that went is here again.
     IndexerBack(PeerId),
+    /// An audit found that an indexer claims far more nodes than it has, or that its claims fit again.
+    IndexerExposed {
+        /// Who.
+        peer: PeerId,
+        /// It does.
+        is_exposed: bool,
+    },
     /// A peer left.
     Left {
         /// Who.
@@ -189,8 +219,34 @@ pub enum Msg {
         peer: PeerId,
         /// Of which record.
         seq: u64,
-        /// At least one server took it.
+        /// It was read back.
         is_done: bool,
+    },
+    /// These are banned from everything.
+    Banned(Vec<Ban>),
+    /// This one is banned no longer.
+    Unbanned(PeerId),
+    /// An operator lets our nodes go, or no longer.
+    Drained(bool),
+    /// A peer signed what does not verify, or came with another DID.
+    Offended(PeerId),
+    /// Another indexer told what it carries.
+    Load {
+        /// Which.
+        peer: PeerId,
+        /// What.
+        load: Load,
+    },
+    /// The first keys that were kept; nothing when the database is away.
+    Recalled(Option<Vec<Binding>>),
+    /// What became of the binding of a DID to this peer.
+    Bound {
+        /// Whose it would be.
+        peer: PeerId,
+        /// The DID.
+        did: String,
+        /// What became of it.
+        kept: Kept,
     },
     /// Gate, health or suggestions began a life and want to know how many are here.
     TellCounts,
@@ -220,20 +276,30 @@ impl Actor for Registry {
         let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellRegistry);
         inform(&context.addresses.suggestions, Class::Control, suggestions::Msg::TellRegistry);
+        inform(&context.addresses.gate, Class::Control, gate::Msg::TellPolicy);
+        inform(&context.addresses.audit, Class::Control, audit::Msg::TellExposed);
         let timer = seat.after(TICK, Msg::Tick);
-        Ok(State {
+        let mut state = State {
             rng: seat.rng(),
             sessions,
             behaviour,
+            bans: Bans::new(),
+            admission: Admission::new(context.settings.behaviour.peers_max),
+            offload: Offload::new(context.settings.heartbeat.every),
+            loads: Loads::default(),
+            is_drained: false,
             counted: 0,
             book,
             absent: Absent::new(),
             told: Census::default(),
             puts: JoinSet::new(),
+            recalling: None,
             timer,
             seat,
             context,
-        })
+        };
+        state.recall();
+        Ok(state)
     }
 
     async fn handle(
@@ -258,9 +324,17 @@ impl Actor for Registry {
             Msg::Known(records) => state.known(records),
             Msg::IndexerGone(peer) => state.book.gone(&peer),
             Msg::IndexerBack(peer) => state.book.back(&peer, state.seat.now().wall),
+            Msg::IndexerExposed { peer, is_exposed } => state.book.set_exposed(peer, is_exposed),
             Msg::Left { peer } => state.ended(&peer, "it left"),
             Msg::Lost { peer } => state.ended(&peer, "it is not there any more"),
             Msg::Put { peer, seq, is_done } => state.put_ended(&peer, seq, is_done),
+            Msg::Banned(bans) => state.banned(bans),
+            Msg::Unbanned(peer) => state.unbanned(&peer),
+            Msg::Drained(is_on) => state.drained(is_on),
+            Msg::Offended(peer) => state.admission.offended(peer, state.seat.now().mono),
+            Msg::Load { peer, load } => state.loads.hear(peer, load, state.seat.now().mono),
+            Msg::Recalled(bindings) => state.recalled(bindings),
+            Msg::Bound { peer, did, kept } => state.bound(peer, did, kept),
             Msg::TellCounts => state.tell_counts(),
             Msg::Collect => state.collect(),
             Msg::Look(reply) => reply.send(state.look()),
@@ -280,24 +354,47 @@ impl State {
         is_indexer: bool,
     ) -> Result<HeartbeatResponse, Refused> {
         let now = self.seat.now();
-        self.count_beat(from, now.mono)?;
-        let beat =
-            self.sessions.beat(from, heartbeat, is_indexer, &self.book, now, &mut self.rng).map_err(|error| {
-                self.blame(from, error.offence());
-                error.refusal(heartbeat.seq)
-            })?;
+        // One who is banned may still be connected: we may have dialled it ourselves.
+        if let Some(left) = self.bans.left(&from, Some(Kind::Heartbeat), now.mono) {
+            return Err(Bans::refusal(left));
+        }
+        self.admit(from, now.mono)?;
+        let beat = self.sessions.beat(from, heartbeat, is_indexer, &self.book, now, &mut self.rng);
+        let is_fault = matches!(&beat, Err(BeatError::NotYours { .. } | BeatError::Name(_) | BeatError::Did(_)));
+        self.admission.beat(from, if is_fault { Conduct::Bad } else { Conduct::Good }, now.mono);
+        let beat = beat.map_err(|error| {
+            self.blame(from, error.offence());
+            error.refusal(heartbeat.seq)
+        })?;
         let mut answer = beat.answer;
         if let Some(carried) = carried.filter(|_| beat.presence != Presence::Probed) {
             self.absent.appeared(&carried.record);
             match self.sessions.record_verified(&from, carried.record, carried.values, now) {
-                Ok(stored) => answer.record_seq = Some(stored.seq),
+                Ok(stored) => {
+                    answer.record_seq = Some(stored.seq);
+                    self.bind_when_first(from, stored);
+                }
                 Err(error) => self.refused(from, &error)?,
             }
         }
         if beat.presence == Presence::Began {
             debug!(peer = %from, sessions = self.sessions.count(), "session began");
         }
+        if beat.presence != Presence::Probed {
+            self.suggest_a_move(&from, &mut answer);
+        }
         Ok(answer)
+    }
+
+    /// Too many beats, or too poor a presence and conduct: either is answered, and both count as being in touch.
+    fn admit(&mut self, from: PeerId, now: Mono) -> Result<(), Refused> {
+        let counted = self.count_beat(from, now);
+        let conduct = if counted.is_err() { Conduct::Bad } else { Conduct::Good };
+        let judged = counted.and_then(|()| self.admission.judge(&from, now).map_err(TooLow::refusal));
+        if judged.is_err() {
+            self.admission.beat(from, conduct, now);
+        }
+        judged
     }
 
     /// Heartbeats are counted here and not at the gate: that would be one more actor on the way of every beat.
@@ -305,6 +402,7 @@ impl State {
         if self.counted >= COLLECT_MAX {
             self.counted = 0;
             self.behaviour.collect(now, COLLECT_MAX);
+            self.admission.collect(now, COLLECT_MAX);
         }
         self.counted += 1;
         self.behaviour.observe(from, Kind::Heartbeat, now).refusal().map_or(Ok(()), Err)
@@ -332,8 +430,9 @@ impl State {
         let seq = record.seq;
         self.absent.appeared(&record);
         let stored: Result<Stored, RecordError> = self.sessions.record_verified(&from, record, None, self.seat.now());
-        if let Err(error) = &stored {
-            self.blame(from, error.offence());
+        match &stored {
+            Ok(stored) => self.bind_when_first(from, *stored),
+            Err(error) => self.blame(from, error.offence()),
         }
         self.sessions.receipt(&from, seq, stored.as_ref().copied())
     }
@@ -358,6 +457,7 @@ impl State {
     }
 
     fn ended(&mut self, peer: &PeerId, why: &'static str) {
+        self.offload.gone(peer);
         if let Some(departed) = self.sessions.leave(peer) {
             debug!(%peer, name = departed.name, why, "session ended");
             self.context.note("session_ended", peer, why);
@@ -368,13 +468,125 @@ impl State {
     fn collect(&mut self) {
         let collected = self.sessions.collect(self.seat.now().mono, COLLECT_MAX);
         for departed in collected.departed {
+            self.offload.gone(&departed.peer);
             debug!(peer = %departed.peer, name = departed.name, "session ended: silent for too long");
             self.context.note("session_ended", departed.peer, "silent for 2 minutes");
         }
         self.tell_counts_when_new();
     }
 
+    // Who is banned, and whose a DID is.
+
+    /// A session ends with the ban: its node is found no more.
+    fn banned(&mut self, bans: Vec<Ban>) {
+        for ban in bans {
+            self.ended(&ban.peer, "it was banned");
+            // No more than the gate's own book holds.
+            let _ = self.bans.add(ban, self.seat.now());
+        }
+    }
+
+    /// Forgiven whole: what is known of its conduct goes with the ban.
+    fn unbanned(&mut self, peer: &PeerId) {
+        self.bans.lift(peer, self.seat.now().mono);
+        self.admission.forgive(peer);
+    }
+
+    // Who is to move.
+
+    fn drained(&mut self, is_on: bool) {
+        if std::mem::replace(&mut self.is_drained, is_on) != is_on {
+            self.sessions.set_drained(is_on);
+            self.offload_step();
+        }
+    }
+
+    /// What the other indexers carry: as they told us with an answer of the last minute, else as they signed it last.
+    fn others(&self) -> Vec<Other> {
+        let now = self.seat.now();
+        let other = |record: &Verified<IndexerRecord>| {
+            let signed = Load { sessions: record.peer_count, capacity: record.capacity };
+            Other { peer: record.peer_id, load: self.loads.fresh(&record.peer_id, now.mono).unwrap_or(signed) }
+        };
+        self.book.suggestible(now.wall).map(other).collect()
+    }
+
+    fn offload_step(&mut self) {
+        let own = Load { sessions: self.sessions.count(), capacity: self.context.settings.gate.max_nodes };
+        let (others, now, before) = (self.others(), self.seat.now().mono, self.offload.asked_now());
+        self.offload.step(own, &others, self.sessions.stays(), self.is_drained, now, &mut self.rng);
+        let asked = self.offload.asked_now();
+        if asked != before {
+            debug!(asked, sessions = own.sessions, others = others.len(), "nodes are asked to move");
+        }
+    }
+
+    /// Nothing else is suggested along with it: whoever moves elsewhere would be asked to move on.
+    fn suggest_a_move(&self, from: &PeerId, answer: &mut HeartbeatResponse) {
+        let Some(to) = self.offload.asked(from) else { return };
+        let records = to.iter().filter(|peer| *peer != from).filter_map(|peer| self.book.get(peer));
+        let infos: Vec<AddrInfo> =
+            records.map(|(record, _)| AddrInfo { id: record.peer_id, addrs: record.addrs.clone() }).collect();
+        if !infos.is_empty() {
+            answer.suggest_migrate = true;
+            answer.suggestions = infos;
+        }
+    }
+
+    fn recall(&mut self) {
+        self.recalling = Some(self.seat.now().mono);
+        let ask = store::Msg::Bindings { reply: self.seat.reply(Msg::Recalled) };
+        inform(&self.context.addresses.store, Class::Control, ask);
+    }
+
+    /// Who brought another key meanwhile is found out when its binding is written down.
+    fn recalled(&mut self, bindings: Option<Vec<Binding>>) {
+        let Some(bindings) = bindings.filter(|_| self.recalling.is_some()) else { return };
+        self.recalling = None;
+        let now = self.seat.now().mono;
+        for Binding { did, pub_key, .. } in bindings {
+            match owner(&pub_key) {
+                Some(peer) => self.sessions.recall(peer, &did, 0, now),
+                None => warn!(did, "the key of a binding cannot be read"),
+            }
+        }
+    }
+
+    /// A `did:key` names its key; a UUID is the first one's that brought it, for longer than we live.
+    fn bind_when_first(&self, peer: PeerId, stored: Stored) {
+        let record = stored.is_first.then(|| self.sessions.by_peer(&peer, self.seat.now())).flatten();
+        let Some(record) = record.filter(|record| matches!(record.did.parse(), Ok(Did::Uuid(_)))) else { return };
+        let (did, pub_key) = (record.did.clone(), record.pub_key.clone());
+        let bound = did.clone();
+        let reply = self.seat.reply(move |kept| Msg::Bound { peer, did: bound, kept });
+        let write = Box::new(Write::Bind { did, pub_key, at: self.seat.now().wall });
+        inform(&self.context.addresses.store, Class::Control, store::Msg::Promise { write, reply });
+    }
+
+    fn bound(&mut self, peer: PeerId, did: String, kept: Kept) {
+        match kept {
+            Kept::Written => {}
+            Kept::Refused(Refusal::OtherKey { held }) => {
+                warn!(%peer, did, "its DID was another's before");
+                if let Some(owner) = owner(&held) {
+                    self.sessions.disown(&peer, &did, owner, self.seat.now().mono);
+                    self.context.note("session_ended", peer, "its DID was another's before");
+                    self.tell_counts_when_new();
+                }
+                self.blame(peer, Some(Offence::ChangedDid));
+            }
+            Kept::Refused(why) => warn!(%peer, did, %why, "its DID is bound to its key until a restart only"),
+            Kept::Away => warn!(%peer, did, "its DID is bound to its key until a restart only: no database"),
+        }
+    }
+
     fn tick(&mut self) {
+        if self.recalling.is_some_and(|asked| self.seat.now().mono.since(asked) >= RECALL_EVERY) {
+            self.recall();
+        }
+        if self.offload.is_due(self.seat.now().mono) {
+            self.offload_step();
+        }
         self.put_when_due();
         self.tell_counts_when_new();
         // Re-armed last, so that two never queue.
@@ -453,7 +665,13 @@ impl State {
     }
 }
 
-/// Puts a peer's record and what it signed beside it; true when all found a server.
+/// Whose key this is, base64 of its 32 bytes.
+fn owner(pub_key: &str) -> Option<PeerId> {
+    let key: [u8; 32] = BASE64.decode(pub_key).ok()?.try_into().ok()?;
+    Some(peer_id_of(&key))
+}
+
+/// Puts a peer's record and what it signed beside it; true when all were read back.
 async fn put_values(context: &Context, put: Put) -> bool {
     let record: &Verified<PeerRecord> = &put.record;
     let Ok(did) = record.did.parse() else { return true };
@@ -464,15 +682,22 @@ async fn put_values(context: &Context, put: Put) -> bool {
         values.extend(name.map(|name| (name, Valid::Name(vec![beside.name.clone()]))));
     }
     let mut is_done = true;
+    for (key, value) in &values {
+        let put = |reply| swarm::Command::Put { key: key.clone(), value: value.clone().into(), reply: Some(reply) };
+        is_done &= ordered(context, put).await;
+    }
+    if !is_done {
+        return false;
+    }
+    tokio::time::sleep(READ_BACK_AFTER).await;
     for (key, value) in values {
-        is_done &= put_one(context, key, value).await;
+        is_done &= ordered(context, |reply| swarm::Command::ReadBack { key, value: value.into(), reply }).await;
     }
     is_done
 }
 
-async fn put_one(context: &Context, key: dht::Key, value: Valid) -> bool {
-    let (reply, put) = oneshot::channel();
-    let command = swarm::Command::Put { key, value: Box::new(value), reply: Some(reply) };
-    let is_told = context.addresses.swarm.tell(Class::History, swarm::Msg::Do(command)).is_ok();
-    is_told && put.await.unwrap_or(false)
+async fn ordered(context: &Context, command: impl FnOnce(oneshot::Sender<bool>) -> swarm::Command) -> bool {
+    let (reply, done) = oneshot::channel();
+    let is_told = context.addresses.swarm.tell(Class::History, swarm::Msg::Do(command(reply))).is_ok();
+    is_told && done.await.unwrap_or(false)
 }

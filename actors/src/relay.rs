@@ -12,7 +12,7 @@ use protocol::{
     record::PeerRecord,
     search::{Answerer, AnswererSettings, Forward, Question, RelayId, Relayed, Wanted},
     signed::Verified,
-    wire::{Protocol, Refused, SearchPeerRequest, SearchPeerResult, SearchQuery},
+    wire::{Protocol, Refused, SearchPeerRequest, SearchPeerResult, SearchQuery, TOPIC_SEARCH_PEER},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
@@ -192,7 +192,8 @@ impl State {
         // Our own query has nothing in it that JSON cannot say.
         let Ok(text) = serde_json::to_vec(query) else { return };
         let (reply, _) = oneshot::channel();
-        inform(&self.context.addresses.swarm, Class::Search, swarm::Msg::Do(swarm::Command::Publish { text, reply }));
+        let publish = swarm::Command::Publish { topic: TOPIC_SEARCH_PEER, text, reply };
+        inform(&self.context.addresses.swarm, Class::Search, swarm::Msg::Do(publish));
     }
 
     fn found(&mut self, id: RelayId, records: &[Arc<Verified<PeerRecord>>]) {

@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    claim,
+    audit, claim,
     context::{Addresses, Context, Own, Shared, inform},
     gate, gc,
     handle::Handle,
-    health, leave, peers, pool, registry, relay, score, search,
+    health, leave, peers, pool, presence, registry, relay, score, search,
     settings::Settings,
     stats::Stats,
     store, suggestions,
@@ -148,7 +148,7 @@ async fn goodbye(context: &Context) {
     inform(&addresses.swarm, Class::Control, swarm::Msg::Do(swarm::Command::Unprovide));
     let nodes = addresses.registry.ask(Class::Control, registry::Msg::Peers, ASK_WITHIN).await.unwrap_or_default();
     let pool = addresses.pool.ask(Class::Control, pool::Msg::Leave, LEAVE_WITHIN);
-    let (_, ()) = tokio::join!(pool, leave::say_all(context, &nodes));
+    let (_, (), ()) = tokio::join!(pool, leave::say_all(context, &nodes), leave::gossip(context));
 }
 
 /// Writes the fates of actors into the journal; a tree that is busy failing does not wait for it.
@@ -197,6 +197,8 @@ fn children(context: &Context) -> Vec<ChildSpec> {
             child!(context, gate, Gate),
             child!(context, suggestions, Suggestions),
             child!(context, relay, Relay),
+            child!(context, presence, Presence),
+            child!(context, audit, Audit),
         ];
         children.push(Supervisor::spec(&context.tree, Path::root().child("indexer"), branch));
     }

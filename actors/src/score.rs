@@ -1,15 +1,16 @@
 //! ScoreActor: the only owner of evidence about indexers, and so of every score.
 //!
-//! Owns [`protocol::score::Book`]. Heartbeats tell it what they observed, the pool who is a member; it tells the pool
-//! the scores and who is to go. A restart takes the evidence up again as the store kept it, at most one judgement old.
-//! Bound: `score.indexers_max` indexers.
+//! Owns [`protocol::score::Book`] and the ledgers in it. Heartbeats tell it what they observed and what witnesses said,
+//! the pool who is a member and what it decided; it tells the pool the scores and who is to go. A restart takes the
+//! evidence up again as the store kept it, at most one judgement old, and forgets the events and what witnesses are
+//! worth. Bounds: `score.indexers_max` indexers; the ledger's own.
 
 use std::collections::BTreeSet;
 
 use ::store::MemberRow;
 use protocol::{
     PeerId,
-    score::{Book, Judged, Observation, Row, Score as Scored},
+    score::{Book, Decision, Explained, Judged, Observation, Row, Score as Scored},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tracing::{info, warn};
@@ -49,6 +50,29 @@ pub enum Msg {
         /// What.
         observation: Observation,
     },
+    /// Witnesses reported on an indexer.
+    Witnessed {
+        /// The indexer.
+        indexer: PeerId,
+        /// Who, and whether it says the same as the indexer.
+        reports: Vec<(PeerId, bool)>,
+    },
+    /// Others were asked whether they reach an indexer that does not answer us.
+    AskedOthers {
+        /// The indexer.
+        peer: PeerId,
+        /// How many gave an answer.
+        answered: u32,
+        /// How many of them reach it.
+        reach: u32,
+    },
+    /// The pool decided something about an indexer.
+    Decided {
+        /// The indexer.
+        peer: PeerId,
+        /// What.
+        what: Decision,
+    },
     /// Who is in the pool now.
     Members(Vec<Judged>),
     /// What the store kept.
@@ -59,6 +83,13 @@ pub enum Msg {
         peers: Vec<PeerId>,
         /// In the same order.
         reply: Reply<Vec<Option<Scored>>>,
+    },
+    /// A score is wanted with every event behind it; nothing about an indexer that is not known.
+    Explain {
+        /// Whose.
+        peer: PeerId,
+        /// The explanation.
+        reply: Reply<Option<Box<Explained>>>,
     },
     /// Judge.
     Tick,
@@ -90,9 +121,17 @@ impl Actor for Score {
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
             Msg::Observed { peer, observation } => state.book.observe(peer, &observation, state.seat.now().mono),
+            Msg::Witnessed { indexer, reports } => {
+                state.book.witnessed(indexer, &reports, state.seat.now().mono);
+            }
+            Msg::AskedOthers { peer, answered, reach } => {
+                state.book.asked_others(&peer, answered, reach, state.seat.now().mono);
+            }
+            Msg::Decided { peer, what } => state.book.decide(&peer, what, state.seat.now().mono),
             Msg::Members(members) => state.members(members),
             Msg::Restored(rows) => state.restored(rows),
             Msg::Look { peers, reply } => reply.send(state.look(&peers)),
+            Msg::Explain { peer, reply } => reply.send(state.book.explain(&peer, state.seat.now()).map(Box::new)),
             Msg::Tick => state.tick(),
         }
         Ok(())

@@ -1,15 +1,18 @@
 //! SearchTracker: the searches of our users, one per user, each with its own end.
 //!
-//! Owns [`protocol::search::Searches`] and one task per indexer asked, which reads and verifies what it says. The edge
-//! begins and drops searches. A restart ends every running search: its user hears that nothing more comes. Bounds: the
+//! Owns [`protocol::search::Searches`], how much our users asked of each indexer, and one task per indexer asked, which reads
+//! and verifies what it says. The edge begins and drops searches, and asks here whom it may ask for a record. A restart ends every running search: its user hears that nothing more comes. Bounds: the
 //! searches' own; `SINK_MAX` steps that a slow user has not taken, past which hits are dropped and said to be.
 
 use std::{collections::HashMap, time::Duration};
 
 use protocol::{
-    PeerId, json,
+    PeerId,
+    behaviour::Kind,
+    json,
     record::PeerRecord,
-    search::{End, Ended, Key, SearchError, Searches, Tally, Update, Wanted},
+    restraint::{Enough, Restraint},
+    search::{ASKED_MAX, End, Ended, Key, SearchError, Searches, Tally, Update, Wanted},
     signed::Verified,
     time::Mono,
     wire::{Answer, Protocol, SearchPeerRequest, SearchPeerResult},
@@ -23,7 +26,7 @@ use tracing::debug;
 use crate::{
     context::{Context, inform},
     fetch::{self, FetchError},
-    registry,
+    lookup, registry,
     supervision::{Address, Class, Envelope, Reply, Seat, Timer},
     swarm::streams::Patience,
     view::{self, RecordView, SearchView},
@@ -57,12 +60,24 @@ struct Sink {
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
+/// Why a search is not begun.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Declined {
+    /// It makes no sense, or there are too many.
+    #[error("{0}")]
+    Invalid(String),
+    /// Our users asked enough.
+    #[error(transparent)]
+    Enough(#[from] Enough),
+}
+
 /// What it holds.
 pub struct State {
     seat: Seat<Msg>,
     context: Context,
     rng: StdRng,
     searches: Searches,
+    restraint: Restraint,
     sinks: HashMap<Key, Sink>,
     timer: Option<Timer>,
 }
@@ -78,7 +93,14 @@ pub enum Msg {
         /// Whom to ask, best first.
         members: Vec<PeerId>,
         /// The steps, or why there are none.
-        reply: Reply<Result<mpsc::Receiver<SearchView>, String>>,
+        reply: Reply<Result<mpsc::Receiver<SearchView>, Declined>>,
+    },
+    /// A user looks a record up.
+    LookUp {
+        /// Whom it could be asked of, best first.
+        members: Vec<PeerId>,
+        /// Whom to ask.
+        reply: Reply<Result<Vec<PeerId>, Enough>>,
     },
     /// An indexer said something.
     Heard {
@@ -125,7 +147,8 @@ impl Actor for Search {
         Args { seat, context }: Args,
     ) -> Result<State, ActorProcessingErr> {
         let rng = seat.rng();
-        Ok(State { seat, context, rng, searches: Searches::new(), sinks: HashMap::new(), timer: None })
+        let restraint = Restraint::new(&context.settings.behaviour, context.own.profile.requests_factor());
+        Ok(State { seat, context, rng, searches: Searches::new(), restraint, sinks: HashMap::new(), timer: None })
     }
 
     async fn handle(
@@ -136,6 +159,7 @@ impl Actor for Search {
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
             Msg::Begin { user, wanted, members, reply } => reply.send(state.begin(&user, wanted, &members)),
+            Msg::LookUp { members, reply } => reply.send(state.look_up(&members)),
             Msg::Heard { from, query_id, records, last } => state.heard(from, &query_id, records, last),
             Msg::Lost { from, query_id } => state.lost(from, &query_id),
             Msg::Held { key, records } => state.held(&key, records),
@@ -148,10 +172,20 @@ impl Actor for Search {
 }
 
 impl State {
-    fn begin(&mut self, user: &str, wanted: Wanted, members: &[PeerId]) -> Result<mpsc::Receiver<SearchView>, String> {
+    fn look_up(&mut self, members: &[PeerId]) -> Result<Vec<PeerId>, Enough> {
+        self.restraint.choose(members, Kind::Get, lookup::MEMBERS_MAX, self.seat.now().mono)
+    }
+
+    fn begin(
+        &mut self,
+        user: &str,
+        wanted: Wanted,
+        members: &[PeerId],
+    ) -> Result<mpsc::Receiver<SearchView>, Declined> {
         let now = self.seat.now().mono;
+        let members = &self.restraint.choose(members, Kind::Search, ASKED_MAX, now)?;
         let id = uuid::Builder::from_random_bytes(self.rng.random()).into_uuid();
-        let key = Key::new(user, id).map_err(|error| error.to_string())?;
+        let key = Key::new(user, id).map_err(|error| Declined::Invalid(error.to_string()))?;
         let has_sessions = self.context.own.role.indexer;
         let started = self.searches.start(key.clone(), wanted.clone(), members, has_sessions, now, &mut self.rng);
         let (to, steps) = mpsc::channel(SINK_MAX);
@@ -162,7 +196,7 @@ impl State {
                 drop(to.try_send(nobody()));
                 return Ok(steps);
             }
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(Declined::Invalid(error.to_string())),
         };
         if let Some(replaced) = started.replaced {
             self.end(&replaced);

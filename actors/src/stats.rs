@@ -37,6 +37,10 @@ cells! {
     greetings_failed: Counter,
     /// Values that we put into the DHT.
     dht_puts: Counter,
+    /// Values that we put and then found at two servers, or at all there are.
+    dht_puts_read_back: Counter,
+    /// Values that we put and did not find at enough servers: put again.
+    dht_puts_lost: Counter,
     /// Look-ups that we made in the DHT.
     dht_gets: Counter,
     /// Values of others stored here.
@@ -57,6 +61,12 @@ cells! {
     beats_missed: Counter,
     /// Answers that came after their question was given up.
     beats_late: Counter,
+    /// Presence tokens of our nodes kept.
+    tokens_kept: Counter,
+    /// Audits of ours by other indexers answered.
+    audits_answered: Counter,
+    /// Audits of other indexers that we made.
+    audits_made: Counter,
     /// Look-ups served.
     gets_served: Counter,
     /// Records published over their own stream and accepted.

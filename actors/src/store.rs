@@ -1,15 +1,17 @@
 //! The store's actor: the one writer of the daemon, in batches.
 //!
-//! Owns what waits to be written. Peers and pool tell it what to keep, claim asks it for the next `seq`, a starting
-//! daemon for what was kept. It tells health whether the database answers. Away from its database it is degraded, not
+//! Owns what waits to be written. Peers and pool tell it what to keep, claim asks it for the next `seq`, gate and registry
+//! have their promises written down at once, a starting daemon asks for what was kept. It tells health whether the database answers. Away from its database it is degraded, not
 //! dead: it keeps the newest `WAITING_MAX` writes, drops older memories, counts them, and tries again each second.
 //! A restart forgets what waited; nothing of it is a promise. A disk that fails ends the process (exit 74).
 
 use std::{collections::VecDeque, time::Duration};
 
-use ::store::{AddressRow, MemberRow, PeerRow, StoreError, Write};
+use ::store::{AddressRow, Binding, MemberRow, PeerRow, Refusal, StoreError, Write};
 use protocol::{
-    PeerId,
+    PeerId, Timestamp,
+    bans::Ban,
+    behaviour::BAN_MEMORY,
     book::{Entry, Fare},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -30,6 +32,9 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// Rows that wait for the database; a minute's worth of a large indexer.
 const WAITING_MAX: usize = 4_096;
+
+/// A UUID that nobody brought for so long may be another's: longer than any holiday, and than any outage.
+const UNBIND_AFTER: Duration = Duration::from_secs(400 * 24 * 3_600);
 
 /// The actor.
 pub struct Store;
@@ -52,6 +57,26 @@ pub struct State {
     timer: Option<Timer>,
 }
 
+/// What became of a promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is on the disk.
+    Written,
+    /// It is against a bound, or another promise.
+    Refused(Refusal),
+    /// The database is away; to be said again.
+    Away,
+}
+
+/// Bans and orders, as they were kept.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Policy {
+    /// Bans, those included that were over less than a day ago.
+    pub bans: Vec<Ban>,
+    /// Since when we are to drain.
+    pub drained_since: Option<Timestamp>,
+}
+
 /// What it is told and asked.
 pub enum Msg {
     /// Keep what is known of these peers.
@@ -66,6 +91,23 @@ pub enum Msg {
         did: String,
         /// The sequence.
         reply: Reply<Option<u64>>,
+    },
+    /// Write this down before you answer.
+    Promise {
+        /// What.
+        write: Box<Write>,
+        /// What became of it.
+        reply: Reply<Kept>,
+    },
+    /// Bans and orders.
+    Policy {
+        /// All of them, or nothing while the database is away.
+        reply: Reply<Option<Policy>>,
+    },
+    /// The keys that were first seen for DIDs that do not name theirs.
+    Bindings {
+        /// All of them, or nothing while the database is away.
+        reply: Reply<Option<Vec<Binding>>>,
     },
     /// Every peer kept.
     Peers {
@@ -107,6 +149,9 @@ impl Actor for Store {
             Msg::KeepMember(row) => state.keep([Write::Member(row)]),
             Msg::ForgetMember(peer) => state.keep([Write::ForgetMember(peer)]),
             Msg::NextSeq { did, reply } => state.next_seq(&did, reply).await?,
+            Msg::Promise { write, reply } => state.promise(*write, reply).await?,
+            Msg::Policy { reply } => state.policy(reply).await?,
+            Msg::Bindings { reply } => state.bindings(reply).await?,
             Msg::Peers { reply } => state.peers(reply).await?,
             Msg::Members { reply } => state.members(reply).await?,
             Msg::Collect => state.collect().await?,
@@ -160,6 +205,35 @@ impl State {
         Ok(())
     }
 
+    /// Alone and at once: what waits are memories, and may.
+    async fn promise(&mut self, write: Write, reply: Reply<Kept>) -> Result<(), StoreError> {
+        let outcome = self.context.database.apply(&[write]).await;
+        reply.send(match self.judge(outcome)? {
+            Some(applied) => match applied.refused.into_iter().next() {
+                Some(refused) => Kept::Refused(refused.why),
+                None => Kept::Written,
+            },
+            None => Kept::Away,
+        });
+        Ok(())
+    }
+
+    async fn policy(&mut self, reply: Reply<Option<Policy>>) -> Result<(), StoreError> {
+        let database = &self.context.database;
+        let outcome = match database.bans().await {
+            Ok(bans) => database.drained_since().await.map(|since| Policy { bans: bans.rows, drained_since: since }),
+            Err(error) => Err(error),
+        };
+        reply.send(self.judge(outcome)?);
+        Ok(())
+    }
+
+    async fn bindings(&mut self, reply: Reply<Option<Vec<Binding>>>) -> Result<(), StoreError> {
+        let outcome = self.context.database.bindings().await;
+        reply.send(self.judge(outcome)?.map(|rows| rows.rows));
+        Ok(())
+    }
+
     async fn peers(&mut self, reply: Reply<Vec<(PeerId, Entry)>>) -> Result<(), StoreError> {
         let outcome = self.context.database.peers(self.context.settings.store.peers_max).await;
         let rows = self.judge(outcome)?.map(|rows| rows.rows).unwrap_or_default();
@@ -174,9 +248,21 @@ impl State {
     }
 
     async fn collect(&mut self) -> Result<(), StoreError> {
-        let Ok(before) = self.seat.now().wall.checked_sub(FORGET_AFTER) else { return Ok(()) };
-        let outcome = self.context.database.forget_stale(before, COLLECT_MAX).await;
-        self.judge(outcome)?;
+        let now = self.seat.now().wall;
+        let database = &self.context.database;
+        let mut outcomes = Vec::new();
+        if let Ok(before) = now.checked_sub(FORGET_AFTER) {
+            outcomes.push(database.forget_stale(before, COLLECT_MAX).await);
+        }
+        if let Ok(before) = now.checked_sub(BAN_MEMORY) {
+            outcomes.push(database.forget_ended_bans(before, COLLECT_MAX).await);
+        }
+        if let Ok(before) = now.checked_sub(UNBIND_AFTER) {
+            outcomes.push(database.forget_stale_bindings(before, COLLECT_MAX).await);
+        }
+        for outcome in outcomes {
+            self.judge(outcome)?;
+        }
         Ok(())
     }
 
@@ -226,8 +312,8 @@ pub(crate) fn to_row(peer: PeerId, entry: &Entry) -> PeerRow {
                 address: fare.addr.clone(),
                 succeeded: fare.succeeded,
                 failed: fare.failed,
-                last_ok: None,
-                last_failed: None,
+                last_ok: fare.last_ok,
+                last_failed: fare.last_failed,
             })
             .collect(),
     }
@@ -237,7 +323,13 @@ fn from_row(row: PeerRow) -> (PeerId, Entry) {
     let addrs = row
         .addresses
         .into_iter()
-        .map(|address| Fare { addr: address.address, succeeded: address.succeeded, failed: address.failed })
+        .map(|row| Fare {
+            addr: row.address,
+            succeeded: row.succeeded,
+            failed: row.failed,
+            last_ok: row.last_ok,
+            last_failed: row.last_failed,
+        })
         .collect();
     let entry = Entry {
         name: row.name,
@@ -249,4 +341,35 @@ fn from_row(row: PeerRow) -> (PeerId, Entry) {
         addrs,
     };
     (row.peer, entry)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use protocol::{Timestamp, identity::Keys, wire::Role};
+
+    use super::*;
+
+    #[test]
+    fn how_an_address_fared_is_kept_over_a_restart() {
+        let peer = Keys::from_seed([1; 32]).peer_id();
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        let fare = Fare {
+            addr: "/ip4/192.0.2.1/tcp/4001".parse().unwrap(),
+            succeeded: 3,
+            failed: 2,
+            last_ok: at(10),
+            last_failed: at(20),
+        };
+        let entry = Entry {
+            name: "paris".to_owned(),
+            did: "did:key:z6Mk".to_owned(),
+            role: Role { node: true, indexer: false },
+            agent: "muster/0.1.0".to_owned(),
+            is_connected: false,
+            last_seen: at(30),
+            addrs: vec![fare],
+        };
+        assert_eq!(from_row(to_row(peer, &entry)), (peer, entry));
+    }
 }

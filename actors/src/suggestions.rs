@@ -1,18 +1,20 @@
 //! Suggestions: the other indexers, found, kept fresh and told; and ourselves, told to them.
 //!
 //! Owns [`protocol::suggestions::IndexerBook`] and our own `IndexerRecord`. It asks the DHT for others, lists us there,
-//! and tells registry, relay and health whom it knows. A restart forgets the book; the next look at the DHT fills it.
+//! and tells registry, relay, presence and health whom it knows; gate tells it whether we are drained. A restart forgets the
+//! book; the next look at the DHT fills it.
 //! Bounds: the book's; one look and one put under way.
 
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use jiff::SignedDuration;
 use libp2p::Multiaddr;
 use protocol::{
-    PeerId,
+    PeerId, Timestamp,
     dht::{self, Valid},
     record::{INDEXER_RECORD_LIFE, IndexerRecord, digest},
-    signed::Verified,
+    signed::{CLOCK_SKEW, Verified},
     suggestions::{IndexerBook, Learned, Source},
     time::Mono,
     wire::AddrInfo,
@@ -23,8 +25,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use crate::{
+    audit, claim,
     context::{Context, inform},
-    discover, health, registry, store,
+    discover, health, presence, registry, store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
     swarm,
 };
@@ -60,7 +63,10 @@ pub struct State {
     book: IndexerBook,
     looking: Option<AbortOnDropHandle<()>>,
     addrs: Vec<Multiaddr>,
+    /// How far the time to sign with is ahead of our clock.
+    clock_offset: SignedDuration,
     census: registry::Census,
+    is_drained: bool,
     own: Option<Verified<IndexerRecord>>,
     is_stale: bool,
     /// When the store was asked for a sequence; a store that died with the question is asked again.
@@ -77,12 +83,19 @@ pub enum Msg {
         /// Without `/p2p/`.
         addrs: Vec<Multiaddr>,
     },
+    /// The time to sign with.
+    Clock {
+        /// How far it is ahead of our clock.
+        offset: SignedDuration,
+    },
     /// So many sessions are there, and these are some of them.
     Counted(registry::Census),
     /// Our next sequence is on disk.
     Seq(Option<u64>),
     /// The DHT named these.
     Found(Vec<Verified<IndexerRecord>>),
+    /// One that was heard of has a record.
+    Learned(Box<Verified<IndexerRecord>>),
     /// An indexer was met: look soon.
     Met {
         /// Who.
@@ -92,6 +105,13 @@ pub enum Msg {
     Gone {
         /// Who.
         peer: PeerId,
+    },
+    /// An audit found that an indexer claims far more nodes than it has, or that its claims fit again.
+    Exposed {
+        /// Who.
+        peer: PeerId,
+        /// It does.
+        is_exposed: bool,
     },
     /// Some are wanted.
     Pick {
@@ -104,6 +124,8 @@ pub enum Msg {
     },
     /// Everybody who should answer a search is wanted.
     Roll(Reply<Arc<[PeerId]>>),
+    /// An operator lets our nodes go, or no longer: our record says so.
+    Drained(bool),
     /// Health began a life and wants to know how many are known.
     TellHealth,
     /// The registry began a life and wants to know whom to suggest.
@@ -126,13 +148,18 @@ impl Actor for Suggestions {
         let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
         inform(&context.addresses.peers, Class::Control, crate::peers::Msg::TellListening);
         inform(&context.addresses.registry, Class::Control, registry::Msg::TellCounts);
+        inform(&context.addresses.gate, Class::Control, crate::gate::Msg::TellPolicy);
+        inform(&context.addresses.audit, Class::Control, audit::Msg::TellExposed);
+        inform(&context.addresses.claim, Class::Control, claim::Msg::TellSuggestions);
         let timer = seat.after(TICK, Msg::Tick);
         Ok(State {
             rng: seat.rng(),
             book,
             looking: None,
             addrs: Vec::new(),
+            clock_offset: SignedDuration::ZERO,
             census: registry::Census::default(),
+            is_drained: false,
             own: None,
             is_stale: false,
             signing_since: None,
@@ -152,13 +179,17 @@ impl Actor for Suggestions {
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
             Msg::Reachable { addrs } => state.reachable(addrs),
+            Msg::Clock { offset } => state.clock(offset),
             Msg::Counted(census) => state.counted(census),
             Msg::Seq(seq) => state.sign(seq),
             Msg::Found(records) => state.found(records),
+            Msg::Learned(record) => state.learned(*record),
             Msg::Met { peer } => state.met(&peer),
             Msg::Gone { peer } => state.gone(&peer),
+            Msg::Exposed { peer, is_exposed } => state.book.set_exposed(peer, is_exposed),
             Msg::Pick { count, besides, reply } => reply.send(state.pick(count, &besides)),
             Msg::Roll(reply) => reply.send(state.book.roll(state.seat.now())),
+            Msg::Drained(is_on) => state.drained(is_on),
             Msg::TellHealth => state.tell_health(),
             Msg::TellRegistry => state.tell_registry(),
             Msg::Tick => state.tick(),
@@ -176,10 +207,27 @@ impl State {
         self.tick_duties();
     }
 
+    /// Records that were signed with a wrong time are refused everywhere: a new one is due at once.
+    fn clock(&mut self, offset: SignedDuration) {
+        self.is_stale |= self.clock_offset.saturating_sub(offset).unsigned_abs() > CLOCK_SKEW;
+        self.clock_offset = offset;
+    }
+
+    fn signing_time(&self) -> Timestamp {
+        let now = self.seat.now().wall;
+        now.checked_add(self.clock_offset).unwrap_or(now)
+    }
+
     fn counted(&mut self, census: registry::Census) {
         let told = self.own.as_ref().map_or(0.0, |own| own.fill_rate);
-        self.is_stale |= (census.fill_rate - told).abs() >= FILL_CHANGE;
+        self.is_stale |= !self.is_drained && (census.fill_rate - told).abs() >= FILL_CHANGE;
         self.census = census;
+    }
+
+    fn drained(&mut self, is_on: bool) {
+        self.is_stale |= self.is_drained != is_on;
+        self.is_drained = is_on;
+        self.tick_duties();
     }
 
     fn tick(&mut self) {
@@ -212,7 +260,7 @@ impl State {
     }
 
     fn sign_when_due(&mut self) {
-        let (now, mono) = (self.seat.now().wall, self.seat.now().mono);
+        let (now, mono) = (self.signing_time(), self.seat.now().mono);
         let is_asked = self.signing_since.is_some_and(|at| mono.since(at) < SEQ_WITHIN);
         let half = jiff::SignedDuration::try_from(INDEXER_RECORD_LIFE / 2).unwrap_or_default();
         let is_due = self.own.as_ref().is_none_or(|own| self.is_stale || own.expiry_date.duration_since(now) <= half);
@@ -227,15 +275,16 @@ impl State {
         self.signing_since = None;
         let Some(seq) = seq else { return };
         self.is_stale = false;
-        let now = self.seat.now().wall;
+        let now = self.signing_time();
         let mut salt = [0; 16];
         self.rng.fill_bytes(&mut salt);
         let record = IndexerRecord {
             peer_id: self.context.own.peer_id,
             addrs: self.addrs.clone(),
             region: String::new(),
-            capacity: self.context.settings.gate.max_nodes,
-            fill_rate: self.census.fill_rate,
+            // Without room: nobody suggests it, and those that know no such rule take it for full.
+            capacity: if self.is_drained { 0 } else { self.context.settings.gate.max_nodes },
+            fill_rate: if self.is_drained { 1.0 } else { self.census.fill_rate },
             peer_count: self.census.sessions,
             salt: BASE64.encode(salt),
             peers_digest: self.census.sample.iter().map(|peer| digest(&salt, peer)).collect(),
@@ -269,21 +318,35 @@ impl State {
 
     fn found(&mut self, records: Vec<Verified<IndexerRecord>>) {
         self.looking = None;
-        let now = self.seat.now();
         inform(&self.context.addresses.registry, Class::Control, registry::Msg::Known(records.clone()));
         for record in records {
-            let peer = record.peer_id;
-            if self.book.learn(record, Source::Dht, now.wall) == Learned::New {
-                info!(indexer = %peer, "another indexer is known");
-                self.context.note("indexer_known", peer, "its record was found in the DHT");
-            }
+            self.learn(record);
         }
-        self.book.refreshed(now, &mut self.rng);
+        self.book.refreshed(self.seat.now(), &mut self.rng);
         self.tell_known();
+    }
+
+    fn learned(&mut self, record: Verified<IndexerRecord>) {
+        inform(&self.context.addresses.registry, Class::Control, registry::Msg::Known(vec![record.clone()]));
+        self.learn(record);
+        self.tell_known();
+    }
+
+    fn learn(&mut self, record: Verified<IndexerRecord>) {
+        let (peer, born_at) = (record.peer_id, record.born_at);
+        let learned = self.book.learn(record, Source::Dht, self.seat.now().wall);
+        if matches!(learned, Learned::New | Learned::Renewed) {
+            inform(&self.context.addresses.presence, Class::Control, presence::Msg::Met { peer, born_at });
+        }
+        if learned == Learned::New {
+            info!(indexer = %peer, "another indexer is known");
+            self.context.note("indexer_known", peer, "its record was found in the DHT");
+        }
     }
 
     fn met(&mut self, peer: &PeerId) {
         self.book.back(peer, self.seat.now().wall);
+        self.book.met(peer, self.seat.now().mono);
         inform(&self.context.addresses.registry, Class::Control, registry::Msg::IndexerBack(*peer));
         // Whoever came first may not be listed yet; the next tick looks again in any case.
         self.listed_at = None;

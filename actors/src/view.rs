@@ -3,7 +3,11 @@
 use jiff::Timestamp;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
-use protocol::wire::Role;
+use protocol::{
+    bans::{Ban, Origin},
+    score::Explained,
+    wire::Role,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -130,6 +134,44 @@ pub struct StatusView {
     pub record_seq: u64,
     /// The database answers.
     pub store_ok: bool,
+    /// It takes no new sessions and lets its nodes go.
+    #[serde(default)]
+    pub drained: bool,
+}
+
+/// A ban in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanView {
+    /// Who.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// From what: `all`, `publish`, `get` or `search`.
+    pub from: String,
+    /// When it began.
+    pub since: Timestamp,
+    /// When it ends; nothing for one without end.
+    pub until: Option<Timestamp>,
+    /// Who made it: `rule` or `operator`.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// How many bans by a rule the peer had in its memory, this one included.
+    pub offences: u32,
+}
+
+impl From<Ban> for BanView {
+    fn from(ban: Ban) -> Self {
+        let by = if ban.origin == Origin::Rule { "rule" } else { "operator" };
+        Self {
+            peer_id: ban.peer,
+            from: ban.scope.name().to_owned(),
+            since: ban.since,
+            until: ban.until,
+            by: by.to_owned(),
+            reason: ban.reason,
+            offences: ban.offences,
+        }
+    }
 }
 
 /// A known peer.
@@ -234,6 +276,17 @@ pub struct IndexerView {
     pub missed: u32,
     /// Beats answered.
     pub beats: u64,
+}
+
+/// Why an indexer has the score that it has.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExplainView {
+    /// Its name, empty while unknown.
+    pub name: String,
+    /// How it does in the pool; absent when it is no member any more.
+    pub indexer: Option<IndexerView>,
+    /// The score, the rules and every event: enough to compute it again. Absent while nothing was seen of it.
+    pub explained: Option<Explained>,
 }
 
 /// One node's session at this indexer.

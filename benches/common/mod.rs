@@ -44,6 +44,7 @@ pub(crate) fn heartbeat(keys: &Keys) -> Heartbeat {
         challenge_did: None,
         referent: true,
         probe: false,
+        presence: None,
     }
 }
 

@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bans::{Ban, Left, Origin, later},
     time::{Mono, Now},
     wire::{Protocol, RefusalCode, Refused},
 };
@@ -56,7 +56,7 @@ pub enum Kind {
     Heartbeat,
     /// Published records.
     Publish,
-    /// Look-ups and questions for candidates.
+    /// Look-ups, questions for candidates and to witnesses, audits.
     Get,
     /// Searches.
     Search,
@@ -74,7 +74,7 @@ impl Kind {
         match protocol {
             Protocol::Heartbeat => Some(Self::Heartbeat),
             Protocol::Publish => Some(Self::Publish),
-            Protocol::Get | Protocol::Candidates => Some(Self::Get),
+            Protocol::Get | Protocol::Candidates | Protocol::Witness | Protocol::Audit => Some(Self::Get),
             Protocol::Search => Some(Self::Search),
             Protocol::Hello | Protocol::Leave | Protocol::SearchResponse => None,
         }
@@ -156,11 +156,18 @@ impl Offence {
             Self::BadSignature | Self::ChangedDid => 2,
         }
     }
+
+    /// In words.
+    const fn words(self) -> &'static str {
+        match self {
+            Self::BadSignature => "a signature that does not verify",
+            Self::ChangedDid => "a DID that is not its own",
+        }
+    }
 }
 
 /// What a ban closes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// Everything.
     All,
@@ -168,18 +175,33 @@ pub enum Scope {
     Kind(Kind),
 }
 
-/// A ban as it is told and kept over a restart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ban {
-    /// Who.
-    #[serde(with = "crate::wire::text")]
-    pub peer: PeerId,
-    /// From what.
-    pub scope: Scope,
-    /// When it ends.
-    pub until: Timestamp,
-    /// How many bans the peer had, this one included; it sets the length of the next.
-    pub offences: u32,
+impl Scope {
+    /// Every scope there is.
+    pub const EVERY: [Self; 5] = [
+        Self::All,
+        Self::Kind(Kind::Heartbeat),
+        Self::Kind(Kind::Publish),
+        Self::Kind(Kind::Get),
+        Self::Kind(Kind::Search),
+    ];
+
+    /// Its name, as it is kept and shown.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Kind(Kind::Heartbeat) => "heartbeat",
+            Self::Kind(Kind::Publish) => "publish",
+            Self::Kind(Kind::Get) => "get",
+            Self::Kind(Kind::Search) => "search",
+        }
+    }
+
+    /// The scope with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::EVERY.into_iter().find(|scope| scope.name() == name)
+    }
 }
 
 /// Requests of one kind in the last minute, by slots of 5 s.
@@ -259,8 +281,8 @@ struct Entry {
     strikes: [Option<Mono>; STRIKES_MAX - 1],
     banned_until: Mono,
     offences: u32,
-    /// End of the latest ban, whatever it closed.
-    ban_ended: Mono,
+    /// From here on the next ban is a first one again.
+    forgiven: Mono,
 }
 
 impl Entry {
@@ -284,12 +306,12 @@ impl Entry {
     }
 
     fn ban_length(&mut self, now: Mono) -> Duration {
-        if now >= self.ban_ended + BAN_MEMORY {
+        if now >= self.forgiven {
             self.offences = 0;
         }
         let length = BAN_FIRST.saturating_mul(1 << self.offences.min(16)).min(BAN_LONGEST);
         self.offences = self.offences.saturating_add(1);
-        self.ban_ended = self.ban_ended.max(now + length);
+        self.forgiven = self.forgiven.max(now + length + BAN_MEMORY);
         length
     }
 
@@ -303,15 +325,15 @@ impl Entry {
     /// When nothing that is known here matters any more.
     fn forget_at(&self) -> Mono {
         let strikes = self.strikes.iter().flatten().map(|given| *given + STRIKE_LIFE);
-        let bans = (self.offences > 0).then(|| self.ban_ended + BAN_MEMORY);
+        let bans = (self.offences > 0).then_some(self.forgiven);
         strikes.chain(bans).fold(self.seen + WINDOW, Mono::max)
     }
 }
 
 /// What every peer asked for lately, its strikes and its bans.
 ///
-/// Bounded by `peers_max`. A restart forgets counts and strikes; bans are exported with [`Behaviour::bans`] and taken up
-/// again with [`Behaviour::restore`].
+/// Bounded by `peers_max`. A restart forgets counts and strikes; bans are told when they are made, and taken up again with
+/// [`Behaviour::restore`].
 #[derive(Debug)]
 pub struct Behaviour {
     limits: [u32; Kind::ALL.len()],
@@ -372,7 +394,30 @@ impl Behaviour {
         let entry = self.entry(peer, now.mono);
         let length = entry.strike(offence.strikes(), now.mono)?;
         entry.close(Scope::All, now.mono + length);
-        Some(Ban { peer, scope: Scope::All, until: later(now.wall, length), offences: entry.offences })
+        self.ban(&peer, Scope::All, offence.words(), now)
+    }
+
+    /// The ban for asking too much that [`Verdict::Banned`] told of, to be written down.
+    #[must_use]
+    pub fn rate_ban(&self, peer: &PeerId, kind: Kind, now: Now) -> Option<Ban> {
+        self.ban(peer, Scope::Kind(kind), "too many requests", now)
+    }
+
+    fn ban(&self, peer: &PeerId, scope: Scope, reason: &str, now: Now) -> Option<Ban> {
+        let entry = self.entries.get(peer)?;
+        let until = match scope {
+            Scope::All => entry.banned_until,
+            Scope::Kind(kind) => entry.lines[kind as usize].banned_until,
+        };
+        Some(Ban {
+            peer: *peer,
+            scope,
+            since: now.wall,
+            until: Some(later(now.wall, left(until, now.mono)?)),
+            offences: entry.offences,
+            origin: Origin::Rule,
+            reason: reason.to_owned(),
+        })
     }
 
     /// How long the peer is still banned: from everything, or with a kind from that kind too.
@@ -383,39 +428,31 @@ impl Behaviour {
         self.entries.get(peer).and_then(|entry| left(entry.banned_until(kind), now))
     }
 
-    /// Every ban in force, by peer; to be written down.
-    #[must_use]
-    pub fn bans(&self, now: Now) -> Vec<Ban> {
-        let scopes = || Kind::ALL.into_iter().map(Scope::Kind).chain([Scope::All]);
-        let of_entry = |(peer, entry): (&PeerId, &Entry)| {
-            let (peer, offences) = (*peer, entry.offences);
-            let until = scopes().map(|scope| match scope {
-                Scope::All => (scope, entry.banned_until),
-                Scope::Kind(kind) => (scope, entry.lines[kind as usize].banned_until),
-            });
-            let in_force = until.filter_map(|(scope, until)| Some((scope, left(until, now.mono)?)));
-            in_force
-                .map(|(scope, wait)| Ban { peer, scope, until: later(now.wall, wait), offences })
-                .collect::<Vec<_>>()
-        };
-        let mut bans: Vec<_> = self.entries.iter().flat_map(of_entry).collect();
-        bans.sort_by_key(|ban| (ban.peer, ban.scope));
-        bans
-    }
-
-    /// Takes up bans that were written down; those that are over are passed over, and none becomes longer than a day.
-    pub fn restore(&mut self, bans: impl IntoIterator<Item = Ban>, now: Now) {
-        for ban in bans {
-            let wait = ban.until.duration_since(now.wall);
-            if !wait.is_positive() {
+    /// Takes up rules' bans that were written down. One that is over makes the next one longer none the less, until it is
+    /// forgiven; none becomes longer than a day.
+    pub fn restore<'a>(&mut self, bans: impl IntoIterator<Item = &'a Ban>, now: Now) {
+        for ban in bans.into_iter().filter(|ban| ban.origin == Origin::Rule) {
+            let Some(forgiven) = ban.until.and_then(|until| until.checked_add(BAN_MEMORY).ok()) else { continue };
+            let memory = forgiven.duration_since(now.wall);
+            if !memory.is_positive() {
                 continue;
             }
-            let until = now.mono + wait.unsigned_abs().min(BAN_LONGEST);
+            let forgiven = now.mono + memory.unsigned_abs().min(BAN_LONGEST + BAN_MEMORY);
             let entry = self.entry(ban.peer, now.mono);
-            entry.close(ban.scope, until);
+            if let Left::For(left) = ban.left(now.wall) {
+                entry.close(ban.scope, now.mono + left);
+            }
             entry.offences = entry.offences.max(ban.offences).max(1);
-            entry.ban_ended = entry.ban_ended.max(until);
+            entry.forgiven = entry.forgiven.max(forgiven);
         }
+    }
+
+    /// An operator takes every ban of the peer back: its strikes and its past are forgotten with them.
+    pub fn forgive(&mut self, peer: &PeerId) {
+        let Some(entry) = self.entries.get_mut(peer) else { return };
+        let seen = entry.seen;
+        let passed = entry.lines.map(|line| Line { passed: line.passed, ..Line::default() });
+        *entry = Entry { seen, lines: passed, ..Entry::default() };
     }
 
     /// Forgets peers of which nothing matters any more, looking at no more than `at_most`; how many it forgot.
@@ -483,15 +520,12 @@ fn left(until: Mono, now: Mono) -> Option<Duration> {
     Some(until.since(now)).filter(|left| !left.is_zero())
 }
 
-fn later(wall: Timestamp, wait: Duration) -> Timestamp {
-    SignedDuration::try_from(wait).ok().and_then(|wait| wall.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::VecDeque;
 
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
@@ -600,7 +634,7 @@ mod tests {
         assert_eq!(behaviour.offend(peer(1), Offence::BadSignature, now(10)), None);
         assert_eq!(behaviour.observe(peer(1), Kind::Heartbeat, Mono::from_secs(10)), Verdict::Pass);
         let ban = behaviour.offend(peer(1), Offence::ChangedDid, now(20)).unwrap();
-        assert_eq!((ban.scope, ban.until, ban.offences), (Scope::All, now(620).wall, 1));
+        assert_eq!((ban.scope, ban.until, ban.offences), (Scope::All, Some(now(620).wall), 1));
         for kind in Kind::ALL {
             let verdict = behaviour.observe(peer(1), kind, Mono::from_secs(619));
             assert_eq!(verdict, Verdict::Banned { secs: 1, is_new: false });
@@ -626,42 +660,74 @@ mod tests {
         for expected in [600, 1200, 2400, 4800, 9600, 19_200, 38_400, 76_800, 86_400, 86_400] {
             assert_eq!(behaviour.offend(peer(1), Offence::BadSignature, now(at)), None);
             let ban = behaviour.offend(peer(1), Offence::BadSignature, now(at)).unwrap();
-            assert_eq!(ban.until, now(at + expected).wall);
+            assert_eq!(ban.until, Some(now(at + expected).wall));
             at += expected;
         }
         at += BAN_MEMORY.as_secs();
         assert_eq!(behaviour.offend(peer(1), Offence::BadSignature, now(at)), None);
-        assert_eq!(behaviour.offend(peer(1), Offence::BadSignature, now(at)).unwrap().until, now(at + 600).wall);
+        assert_eq!(behaviour.offend(peer(1), Offence::BadSignature, now(at)).unwrap().until, Some(now(at + 600).wall));
     }
 
     #[test]
-    fn bans_survive_a_restart() {
+    fn p6_bans_and_the_past_of_a_repeater_survive_a_restart() {
         let mut before = behaviour();
         let _ = flood(&mut before, Kind::Get, Mono::from_secs(5));
-        for _ in 0..2 {
-            before.offend(peer(2), Offence::BadSignature, now(5));
-        }
-        let bans = before.bans(now(65));
-        assert_eq!(bans.len(), 2);
+        let rate = before.rate_ban(&peer(1), Kind::Get, now(5)).unwrap();
+        before.offend(peer(2), Offence::BadSignature, now(5));
+        let all = before.offend(peer(2), Offence::BadSignature, now(5)).unwrap();
+        assert_eq!((rate.until, all.until), (Some(now(605).wall), Some(now(605).wall)));
         let mut after = behaviour();
-        // The new process's monotonic clock starts again, ten minutes less one of them later.
+        // The new process's monotonic clock starts again, two minutes later.
         let restarted = Now { mono: Mono::from_secs(1), wall: now(125).wall };
-        after.restore(bans, restarted);
+        after.restore([&rate, &all], restarted);
         assert_eq!(after.banned(&peer(1), Some(Kind::Get), restarted.mono), Some(Duration::from_secs(480)));
         assert_eq!(after.banned(&peer(1), None, restarted.mono), None);
         assert_eq!(after.banned(&peer(2), None, restarted.mono), Some(Duration::from_secs(480)));
         after.offend(peer(2), Offence::BadSignature, restarted);
         let again = after.offend(peer(2), Offence::BadSignature, restarted).unwrap();
-        assert_eq!(again.until, later(restarted.wall, 2 * BAN_FIRST), "a repeat offender over the restart too");
+        assert_eq!((again.until, again.offences), (Some(later(restarted.wall, 2 * BAN_FIRST)), 2));
     }
 
     #[test]
-    fn a_ban_read_back_is_passed_over_when_it_is_over_and_is_at_most_a_day() {
+    fn a_ban_that_was_over_before_the_restart_still_doubles_the_next_until_it_is_forgiven() {
+        let over = |ended: u64| {
+            let mut behaviour = behaviour();
+            let (since, until) = (now(0).wall, Some(now(600).wall));
+            let reason = String::new();
+            let ban = Ban { peer: peer(1), scope: Scope::All, since, until, offences: 3, origin: Origin::Rule, reason };
+            let restarted = Now { mono: Mono::from_secs(1), wall: now(600 + ended).wall };
+            behaviour.restore([&ban], restarted);
+            assert_eq!(behaviour.banned(&peer(1), None, restarted.mono), None);
+            behaviour.offend(peer(1), Offence::BadSignature, restarted);
+            behaviour.offend(peer(1), Offence::BadSignature, restarted).unwrap().until.unwrap() - restarted.wall
+        };
+        assert_eq!(over(BAN_MEMORY.as_secs() - 1).get_seconds(), 4800, "the fourth");
+        assert_eq!(over(BAN_MEMORY.as_secs()).get_seconds(), 600, "a first one again");
+    }
+
+    #[test]
+    fn a_ban_read_back_is_at_most_a_day() {
         let mut behaviour = behaviour();
-        let ban = |n, until| Ban { peer: peer(n), scope: Scope::All, until, offences: 1 };
-        behaviour.restore([ban(1, now(100).wall), ban(2, Timestamp::MAX)], now(100));
-        assert_eq!(behaviour.len(), 1);
+        let (since, until, reason) = (now(0).wall, Some(Timestamp::MAX), String::new());
+        let ban = Ban { peer: peer(2), scope: Scope::All, since, until, offences: 1, origin: Origin::Rule, reason };
+        let far = Ban { until: Some(now(50 * 86_400).wall), ..ban.clone() };
+        behaviour.restore([&far], now(100));
         assert_eq!(behaviour.banned(&peer(2), None, Mono::from_secs(100)), Some(BAN_LONGEST));
+    }
+
+    #[test]
+    fn whoever_is_forgiven_begins_anew() {
+        let mut behaviour = behaviour();
+        for _ in 0..3 {
+            behaviour.offend(peer(1), Offence::BadSignature, now(0));
+        }
+        behaviour.forgive(&peer(1));
+        behaviour.forgive(&peer(2));
+        assert_eq!(behaviour.banned(&peer(1), None, Mono::ZERO), None);
+        assert_eq!(behaviour.offend(peer(1), Offence::BadSignature, now(1)), None, "no strike is left");
+        let ban = behaviour.offend(peer(1), Offence::BadSignature, now(1)).unwrap();
+        assert_eq!((ban.until, ban.offences), (Some(now(601).wall), 1));
+        assert_eq!(behaviour.len(), 1, "forgiving makes no entry");
     }
 
     #[test]

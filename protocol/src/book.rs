@@ -3,13 +3,16 @@
 //! Hearsay never displaces what was found to work: an address that failed goes behind those that did not, and a peer's
 //! last address is never dropped for failing.
 
-use std::collections::HashMap;
+use std::{cmp::Reverse, collections::HashMap};
 
 use jiff::Timestamp;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
-use crate::wire::{AddrInfo, Role};
+use crate::{
+    addr::Rule,
+    wire::{AddrInfo, Role},
+};
 
 /// Addresses kept for one peer; a record carries as many.
 pub const ADDRS_MAX: usize = 8;
@@ -23,6 +26,10 @@ pub struct Fare {
     pub succeeded: u32,
     /// Dials that failed since the last success.
     pub failed: u32,
+    /// When a dial last succeeded.
+    pub last_ok: Option<Timestamp>,
+    /// When a dial last failed.
+    pub last_failed: Option<Timestamp>,
 }
 
 /// What is known of one peer.
@@ -75,12 +82,14 @@ impl Entry {
             }
             self.addrs.pop();
         }
-        self.addrs.push(Fare { addr: addr.clone(), succeeded: 0, failed: 0 });
+        self.addrs.push(Fare { addr: addr.clone(), succeeded: 0, failed: 0, last_ok: None, last_failed: None });
         self.rank();
     }
 
+    /// What failed least since it last worked comes first, then what worked last: a stale address is tried last, and is
+    /// tried.
     fn rank(&mut self) {
-        self.addrs.sort_by_key(|fare| (fare.failed, fare.succeeded == 0));
+        self.addrs.sort_by_key(|fare| (fare.failed, fare.succeeded == 0, Reverse(fare.last_ok)));
     }
 }
 
@@ -123,6 +132,7 @@ impl Book {
             if let Some(fare) = entry.addrs.iter_mut().find(|fare| fare.addr == *addr) {
                 fare.succeeded = fare.succeeded.saturating_add(1);
                 fare.failed = 0;
+                fare.last_ok = Some(now);
             }
             entry.rank();
         }
@@ -161,18 +171,21 @@ impl Book {
     }
 
     /// These addresses did not lead to it.
-    pub fn failed(&mut self, peer: &PeerId, addrs: &[Multiaddr]) {
+    pub fn failed(&mut self, peer: &PeerId, addrs: &[Multiaddr], now: Timestamp) {
         let Some(entry) = self.entries.get_mut(peer) else { return };
         for fare in entry.addrs.iter_mut().filter(|fare| addrs.contains(&fare.addr)) {
             fare.failed = fare.failed.saturating_add(1);
+            fare.last_failed = Some(now);
         }
         entry.rank();
     }
 
-    /// Puts back what was kept over a restart.
-    pub fn restore(&mut self, peer: PeerId, entry: Entry) {
+    /// Puts back what was kept over a restart. The rules about addresses may have changed since: hearsay has to keep them
+    /// anew, what once worked was tried by us and stays.
+    pub fn restore(&mut self, peer: PeerId, entry: Entry, rule: &Rule) {
         if let Some(place) = self.entry(peer) {
             *place = Entry { is_connected: place.is_connected, ..entry };
+            place.addrs.retain(|fare| fare.succeeded > 0 || rule.permits(&fare.addr));
             place.addrs.truncate(ADDRS_MAX);
             place.rank();
         }
@@ -272,11 +285,38 @@ mod tests {
     fn an_address_that_failed_goes_behind_and_returns_with_success() {
         let mut book = Book::new(peer(1), 10);
         book.heard(peer(2), &[addr(1), addr(2)]);
-        book.failed(&peer(2), &[addr(1)]);
+        book.failed(&peer(2), &[addr(1)], at(1));
         assert_eq!(book.addr_info(peer(2)).addrs, [addr(2), addr(1)]);
-        book.failed(&peer(2), &[addr(2)]);
+        book.failed(&peer(2), &[addr(2)], at(1));
         book.met(peer(2), NODE, "", "", Some(&addr(1)), at(1));
         assert_eq!(book.addr_info(peer(2)).addrs, [addr(1), addr(2)]);
+    }
+
+    #[test]
+    fn of_those_that_work_the_one_that_worked_last_comes_first() {
+        let mut book = Book::new(peer(1), 10);
+        for (port, second) in [(1, 10), (2, 30), (3, 20)] {
+            book.met(peer(2), NODE, "", "", Some(&addr(port)), at(second));
+        }
+        book.heard(peer(2), &[addr(4)]);
+        assert_eq!(book.addr_info(peer(2)).addrs, [addr(2), addr(3), addr(1), addr(4)]);
+        book.failed(&peer(2), &[addr(2)], at(40));
+        assert_eq!(book.addr_info(peer(2)).addrs, [addr(3), addr(1), addr(4), addr(2)]);
+        let stale = book.get(&peer(2)).unwrap().addrs.last().unwrap();
+        assert_eq!((stale.last_ok, stale.last_failed), (Some(at(30)), Some(at(40))));
+    }
+
+    #[test]
+    fn over_a_restart_hearsay_of_private_addresses_is_filtered_and_experience_stays() {
+        let mut before = Book::new(peer(1), 10);
+        before.heard(peer(2), &[addr(1), "/ip4/8.8.8.8/tcp/4001".parse().unwrap()]);
+        before.met(peer(2), NODE, "", "", Some(&addr(2)), at(1));
+        let entry = before.get(&peer(2)).unwrap().clone();
+        let mut book = Book::new(peer(1), 10);
+        book.restore(peer(2), entry.clone(), &Rule { is_local: false, private_ranges: Vec::new() });
+        assert_eq!(book.addr_info(peer(2)).addrs, [addr(2), "/ip4/8.8.8.8/tcp/4001".parse().unwrap()]);
+        book.restore(peer(2), entry, &Rule { is_local: true, private_ranges: Vec::new() });
+        assert_eq!(book.addr_info(peer(2)).addrs.len(), 3);
     }
 
     #[test]
@@ -284,7 +324,7 @@ mod tests {
         let mut book = Book::new(peer(1), 10);
         book.heard(peer(2), &[addr(1)]);
         for _ in 0..100 {
-            book.failed(&peer(2), &[addr(1)]);
+            book.failed(&peer(2), &[addr(1)], at(1));
         }
         assert_eq!(book.addr_info(peer(2)).addrs, [addr(1)]);
     }
@@ -299,7 +339,7 @@ mod tests {
         let addrs = book.addr_info(peer(2)).addrs;
         assert_eq!(addrs.len(), ADDRS_MAX);
         assert!(!addrs.contains(&addr(100)));
-        book.failed(&peer(2), &[addr(3)]);
+        book.failed(&peer(2), &[addr(3)], at(1));
         book.heard(peer(2), &[addr(100)]);
         assert!(book.addr_info(peer(2)).addrs.contains(&addr(100)));
     }

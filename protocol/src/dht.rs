@@ -506,6 +506,15 @@ pub fn admit(key: &Key, held: Option<&Valid>, incoming: Valid, now: Timestamp) -
     }
 }
 
+/// A put counts once so many servers were read to hold it, or all of them where there are fewer.
+pub const READ_BACK_MIN: usize = 2;
+
+/// Whether `theirs`, read under the same key, says what `ours` says, or something newer of the same owner.
+#[must_use]
+pub fn holds(key: &Key, theirs: &Valid, ours: &Valid, now: Timestamp) -> bool {
+    admit(key, Some(theirs), ours.clone(), now) == Put::Keep
+}
+
 fn is_alive(held: &Valid, now: Timestamp) -> bool {
     check_expiry(held.expiry_date(), now, LIFE_MAX).is_ok()
 }
@@ -752,6 +761,24 @@ mod tests {
 
     fn signed<T: SignedObject>(value: &T, seed: u8) -> Vec<u8> {
         Verified::sign(value, &keys(seed)).text().as_bytes().to_vec()
+    }
+
+    #[test]
+    fn a_put_is_held_by_whoever_has_it_or_something_newer() {
+        let node = |seq| valid(&node_key(1), &signed(&record(1, seq), 1));
+        let is_held = |theirs, ours| holds(&node_key(1), &node(theirs), &node(ours), now());
+        assert_eq!([is_held(6, 7), is_held(7, 7), is_held(8, 7)], [false, true, true]);
+        // What is over is held by nobody.
+        assert!(!holds(&node_key(1), &node(7), &node(7), later(600)));
+    }
+
+    #[test]
+    fn a_claim_is_held_in_whatever_company() {
+        let names = |claims: &[Verified<NameClaim>]| valid(&name_key(), &array(claims));
+        let ours = names(&[claim(1, 7)]);
+        let is_held = |theirs: &[Verified<NameClaim>]| holds(&name_key(), &names(theirs), &ours, now());
+        assert!(is_held(&[claim(1, 7)]) && is_held(&[claim(1, 8), claim(2, 1)]));
+        assert!(!is_held(&[claim(1, 6)]) && !is_held(&[claim(2, 9)]));
     }
 
     #[test]

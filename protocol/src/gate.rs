@@ -38,6 +38,9 @@ pub const SUBNETS_MAX: usize = 16_384;
 /// The wait at capacity is drawn from here to twice as long: a session that ended is collected after 30 s.
 const FULL_WAIT: Duration = Duration::from_secs(30);
 
+/// The wait of a newcomer at an indexer that lets its nodes go: it has alternatives, and may be gone soon.
+pub const DRAINED_WAIT: Duration = Duration::from_secs(60);
+
 /// No turn is put off by more than this to spread those of several subnets.
 const SPREAD_MAX: Duration = Duration::from_secs(3);
 
@@ -309,8 +312,8 @@ fn secs_until(turn: Mono, now: Mono) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
-/// Whole seconds between `wait` and twice as long.
-fn spread_secs(wait: Duration, rng: &mut impl Rng) -> u64 {
+/// Whole seconds between `wait` and twice as long, so that those who are told to wait do not return together.
+pub fn spread_secs(wait: Duration, rng: &mut impl Rng) -> u64 {
     rng.random_range(wait.as_secs()..=2 * wait.as_secs())
 }
 

@@ -32,6 +32,8 @@ pub struct Facts {
     pub pool_min: u32,
     /// The own record was read back through an indexer that does not represent us, where there are two.
     pub is_visible: bool,
+    /// An operator lets its nodes go.
+    pub is_drained: bool,
     /// What is wrong, by topic, with its remedy.
     pub troubles: BTreeMap<&'static str, String>,
 }
@@ -82,6 +84,9 @@ impl Facts {
             }
             if !self.is_store_ok {
                 reasons.push("the database does not answer: check the disk of files.data".to_owned());
+            }
+            if self.is_drained {
+                reasons.push("it is drained: `muster undrain` lets it take sessions again".to_owned());
             }
         } else if self.answering == 0 {
             let what =
@@ -236,6 +241,13 @@ mod tests {
         assert!(facts(1, true, false).unready().is_empty());
         let deaf = Facts { role: indexer, is_listening: false, is_store_ok: false, ..facts(0, false, false) };
         assert_eq!(deaf.unready().len(), 2);
+    }
+
+    #[test]
+    fn a_drained_indexer_is_not_ready_and_names_its_remedy() {
+        let indexer = Facts { role: Role { node: false, indexer: true }, is_drained: true, ..facts(1, true, true) };
+        assert!(indexer.unready()[0].contains("muster undrain"));
+        assert!(Facts { is_drained: false, ..indexer }.unready().is_empty());
     }
 
     #[test]

@@ -33,6 +33,13 @@ pub const RESTARTS: restarts::Settings = restarts::Settings {
     jitter: 0.1,
 };
 
+/// Every so many batches of challenges our own record is asked for in the DHT too: some nine minutes per indexer.
+pub const DHT_BATCHES: u32 = 5;
+
+/// Answers within which a DHT challenge is answered: that to the question itself, and those of two more ticks, for the
+/// indexer looks up beside its answers and not before them.
+const DHT_ANSWERS_MAX: u32 = 3;
+
 /// How far the clocks of two members may be apart without blame.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(30);
 
@@ -241,6 +248,8 @@ pub struct Ask {
     pub referent: bool,
     /// Given by [`Challenges::draw`].
     pub challenges: Vec<PeerId>,
+    /// A DID to look up in the DHT; see [`DhtChallenge`].
+    pub challenge_did: Option<String>,
     /// An answer is wanted, a session is not.
     pub probe: bool,
 }
@@ -267,9 +276,10 @@ impl Asker {
             record,
             values,
             challenges: ask.challenges,
-            challenge_did: None,
+            challenge_did: ask.challenge_did,
             referent: ask.referent,
             probe: ask.probe,
+            presence: None,
         }
     }
 }
@@ -479,6 +489,89 @@ impl Challenges {
             batch.push(others.swap_remove(rng.random_range(0..others.len())));
         }
         batch
+    }
+}
+
+/// When one indexer is asked for our own record in the DHT, and what its answer is worth.
+///
+/// It is asked only after we found the record there ourselves: one that was not put yet is no indexer's fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DhtChallenge {
+    batches: u32,
+    stage: DhtStage,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum DhtStage {
+    #[default]
+    Idle,
+    /// We look it up ourselves.
+    Looking,
+    /// It is there: the next question asks for it.
+    Due,
+    Asked {
+        answers: u32,
+    },
+}
+
+impl DhtChallenge {
+    /// A batch of challenges goes; tells whether it is time to look our record up.
+    pub fn batch(&mut self) -> bool {
+        self.batches += 1;
+        let is_time = self.batches >= DHT_BATCHES && self.stage == DhtStage::Idle;
+        if is_time {
+            *self = Self { batches: 0, stage: DhtStage::Looking };
+        }
+        is_time
+    }
+
+    /// Our own look-up found the record in the DHT, or did not: then nobody is asked this time.
+    pub fn looked(&mut self, is_there: bool) {
+        if self.stage == DhtStage::Looking {
+            self.stage = if is_there { DhtStage::Due } else { DhtStage::Idle };
+        }
+    }
+
+    /// Whether the question that goes now asks for it.
+    pub fn draw(&mut self) -> bool {
+        let is_due = self.stage == DhtStage::Due;
+        if is_due {
+            self.stage = DhtStage::Asked { answers: 0 };
+        }
+        is_due
+    }
+
+    /// What an answer says to it: right, wrong, or nothing yet. Three answers without a word are wrong.
+    pub fn heard(&mut self, response: &HeartbeatResponse, own: &OwnRecordKey<'_>, now: Timestamp) -> Option<bool> {
+        let DhtStage::Asked { answers } = self.stage else { return None };
+        let verdict = match response.dht_found {
+            Some(found) => Some(found && response.dht_payload.as_ref().is_some_and(|text| own.is_of(text, now))),
+            None if answers + 1 >= DHT_ANSWERS_MAX => Some(false),
+            None => None,
+        };
+        self.stage = verdict.map_or(DhtStage::Asked { answers: answers + 1 }, |_| DhtStage::Idle);
+        verdict
+    }
+}
+
+/// By what we know our own record again.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnRecordKey<'a> {
+    /// Our peer id.
+    pub peer_id: &'a PeerId,
+    /// Our DID.
+    pub did: &'a str,
+    /// `seq` of the newest that we signed.
+    pub newest_seq: u64,
+}
+
+impl OwnRecordKey<'_> {
+    /// A record of our key and DID that is not over. One of before the newest is right too: it is in the DHT until half
+    /// its life is gone.
+    fn is_of(&self, text: &RawValue, now: Timestamp) -> bool {
+        Verified::<PeerRecord>::open(text.get(), now).is_ok_and(|record| {
+            record.peer_id == *self.peer_id && record.did == self.did && record.seq <= self.newest_seq
+        })
     }
 }
 
@@ -939,5 +1032,107 @@ mod tests {
                 prop_assert!(window[5].since(window[0]) >= settings.ceiling_within, "{window:?}");
             }
         }
+    }
+
+    fn dht_answer(found: Option<bool>, payload: Option<&str>) -> HeartbeatResponse {
+        let payload = payload.map(|text| RawValue::from_string(text.to_owned()).unwrap());
+        let born_at = wall(0);
+        HeartbeatResponse {
+            seq: 1,
+            record_seq: None,
+            served_us: 0,
+            fill_rate: 0.5,
+            peer_count: 1,
+            max_nodes: 2,
+            born_at,
+            challenges: Vec::new(),
+            dht_found: found,
+            dht_payload: payload,
+            witnesses: Vec::new(),
+            suggestions: Vec::new(),
+            suggest_migrate: false,
+        }
+    }
+
+    fn signed_record(seed: u8, seq: u64, expires: i64) -> (PeerId, String, String) {
+        let keys = crate::identity::Keys::from_seed([seed; 32]);
+        let record = PeerRecord {
+            name: "paris".to_owned(),
+            did: keys.did().to_string(),
+            pub_key: keys.pub_key().to_owned(),
+            peer_id: keys.peer_id(),
+            api_url: String::new(),
+            stream_address: String::new(),
+            addrs: Vec::new(),
+            nats_address: String::new(),
+            wallet_address: String::new(),
+            capabilities: Vec::new(),
+            born_at: wall(0),
+            expiry_date: wall(expires),
+            seq,
+        };
+        let text = Verified::sign(&record, &keys).text().to_string();
+        (keys.peer_id(), record.did, text)
+    }
+
+    /// A challenge that was asked and waits for its answer.
+    fn asked_dht() -> DhtChallenge {
+        let mut challenge = DhtChallenge::default();
+        for batch in 1..=DHT_BATCHES {
+            assert_eq!(challenge.batch(), batch == DHT_BATCHES, "every fifth batch");
+        }
+        challenge.looked(true);
+        assert!(challenge.draw() && !challenge.draw(), "one question asks");
+        challenge
+    }
+
+    #[test]
+    fn g12_a_dht_challenge_is_answered_by_our_own_valid_record_and_nothing_else() {
+        let (peer_id, did, own) = signed_record(1, 7, 60);
+        let (_, _, others) = signed_record(2, 7, 60);
+        let (_, _, future) = signed_record(1, 9, 60);
+        let (_, _, old) = signed_record(1, 6, -10);
+        let key = OwnRecordKey { peer_id: &peer_id, did: &did, newest_seq: 8 };
+        let check = |found, payload: Option<&str>, at: i64, expected| {
+            let said = dht_answer(found, payload);
+            assert_eq!(asked_dht().heard(&said, &key, wall(at)), expected, "{found:?} {payload:?}");
+        };
+        check(Some(true), Some(&own), 0, Some(true));
+        check(Some(true), Some(&own), 89, Some(true));
+        check(Some(true), Some(&own), 91, Some(false));
+        check(Some(true), Some(&old), 25, Some(false));
+        check(Some(true), Some(&others), 0, Some(false));
+        check(Some(true), Some(&future), 0, Some(false));
+        check(Some(true), Some("{}"), 0, Some(false));
+        check(Some(true), None, 0, Some(false));
+        check(Some(false), Some(&own), 0, Some(false));
+        check(None, None, 0, None);
+    }
+
+    #[test]
+    fn an_indexer_may_answer_a_dht_challenge_two_ticks_later_and_not_three() {
+        let (peer_id, did, own) = signed_record(1, 7, 60);
+        let key = OwnRecordKey { peer_id: &peer_id, did: &did, newest_seq: 7 };
+        let silent = dht_answer(None, None);
+        let mut late = asked_dht();
+        assert_eq!((late.heard(&silent, &key, wall(0)), late.heard(&silent, &key, wall(0))), (None, None));
+        assert_eq!(late.heard(&dht_answer(Some(true), Some(&own)), &key, wall(0)), Some(true));
+        assert_eq!(late.heard(&dht_answer(Some(false), None), &key, wall(0)), None, "nobody asked again");
+        let mut never = asked_dht();
+        let heard: Vec<_> = (0..4).map(|_| never.heard(&silent, &key, wall(0))).collect();
+        assert_eq!(heard, [None, None, Some(false), None]);
+    }
+
+    #[test]
+    fn nobody_is_asked_for_what_we_do_not_find_ourselves() {
+        let mut challenge = DhtChallenge::default();
+        for _ in 0..DHT_BATCHES {
+            challenge.batch();
+        }
+        assert!(!challenge.draw(), "we have not looked yet");
+        challenge.looked(false);
+        assert!(!challenge.draw());
+        let again = (0..DHT_BATCHES).filter(|_| challenge.batch()).count();
+        assert_eq!(again, 1, "and look again five batches later");
     }
 }

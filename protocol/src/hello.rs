@@ -9,7 +9,9 @@ use thiserror::Error;
 use crate::{
     identity::{Did, peer_id_of},
     signed::CLOCK_SKEW,
-    wire::{Hello, KADEMLIA_PROTOCOL, Protocol, RefusalCode, Refused, Role, TOPIC_SEARCH_PEER, VERSION},
+    wire::{
+        Hello, KADEMLIA_PROTOCOL, Protocol, RefusalCode, Refused, Role, TOPIC_PRESENCE, TOPIC_SEARCH_PEER, VERSION,
+    },
 };
 
 /// Capabilities of one peer: twice as many as `docs/protocol.md` has protocols and topics.
@@ -184,7 +186,7 @@ fn shown(text: &str) -> String {
 /// What a peer of this build takes from others, given what it is.
 #[must_use]
 pub fn capabilities(role: Role) -> Vec<&'static str> {
-    let everybody = [Protocol::Hello, Protocol::Leave];
+    let everybody = [Protocol::Hello, Protocol::Leave, Protocol::Witness];
     let indexer = [
         Protocol::Heartbeat,
         Protocol::Publish,
@@ -192,13 +194,20 @@ pub fn capabilities(role: Role) -> Vec<&'static str> {
         Protocol::Candidates,
         Protocol::Search,
         Protocol::SearchResponse,
+        Protocol::Audit,
     ];
     let mut capabilities: Vec<&'static str> = everybody.into_iter().map(Protocol::id).collect();
     if role.indexer {
         capabilities.extend(indexer.into_iter().map(Protocol::id));
-        capabilities.extend([TOPIC_SEARCH_PEER, KADEMLIA_PROTOCOL]);
+        capabilities.extend([TOPIC_SEARCH_PEER, TOPIC_PRESENCE, KADEMLIA_PROTOCOL]);
     }
     capabilities
+}
+
+/// Whether the peer said that it takes this: a protocol id or a topic. Nothing else is sent to it.
+#[must_use]
+pub fn lists(hello: &Hello, capability: &str) -> bool {
+    hello.capabilities.iter().any(|listed| listed == capability)
 }
 
 /// How far a peer's clock is ahead of ours: what it read, against our reading half a round trip ago.
@@ -287,6 +296,13 @@ impl ClockWatch {
     #[must_use]
     pub fn signing_time(&self, now: Timestamp) -> Timestamp {
         self.agreed().and_then(|offset| now.checked_add(offset).ok()).unwrap_or(now)
+    }
+
+    /// How far the agreed clock is ahead of ours; none is taken for zero while all clocks are within 30 s. Nothing while
+    /// some are not and too few agree: it may be ours that is wrong.
+    #[must_use]
+    pub fn sound_offset(&self) -> Option<SignedDuration> {
+        self.agreed().or_else(|| self.statement().is_none().then_some(SignedDuration::ZERO))
     }
 
     /// What is to be said; nothing while all clocks are within 30 s.
@@ -442,6 +458,21 @@ mod tests {
             all,
             "3 of 3 peers' clocks are more than 30 s from ours; they agree on -45 s: set this machine's clock"
         );
+    }
+
+    #[test]
+    fn a_clock_judges_others_while_it_is_sound() {
+        let sound = |offsets: &[i64]| {
+            let mut watch = ClockWatch::new();
+            for (seed, offset) in (1..).zip(secs(offsets)) {
+                watch.heard(keys(seed).peer_id(), offset);
+            }
+            watch.sound_offset().map(|offset| offset.as_secs())
+        };
+        assert_eq!(sound(&[]), Some(0));
+        assert_eq!(sound(&[30]), Some(0));
+        assert_eq!(sound(&[31]), None);
+        assert_eq!(sound(&[600, 601, 602]), Some(601));
     }
 
     #[test]

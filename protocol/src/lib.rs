@@ -5,6 +5,8 @@
 //! One module is one topic; the actor that runs a rule and the table that keeps its rows carry the same name.
 
 pub mod addr;
+pub mod admission;
+pub mod bans;
 pub mod behaviour;
 pub mod book;
 pub mod dht;
@@ -16,18 +18,23 @@ pub mod hello;
 pub mod identity;
 pub mod json;
 pub mod names;
+pub mod offload;
 pub mod pool;
+pub mod presence;
 pub mod profile;
 pub mod record;
 pub mod restarts;
+pub mod restraint;
 pub mod score;
 pub mod search;
 pub mod session;
 pub mod signed;
 pub mod sim;
 pub mod suggestions;
+pub mod table;
 pub mod time;
 pub mod wire;
+pub mod witness;
 
 pub use jiff::Timestamp;
 pub use libp2p_identity::PeerId;

@@ -60,6 +60,13 @@ const HEARSAY_LIFE: Duration = Duration::from_secs(600);
 /// A remembered indexer is forgotten after this many failed probes in a row while others answered: some hours.
 const REMEMBERED_FAILURES_MAX: u32 = 16;
 
+/// Members that are asked whether they reach one that is suspected.
+const OTHERS_ASKED: usize = 2;
+
+/// Indexers that are kept though their restarts are used up, because others reach them: as many as a pool has members at
+/// the most. Past it they go as others do.
+const VOUCHED_MAX: usize = 16;
+
 /// A probe whose outcome was lost with its actor is given up this long after its deadline.
 const PROBE_LOST_AFTER: Duration = Duration::from_secs(2);
 
@@ -112,6 +119,8 @@ struct About {
     source: Source,
     fill_rate: Option<f64>,
     rhythm: Rhythm,
+    /// Others reach it while we do not: it is probed and not forgotten, until it answers or has failed for long.
+    is_vouched: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -311,7 +320,7 @@ impl Pool {
         });
         let standby = self.standby(now);
         let known = self.known.iter().filter_map(|(peer, known)| {
-            let is_down = (known.about.seed || known.kept) && known.failures > 0;
+            let is_down = !known.is_forgettable() && known.failures > 0;
             let state = match (standby.contains(peer), is_down) {
                 (true, _) => State::Standby,
                 (false, true) => State::Down,
@@ -340,11 +349,16 @@ impl Pool {
             Input::Answered { peer, referent, suggestions, suggest_migrate } => {
                 self.answered(peer, referent, suggest_migrate, now, rng);
                 if self.members.contains_key(&peer) {
+                    let named: Vec<PeerId> = suggestions.iter().map(|info| info.id).collect();
                     self.hear(suggestions, Source::Indexer(peer), now, rng);
+                    if suggest_migrate {
+                        self.prefer(&named, now);
+                    }
                 }
             }
-            Input::Missed { peer } => self.missed(peer, now),
-            Input::Reset { peer } => self.suspect(peer, now),
+            Input::Missed { peer } => self.missed(peer, now, rng),
+            Input::Reset { peer } => self.suspect(peer, now, rng),
+            Input::Vouched { peer, answered, reach } => self.vouched(peer, answered, reach),
             Input::Gone { peer } => self.gone(&peer),
             Input::BudgetSpent { peer } => self.budget_spent(peer, now, rng),
             Input::Busy { peer, retry_after, alternatives } => self.busy(peer, retry_after, alternatives, now, rng),
@@ -417,6 +431,7 @@ impl Pool {
         let was_alone = self.talking().next().is_none();
         let Some(member) = self.members.get_mut(&peer) else { return };
         let was = std::mem::replace(&mut member.life, Life::Answering);
+        member.about.is_vouched = false;
         member.missed = 0;
         member.is_busy = false;
         if was != Life::Answering {
@@ -444,6 +459,24 @@ impl Pool {
         if matches!(was, Life::Joining { .. }) {
             self.remember(peer);
             self.dht.get_or_insert_with(|| Backoff::first(self.settings.backoff_first, now, rng));
+        }
+    }
+
+    /// One that asks us to move knows where there is room. A standby of our own would win by being at hand, and send us
+    /// where we are asked to move again: it waits until those that were named had their probe.
+    fn prefer(&mut self, named: &[PeerId], now: Mono) {
+        let has_room = |known: &Known| known.failures == 0 && known.rests_until <= now;
+        if !named.iter().any(|peer| self.known.get(peer).is_some_and(has_room)) {
+            return;
+        }
+        let wait = now + self.settings.probe_within;
+        for (peer, known) in &mut self.known {
+            if named.contains(peer) {
+                known.not_before = if known.failures == 0 { now } else { known.not_before };
+            } else {
+                known.good = None;
+                known.not_before = known.not_before.max(wait);
+            }
         }
     }
 
@@ -483,15 +516,17 @@ impl Pool {
         }
     }
 
-    fn missed(&mut self, peer: PeerId, now: Mono) {
+    /// A member that is silent on an open connection for the second time is frozen, whatever TCP says of it.
+    fn missed(&mut self, peer: PeerId, now: Mono, rng: &mut impl Rng) {
         let Some(member) = self.members.get_mut(&peer) else { return };
         member.missed = member.missed.saturating_add(1);
         if member.missed >= 2 {
-            self.suspect(peer, now);
+            self.out.push(Action::Close { peer });
+            self.suspect(peer, now, rng);
         }
     }
 
-    fn suspect(&mut self, peer: PeerId, now: Mono) {
+    fn suspect(&mut self, peer: PeerId, now: Mono, rng: &mut impl Rng) {
         let Some(member) = self.members.get_mut(&peer) else { return };
         if matches!(member.life, Life::Suspect { .. }) {
             return;
@@ -499,13 +534,38 @@ impl Pool {
         member.life = Life::Suspect { since: now };
         self.ask_all = true;
         self.out.push(Action::Note(Event::Suspected { peer }));
+        self.ask_others(peer, rng);
+    }
+
+    /// Replaced first, judged later: two others are asked whether they reach it, before it is forgotten.
+    fn ask_others(&mut self, about: PeerId, rng: &mut impl Rng) {
+        let mut ask: Vec<PeerId> = self.usable().map(|(peer, _)| *peer).filter(|peer| *peer != about).collect();
+        while ask.len() > OTHERS_ASKED {
+            ask.swap_remove(rng.random_range(0..ask.len()));
+        }
+        if !ask.is_empty() {
+            self.out.push(Action::AskOthers { about, ask });
+        }
+    }
+
+    /// Whom others reach is not gone: the fault is in our link, so it is kept and probed. Their word keeps a place among
+    /// those that are known, and never one in the pool.
+    fn vouched(&mut self, peer: PeerId, answered: u32, reach: u32) {
+        let vouched = self.known.values().filter(|known| known.about.is_vouched).count();
+        let member = self.members.get_mut(&peer).filter(|member| member.life != Life::Answering);
+        let about = member.map(|member| &mut member.about);
+        let lost = self.known.get_mut(&peer).filter(|known| known.failures > 0).map(|known| &mut known.about);
+        let Some(about) = about.or(lost) else { return };
+        about.is_vouched = reach > 0 && vouched < VOUCHED_MAX;
+        self.out.push(Action::Note(Event::AskedOthers { peer, answered, reach }));
     }
 
     /// The last member is kept, and so is a seed: known as down, and probed until one of them answers.
     fn budget_spent(&mut self, peer: PeerId, now: Mono, rng: &mut impl Rng) {
         let Some(member) = self.members.remove(&peer) else { return };
         let is_kept = member.about.seed || self.members.is_empty();
-        let event = if is_kept { Event::Down { peer } } else { Event::Removed { peer, why: None } };
+        let event =
+            if is_kept || member.about.is_vouched { Event::Down { peer } } else { Event::Removed { peer, why: None } };
         self.out.push(Action::Note(event));
         self.ask_all = true;
         if is_kept {
@@ -559,6 +619,7 @@ impl Pool {
                 }
                 let was_good = known.good.replace(Good { score, at: now }).is_some();
                 known.failures = 0;
+                known.about.is_vouched = false;
                 known.not_before = now;
                 if !was_good && self.need == 0 {
                     self.out.push(Action::Note(Event::Standby { peer }));
@@ -580,7 +641,8 @@ impl Pool {
         known.good = None;
         let (failures, pause) = (known.failures, self.settings.backoff_first);
         known.fail(pause, now, rng);
-        if known.about.seed || known.kept {
+        known.about.is_vouched &= known.failures < REMEMBERED_FAILURES_MAX;
+        if known.about.seed || known.kept || known.about.is_vouched {
             return;
         }
         // When nobody answers, the fault may be ours, and nobody is forgotten for it.
@@ -910,7 +972,8 @@ impl Pool {
     }
 
     fn down_seeds(&self, now: Mono) -> Vec<PeerId> {
-        let is_due = |known: &Known| known.about.seed && known.failures > 0 && self.is_due(known, now);
+        let is_worth_it = |known: &Known| known.about.seed || known.about.is_vouched;
+        let is_due = |known: &Known| is_worth_it(known) && known.failures > 0 && self.is_due(known, now);
         self.known.iter().filter(|(_, known)| is_due(known)).map(|(peer, _)| *peer).collect()
     }
 
@@ -1160,8 +1223,15 @@ impl Pool {
 
 impl Known {
     fn new(source: Source, fill_rate: Option<f64>) -> Self {
-        let about =
-            About { addrs: Vec::new(), seed: false, remembered: false, source, fill_rate, rhythm: Rhythm::default() };
+        let about = About {
+            addrs: Vec::new(),
+            seed: false,
+            remembered: false,
+            source,
+            fill_rate,
+            rhythm: Rhythm::default(),
+            is_vouched: false,
+        };
         Self {
             about,
             kept: false,
@@ -1181,11 +1251,16 @@ impl Known {
 
     /// Only others spoke of it.
     fn is_hearsay(&self) -> bool {
-        !self.about.seed && !self.about.remembered && !self.kept
+        self.is_forgettable() && !self.about.remembered
+    }
+
+    /// It is worth no probes for its own sake once it failed.
+    fn is_forgettable(&self) -> bool {
+        !self.about.seed && !self.kept && !self.about.is_vouched
     }
 
     fn fail(&mut self, pause: Duration, now: Mono, rng: &mut impl Rng) {
-        let most = if self.about.seed || self.kept { SEED_PAUSE_MAX } else { OTHER_PAUSE_MAX };
+        let most = if self.is_forgettable() { OTHER_PAUSE_MAX } else { SEED_PAUSE_MAX };
         let pause = pause.saturating_mul(1 << self.failures.min(16)).min(most);
         self.failures = self.failures.saturating_add(1);
         self.not_before = now + pause + jittered(pause, 0.1, rng);

@@ -18,14 +18,17 @@ use thiserror::Error;
 use crate::{
     behaviour::Offence,
     dht::{NameClaim, PidValue},
+    gate::{DRAINED_WAIT, spread_secs},
     identity::{Did, peer_id_of},
     json::JsonError,
     names::{self, NameError, Part},
+    offload::Stay,
     record::PeerRecord,
     signed::{CLOCK_SKEW, Claimed, SignedObject, Verified},
     suggestions::{IndexerBook, KEPT_MAX},
     time::{Mono, Now},
     wire::{AddrInfo, ChallengeAnswer, Heartbeat, HeartbeatResponse, PublishReceipt, RefusalCode, Refused},
+    witness,
 };
 
 /// A session ends when its last heartbeat is this old: six ticks, of which any one keeps it.
@@ -40,6 +43,9 @@ pub const PINS_MIN: usize = 65_536;
 
 /// A record that was sent to be verified is asked for again after this time: the verifier may have been restarted.
 pub const VERIFY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A binding that is in use is told again after this, so that what is kept of it does not go stale.
+pub const BIND_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
 /// The shortest time between two puts of one peer, changed addresses and failures included.
 pub const PUT_PAUSE: Duration = Duration::from_secs(10);
@@ -105,6 +111,14 @@ pub enum BeatError {
         /// Others that may have room.
         alternatives: Vec<AddrInfo>,
     },
+    /// Its operator lets the nodes go; sessions that exist are served until they have gone.
+    #[error("this indexer lets its nodes go and takes no new ones")]
+    Drained {
+        /// Whole seconds.
+        retry_after: u64,
+        /// Others that may have room.
+        alternatives: Vec<AddrInfo>,
+    },
 }
 
 impl BeatError {
@@ -115,11 +129,11 @@ impl BeatError {
             Self::NotYours { .. } => RefusalCode::NotYours,
             Self::Name(_) => RefusalCode::Invalid,
             Self::Did(fault) => fault.code(),
-            Self::Full { .. } => RefusalCode::Busy,
+            Self::Full { .. } | Self::Drained { .. } => RefusalCode::Busy,
         };
         let mut refused = Refused::new(code, self.to_string());
         refused.seq = Some(seq);
-        if let Self::Full { retry_after, alternatives, .. } = self {
+        if let Self::Full { retry_after, alternatives, .. } | Self::Drained { retry_after, alternatives } = self {
             refused.retry_after = Some(*retry_after);
             refused.alternatives.clone_from(alternatives);
         }
@@ -131,7 +145,7 @@ impl BeatError {
     pub fn offence(&self) -> Option<Offence> {
         match self {
             Self::Did(fault) => fault.offence(),
-            Self::NotYours { .. } | Self::Name(_) | Self::Full { .. } => None,
+            Self::NotYours { .. } | Self::Name(_) | Self::Full { .. } | Self::Drained { .. } => None,
         }
     }
 }
@@ -221,7 +235,8 @@ pub struct Beat {
 pub struct Stored {
     /// Its number, to be written down so that it never goes back.
     pub seq: u64,
-    /// It is the first of this peer since its pin was forgotten: the binding of peer and DID is to be written down too.
+    /// It is the first of this peer since its pin was forgotten, or since [`BIND_AGAIN_AFTER`]: the binding of peer and DID
+    /// is to be written down too.
     pub is_first: bool,
     /// The values that came with it were taken; those that say something else than the record are not.
     pub has_values: bool,
@@ -349,6 +364,8 @@ struct Session {
     did: String,
     is_indexer: bool,
     is_referent: bool,
+    /// Its pool wants no more indexers.
+    is_settled: bool,
     since: Mono,
     last_seen: Mono,
     beats: u64,
@@ -411,6 +428,8 @@ struct Pin {
     did: Arc<str>,
     seq: u64,
     noted: Mono,
+    /// When it was last told that it is to be written down.
+    told: Mono,
 }
 
 /// Who is bound to which DID. Bounded; the peer that was silent for longest is forgotten first.
@@ -438,7 +457,7 @@ impl Pins {
         }
     }
 
-    /// Notes a checked DID and number; whether the peer had no pin.
+    /// Notes a checked DID and number; whether the binding is to be written down.
     fn note(&mut self, peer: PeerId, did: &str, seq: u64, now: Mono) -> bool {
         self.by_age.insert((now, peer));
         if let Some(pin) = self.by_peer.get_mut(&peer) {
@@ -447,13 +466,15 @@ impl Pins {
             }
             pin.noted = now;
             pin.seq = pin.seq.max(seq);
-            return false;
+            let is_due = now.since(pin.told) >= BIND_AGAIN_AFTER;
+            pin.told = if is_due { now } else { pin.told };
+            return is_due;
         }
         let did: Arc<str> = did.into();
         if matches!(did.parse(), Ok(Did::Uuid(_))) {
             self.owners.insert(Arc::clone(&did), peer);
         }
-        self.by_peer.insert(peer, Pin { did, seq, noted: now });
+        self.by_peer.insert(peer, Pin { did, seq, noted: now, told: now });
         while self.by_peer.len() > self.max {
             self.forget_oldest();
         }
@@ -461,8 +482,15 @@ impl Pins {
     }
 
     fn forget_oldest(&mut self) {
-        let oldest = self.by_age.pop_first().and_then(|(_, peer)| self.by_peer.remove(&peer));
-        if let Some(pin) = oldest {
+        if let Some((_, peer)) = self.by_age.first().copied() {
+            self.forget(&peer);
+        }
+    }
+
+    fn forget(&mut self, peer: &PeerId) {
+        let Some(pin) = self.by_peer.remove(peer) else { return };
+        self.by_age.remove(&(pin.noted, *peer));
+        if self.owners.get(&pin.did) == Some(peer) {
             self.owners.remove(&pin.did);
         }
     }
@@ -498,9 +526,12 @@ pub struct Registry {
     /// Names of those whose referent we are, in one row, for parts of names.
     named: Vec<(Arc<str>, u32)>,
     leases: BTreeSet<(Mono, u32)>,
+    /// Sessions of indexers, for witnesses.
+    indexers: Vec<u32>,
     puts: BTreeSet<(Mono, u32)>,
     pins: Pins,
     own: Option<Own>,
+    is_drained: bool,
 }
 
 impl Registry {
@@ -518,9 +549,11 @@ impl Registry {
             by_name: BTreeSet::new(),
             named: Vec::new(),
             leases: BTreeSet::new(),
+            indexers: Vec::new(),
             puts: BTreeSet::new(),
             pins: Pins { max: PINS_MIN.max(2 * max_nodes as usize), ..Pins::default() },
             own: None,
+            is_drained: false,
         }
     }
 
@@ -552,6 +585,9 @@ impl Registry {
             (Some(slot), presence, self.offered(slot, heartbeat, now.mono))
         };
         let need = KEPT_MAX.min(heartbeat.need as usize);
+        // Only who challenges asks witnesses, and every other answer is the shorter for it.
+        let is_challenge = !heartbeat.challenges.is_empty() && !heartbeat.probe;
+        let witnesses = if is_challenge { self.witnesses(&from, rng) } else { Vec::new() };
         let answer = HeartbeatResponse {
             seq: heartbeat.seq,
             record_seq: slot.and_then(|slot| self.session(slot).record_seq()),
@@ -563,7 +599,7 @@ impl Registry {
             challenges,
             dht_found: None,
             dht_payload: None,
-            witnesses: Vec::new(),
+            witnesses,
             suggestions: book.pick(need, &from, now.wall, rng),
             suggest_migrate: false,
         };
@@ -633,6 +669,18 @@ impl Registry {
     /// Takes up a pin that was written down, before the first beat.
     pub fn recall(&mut self, peer: PeerId, did: &str, seq: u64, now: Mono) {
         self.pins.note(peer, did, seq, now);
+    }
+
+    /// What is kept says that the DID of this peer's record is another's: its session ends, and the DID is that one's again.
+    pub fn disown(&mut self, peer: &PeerId, did: &str, owner: PeerId, now: Mono) -> Option<Departed> {
+        self.pins.forget(peer);
+        self.pins.note(owner, did, 0, now);
+        self.leave(peer)
+    }
+
+    /// Lets nobody in who has no session, or takes newcomers again.
+    pub fn set_drained(&mut self, is_drained: bool) {
+        self.is_drained = is_drained;
     }
 
     /// The newest number ever accepted from a peer that is still remembered.
@@ -776,6 +824,16 @@ impl Registry {
         (views, rest.next().map(|(at, _)| at))
     }
 
+    /// Every session, as far as moving goes.
+    pub fn stays(&self) -> impl Iterator<Item = Stay> + '_ {
+        self.slots.iter().flatten().map(|session| Stay {
+            peer: session.peer,
+            since: session.since,
+            is_indexer: session.is_indexer,
+            is_settled: session.is_settled,
+        })
+    }
+
     /// One peer's session.
     #[must_use]
     pub fn view(&self, peer: &PeerId) -> Option<SessionView> {
@@ -811,6 +869,9 @@ impl Registry {
             None => {
                 // One that ended and was not collected yet is no longer the same stay.
                 self.leave(&from);
+                if self.is_drained {
+                    return Err(self.drained(&from, book, now, rng));
+                }
                 if self.count() >= self.max_nodes {
                     return Err(self.full(&from, book, now, rng));
                 }
@@ -820,7 +881,11 @@ impl Registry {
         let session = self.session_mut(slot);
         session.last_seen = now.mono;
         session.beats += 1;
-        session.is_indexer = is_indexer;
+        if std::mem::replace(&mut session.is_indexer, is_indexer) != is_indexer {
+            self.list_indexer(slot, is_indexer);
+        }
+        let session = self.session_mut(slot);
+        session.is_settled = heartbeat.need == 0;
         if session.name != heartbeat.name && !heartbeat.name.is_empty() {
             session.name.clone_from(&heartbeat.name);
         }
@@ -853,12 +918,54 @@ impl Registry {
         Ok(self.pins.check(from, &heartbeat.did)?)
     }
 
+    fn list_indexer(&mut self, slot: u32, is_indexer: bool) {
+        self.indexers.retain(|listed| *listed != slot);
+        if is_indexer {
+            self.indexers.push(slot);
+        }
+    }
+
+    /// Up to three peers that have a session here, from a random place on: indexers first, since they see other indexers
+    /// and answer whoever the network knows; any others when there are too few of them.
+    fn witnesses(&self, asker: &PeerId, rng: &mut impl Rng) -> Vec<AddrInfo> {
+        let start = rng.random_range(0..=self.indexers.len());
+        let indexers = self.indexers[start..].iter().chain(&self.indexers[..start]).copied();
+        let mut chosen: Vec<u32> =
+            indexers.filter(|slot| self.session(*slot).peer != *asker).take(witness::OFFERED_MAX).collect();
+        if chosen.len() < witness::OFFERED_MAX {
+            // Every session has a lease, so whoever is here can be found by one look-up.
+            let first = self.leases.first().map_or(Mono::ZERO, |(due, _)| *due);
+            let last = self.leases.last().map_or(Mono::ZERO, |(due, _)| *due);
+            let slot = rng.random_range(0..=u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+            let pivot = (first + last.since(first).mul_f64(rng.random::<f64>()), slot);
+            let all = self.leases.range(pivot..).chain(self.leases.range(..pivot));
+            let others = all.map(|(_, slot)| *slot).filter(|slot| {
+                let session = self.session(*slot);
+                session.peer != *asker && !session.is_indexer
+            });
+            // Indexers are passed over, and there are fewer than three beside the asker.
+            chosen.extend(others.take(witness::OFFERED_MAX - chosen.len()));
+        }
+        chosen.into_iter().map(|slot| self.address_of(slot)).collect()
+    }
+
+    fn address_of(&self, slot: u32) -> AddrInfo {
+        let session = self.session(slot);
+        let addrs = session.record.as_ref().map(|record| record.addrs.clone()).unwrap_or_default();
+        AddrInfo { id: session.peer, addrs }
+    }
+
     fn full(&self, asker: &PeerId, book: &IndexerBook, now: Now, rng: &mut impl Rng) -> BeatError {
         BeatError::Full {
             max_nodes: self.max_nodes,
             retry_after: rng.random_range(FULL_WAIT_SECS..=2 * FULL_WAIT_SECS),
             alternatives: book.pick(KEPT_MAX, asker, now.wall, rng),
         }
+    }
+
+    fn drained(&self, asker: &PeerId, book: &IndexerBook, now: Now, rng: &mut impl Rng) -> BeatError {
+        let alternatives = book.pick(KEPT_MAX, asker, now.wall, rng);
+        BeatError::Drained { retry_after: spread_secs(DRAINED_WAIT, rng), alternatives }
     }
 
     fn begin(&mut self, peer: PeerId, now: Mono) -> u32 {
@@ -868,6 +975,7 @@ impl Registry {
             did: String::new(),
             is_indexer: false,
             is_referent: false,
+            is_settled: false,
             since: now,
             last_seen: now,
             beats: 0,
@@ -895,6 +1003,9 @@ impl Registry {
         self.free.push(slot);
         self.by_peer.remove(&session.peer);
         self.leases.remove(&(session.lease, slot));
+        if session.is_indexer {
+            self.list_indexer(slot, false);
+        }
         if let Some(due) = session.puts.due {
             self.puts.remove(&(due, slot));
         }
@@ -1170,6 +1281,7 @@ mod tests {
             challenge_did: None,
             referent: false,
             probe: false,
+            presence: None,
         }
     }
 
@@ -1227,6 +1339,49 @@ mod tests {
         assert_eq!(bed.beat(&heartbeat(1), 25).unwrap().presence, Presence::Kept);
         let view = bed.registry.view(&peer(1)).unwrap();
         assert_eq!((view.since, view.last_seen, view.beats), (now(5).mono, now(25).mono, 2));
+    }
+
+    fn challenge(n: u8) -> Heartbeat {
+        Heartbeat { challenges: vec![peer(n)], ..heartbeat(n) }
+    }
+
+    #[test]
+    fn witnesses_are_named_to_whoever_challenges_and_never_the_asker() {
+        let mut bed = Bed::new(10);
+        let named = |bed: &mut Bed, heartbeat: &Heartbeat| -> BTreeSet<PeerId> {
+            bed.beat(heartbeat, 1).unwrap().answer.witnesses.iter().map(|info| info.id).collect()
+        };
+        assert!(named(&mut bed, &challenge(1)).is_empty(), "nobody else is here");
+        bed.beat(&heartbeat(2), 1).unwrap();
+        assert_eq!(named(&mut bed, &challenge(1)), [peer(2)].into());
+        assert!(named(&mut bed, &heartbeat(1)).is_empty(), "it does not ask");
+        assert!(named(&mut bed, &Heartbeat { probe: true, ..challenge(1) }).is_empty(), "a probe has no session");
+        for n in 3..=9 {
+            bed.beat(&heartbeat(n), 1).unwrap();
+        }
+        let all: BTreeSet<PeerId> = (0..64).flat_map(|_| named(&mut bed, &challenge(1))).collect();
+        assert_eq!(all.len(), 8, "chance names each of them");
+        assert!(!all.contains(&peer(1)));
+        assert_eq!(named(&mut bed, &challenge(1)).len(), witness::OFFERED_MAX);
+    }
+
+    #[test]
+    fn indexers_are_the_first_witnesses_while_they_are_here() {
+        let mut bed = Bed::new(20);
+        for n in 1..=10 {
+            bed.beat(&heartbeat(n), 1).unwrap();
+        }
+        for n in 11..=13 {
+            bed.registry.beat(peer(n), &heartbeat(n), true, &bed.book, now(1), &mut bed.rng).unwrap();
+        }
+        let named = |bed: &mut Bed, n| -> BTreeSet<PeerId> {
+            bed.beat(&challenge(n), 1).unwrap().answer.witnesses.iter().map(|info| info.id).collect()
+        };
+        assert_eq!(named(&mut bed, 1), [11, 12, 13].map(peer).into());
+        bed.registry.leave(&peer(12));
+        let rest = named(&mut bed, 1);
+        assert!(rest.contains(&peer(11)) && rest.contains(&peer(13)) && rest.len() == 3, "{rest:?}");
+        assert!(!rest.contains(&peer(12)));
     }
 
     #[test]
@@ -1310,6 +1465,52 @@ mod tests {
         restarted.registry.recall(peer(1), UUID, 1, Mono::ZERO);
         restarted.beat(&heartbeat(2), 0).unwrap();
         assert!(restarted.store(uuid_record(2, 9), 0).is_err());
+    }
+
+    #[test]
+    fn g20_a_binding_in_use_is_told_again_each_day() {
+        let mut bed = Bed::new(10);
+        bed.beat(&heartbeat(1), 0).unwrap();
+        let at =
+            |seq, secs: u64| PeerRecord { expiry_date: now(secs + 120).wall, ..uuid_record(1, seq).value().clone() };
+        let mut store = |seq, secs| {
+            bed.beat(&heartbeat(1), secs).unwrap();
+            bed.store(Verified::sign(&at(seq, secs), &keys(1)), secs).unwrap().is_first
+        };
+        assert!(store(1, 0));
+        assert!(!store(2, 86_399));
+        assert!(store(3, 86_400));
+        assert!(!store(4, 86_401));
+    }
+
+    #[test]
+    fn g20_a_did_that_is_kept_as_anothers_is_taken_back_from_who_came_first_after_a_restart() {
+        let mut bed = Bed::new(10);
+        bed.beat(&heartbeat(2), 0).unwrap();
+        assert!(bed.store(uuid_record(2, 9), 0).unwrap().is_first);
+        assert!(bed.registry.disown(&peer(2), UUID, peer(1), Mono::ZERO).is_some());
+        assert!(!bed.registry.has_session(&peer(2), Mono::ZERO));
+        bed.beat(&heartbeat(2), 1).unwrap();
+        assert_eq!(bed.store(uuid_record(2, 10), 1), Err(DidFault::Bound { to: peer(1) }.into()));
+        bed.beat(&heartbeat(1), 1).unwrap();
+        assert!(bed.store(uuid_record(1, 1), 1).is_ok());
+    }
+
+    #[test]
+    fn a_drained_indexer_serves_its_sessions_and_takes_no_new_one() {
+        let mut bed = Bed::new(10);
+        bed.beat(&heartbeat(1), 0).unwrap();
+        bed.registry.set_drained(true);
+        assert_eq!(bed.beat(&heartbeat(1), 20).unwrap().presence, Presence::Kept);
+        let error = bed.beat(&heartbeat(2), 20).unwrap_err();
+        let refused = error.refusal(7);
+        assert_eq!((refused.refused, error.offence()), (RefusalCode::Busy, None));
+        assert!(refused.retry_after.is_some_and(|secs| (60..=120).contains(&secs)));
+        let probe = Heartbeat { probe: true, ..heartbeat(3) };
+        assert_eq!(bed.beat(&probe, 20).unwrap().presence, Presence::Probed);
+        assert!(bed.beat(&heartbeat(1), 200).is_err(), "one that was away for too long is a newcomer");
+        bed.registry.set_drained(false);
+        assert!(bed.beat(&heartbeat(2), 200).is_ok());
     }
 
     #[test]

@@ -575,6 +575,7 @@ mod vectors {
     use super::*;
     use crate::{
         dht::{NameClaim, PidValue},
+        presence::token::{PresenceToken, epoch_of},
         record::{IndexerRecord, Leave, PeerRecord},
         wire::{AddrInfo, Role},
     };
@@ -773,6 +774,17 @@ mod vectors {
     }
 
     #[test]
+    fn presence_tokens_are_signed_as_in_the_vectors() {
+        let token = PresenceToken {
+            indexer: Keys::from_seed([0x4e; 32]).peer_id(),
+            node: keys().peer_id(),
+            epoch: epoch_of(now()),
+            pub_key: keys().pub_key().to_owned(),
+        };
+        check(include_str!("../vectors/presence_token.json"), &[signed("a node's word", &token)], &[token]);
+    }
+
+    #[test]
     fn what_must_be_refused_is_refused_as_in_the_vectors() {
         let good = Verified::sign(&pid(), &keys()).text().to_string();
         let (head, signature) = good.split_at(good.find("\"signature\"").unwrap());
@@ -821,6 +833,7 @@ mod vectors {
             include_str!("../vectors/pid_value.json"),
             include_str!("../vectors/name_claim.json"),
             include_str!("../vectors/leave.json"),
+            include_str!("../vectors/presence_token.json"),
             include_str!("../vectors/refused_pid_values.json"),
         ] {
             assert!(!kept.contains("PRIVATE KEY") && !kept.contains("/key/swarm/psk"));

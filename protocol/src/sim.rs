@@ -9,7 +9,8 @@
 //! stay within their bounds, nobody honest is blamed, banned, evicted for its score or over a limit, no number goes
 //! back.
 //!
-//! What it leaves out: the cost of handling, gossip and search, the routing of the DHT, and reading the own record back.
+//! What it leaves out: the cost of handling, gossip and search, the routing of the DHT, reading the own record back,
+//! presence tokens and their audits.
 
 mod beat;
 mod check;
@@ -24,6 +25,7 @@ mod report;
 pub mod scenario;
 #[cfg(test)]
 mod tests;
+mod witness;
 mod world;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -234,6 +236,7 @@ impl Sim {
             Happening::Clock { ahead_secs } => self.world.set_clock(at, SignedDuration::from_secs(*ahead_secs)),
             Happening::Starve { every, stall } => self.world.starve(at, every.0, stall.0),
             Happening::Lie { lies } => self.lie(at, lies.clone()),
+            Happening::Drain { is_on } if up == Up::Running => self.members[at as usize].drain(*is_on, &mut self.world),
             _ => {}
         }
     }

@@ -18,6 +18,7 @@ use rand::{
 
 use crate::{
     addr::Subnet,
+    presence::audit::SUSPECTS_MAX,
     record::IndexerRecord,
     signed::Verified,
     time::{Mono, Now},
@@ -86,7 +87,12 @@ struct Entry {
 
 impl Entry {
     fn is_suggestible(&self, now: Timestamp) -> bool {
-        self.is_present() && now < self.record.expiry_date
+        self.is_present() && !self.is_drained() && now < self.record.expiry_date
+    }
+
+    /// Without capacity it lets its nodes go and takes none; it still answers searches.
+    fn is_drained(&self) -> bool {
+        self.record.capacity == 0
     }
 
     fn is_present(&self) -> bool {
@@ -107,9 +113,11 @@ impl Entry {
 pub struct IndexerBook {
     me: PeerId,
     is_diverse: bool,
-    started: Mono,
+    hurried_from: Mono,
     refreshed: Option<Mono>,
     known: BTreeMap<PeerId, Entry>,
+    /// They claim more than they have: not suggested, still expected to answer. Few, for an auditor has few suspects.
+    exposed: BTreeSet<PeerId>,
     by_expiry: BTreeSet<(Timestamp, PeerId)>,
     kept: Vec<PeerId>,
     roll: Arc<[PeerId]>,
@@ -125,9 +133,10 @@ impl IndexerBook {
         Self {
             me,
             is_diverse,
-            started,
+            hurried_from: started,
             refreshed: None,
             known: BTreeMap::new(),
+            exposed: BTreeSet::new(),
             by_expiry: BTreeSet::new(),
             kept: Vec::new(),
             roll: Arc::new([]),
@@ -151,6 +160,8 @@ impl IndexerBook {
             Some(held) => {
                 self.by_expiry.remove(&(held.record.expiry_date, peer));
                 self.roll_is_current &= !held.is_gone;
+                let is_drained = record.capacity == 0;
+                self.kept.retain(|kept| !is_drained || *kept != peer);
                 Learned::Renewed
             }
             None if self.known.len() >= KNOWN_MAX => return Learned::Full,
@@ -181,12 +192,43 @@ impl IndexerBook {
         }
     }
 
-    /// When indexers are to be looked for again: at once at the start, then every 2 s while none is known or in the first
-    /// 30 s, then every 2 min.
+    /// An indexer was met; when its record is not here it is looked for soon, so that it can be named to others.
+    pub fn met(&mut self, peer: &PeerId, now: Mono) {
+        if *peer != self.me && !self.known.contains_key(peer) {
+            self.hurried_from = now;
+        }
+    }
+
+    /// Every indexer that may be named to a node now.
+    pub fn suggestible(&self, now: Timestamp) -> impl Iterator<Item = &Verified<IndexerRecord>> {
+        self.known
+            .values()
+            .filter(move |entry| self.may_suggest(entry) && entry.is_suggestible(now))
+            .map(|entry| &entry.record)
+    }
+
+    /// An indexer was found to claim far more nodes than it has, or no longer. Of the exposed [`SUSPECTS_MAX`] are held;
+    /// more than an auditor has.
+    pub fn set_exposed(&mut self, peer: PeerId, is_exposed: bool) {
+        if !is_exposed {
+            self.exposed.remove(&peer);
+        } else if self.exposed.len() < SUSPECTS_MAX {
+            self.exposed.insert(peer);
+            self.kept.retain(|kept| *kept != peer);
+            self.fill_up();
+        }
+    }
+
+    /// When indexers are to be looked for again: at once at the start, then every 2 s while none is known, in the first 30 s
+    /// and in the 30 s after a stranger was met, then every 2 min.
     #[must_use]
     pub fn next_refresh(&self) -> Mono {
-        let Some(refreshed) = self.refreshed else { return self.started };
-        let is_hurried = self.kept.is_empty() || refreshed < self.started + HURRY_FOR;
+        let Some(refreshed) = self.refreshed else { return self.hurried_from };
+        let is_hurried = self.kept.is_empty() || refreshed < self.hurried_from + HURRY_FOR;
+        let is_hurried_anew = self.hurried_from > refreshed;
+        if is_hurried_anew {
+            return self.hurried_from.max(refreshed + REFRESH_HURRIED);
+        }
         refreshed + if is_hurried { REFRESH_HURRIED } else { REFRESH_EVERY }
     }
 
@@ -194,7 +236,7 @@ impl IndexerBook {
     pub fn refreshed(&mut self, now: Now, rng: &mut impl Rng) {
         self.refreshed = Some(now.mono);
         self.forget_expired(now.wall);
-        let suggestible = self.known.values().filter(|entry| entry.is_suggestible(now.wall));
+        let suggestible = self.known.values().filter(|entry| self.may_suggest(entry) && entry.is_suggestible(now.wall));
         let mut found = suggestible.sample(rng, FOUND_MAX);
         found.shuffle(rng);
         found.sort_by_key(|entry| entry.is_full());
@@ -264,7 +306,8 @@ impl IndexerBook {
 
     /// Keeps one more at hand while there is room, so that nobody waits for the next refresh.
     fn keep(&mut self, peer: PeerId, now: Timestamp) {
-        let Some(entry) = self.known.get(&peer).filter(|entry| entry.is_suggestible(now)) else { return };
+        let is_welcome = |entry: &&Entry| self.may_suggest(entry) && entry.is_suggestible(now);
+        let Some(entry) = self.known.get(&peer).filter(is_welcome) else { return };
         if self.kept.len() < KEPT_MAX && !self.kept.contains(&peer) && self.is_apart(entry) {
             self.kept.push(peer);
         }
@@ -272,11 +315,16 @@ impl IndexerBook {
 
     /// Fills the place of one that went, in no better order than that of their ids until the next refresh.
     fn fill_up(&mut self) {
-        let present = self.known.iter().filter(|(_, entry)| entry.is_present());
+        let present =
+            self.known.iter().filter(|(_, entry)| self.may_suggest(entry) && entry.is_present() && !entry.is_drained());
         let spare = present.filter(|(peer, entry)| !self.kept.contains(peer) && self.is_apart(entry));
         if let Some(peer) = spare.map(|(peer, _)| *peer).next().filter(|_| self.kept.len() < KEPT_MAX) {
             self.kept.push(peer);
         }
+    }
+
+    fn may_suggest(&self, entry: &Entry) -> bool {
+        !self.exposed.contains(&entry.record.peer_id)
     }
 
     fn is_apart(&self, entry: &Entry) -> bool {
@@ -349,6 +397,27 @@ mod tests {
     fn picked(book: &IndexerBook, need: usize, asker: u16, at: u64, seed: u64) -> Vec<PeerId> {
         let mut rng = StdRng::seed_from_u64(seed);
         book.pick(need, &keys(asker).peer_id(), now(at).wall, &mut rng).into_iter().map(|info| info.id).collect()
+    }
+
+    #[test]
+    fn an_exposed_indexer_is_not_suggested_and_still_expected_to_answer() {
+        let mut book = book(false);
+        learn(&mut book, 1, 0);
+        learn(&mut book, 2, 0);
+        book.set_exposed(keys(1).peer_id(), true);
+        assert_eq!(picked(&book, 5, 9, 0, 1), [keys(2).peer_id()]);
+        // Neither a newer record nor a refresh brings it back.
+        book.learn(record(1, 2, 0.5, "/ip4/10.0.0.1/tcp/1", 600), Source::Dht, now(1).wall);
+        book.refreshed(now(1), &mut StdRng::seed_from_u64(1));
+        assert_eq!(picked(&book, 5, 9, 1, 1), [keys(2).peer_id()]);
+        assert_eq!(book.roll(now(1)).len(), 2);
+        book.set_exposed(keys(1).peer_id(), false);
+        book.refreshed(now(1), &mut StdRng::seed_from_u64(1));
+        assert_eq!(picked(&book, 5, 9, 1, 1).len(), 2);
+        for number in 0..2_000 {
+            book.set_exposed(keys(number).peer_id(), true);
+        }
+        assert_eq!(book.exposed.len(), SUSPECTS_MAX);
     }
 
     #[test]

@@ -3,11 +3,14 @@
 use std::{fmt, ops::Add, time::Duration};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// A point on one process's monotonic clock, counted from that process's start.
 ///
-/// It is what waiting, deadlines and round trips are measured with; it never crosses the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// It is what waiting, deadlines and round trips are measured with; it never crosses the network. In a ledger it is
+/// written to the nanosecond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Mono(Duration);
 
 impl Mono {

@@ -30,11 +30,15 @@ pub enum Protocol {
     Search,
     /// Results for a query that came by gossip.
     SearchResponse,
+    /// One exchange: what a peer sees of an indexer.
+    Witness,
+    /// One exchange: presence tokens for an auditor.
+    Audit,
 }
 
 impl Protocol {
     /// Every protocol, in the order of `docs/protocol.md`.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Hello,
         Self::Heartbeat,
         Self::Publish,
@@ -43,6 +47,8 @@ impl Protocol {
         Self::Candidates,
         Self::Search,
         Self::SearchResponse,
+        Self::Witness,
+        Self::Audit,
     ];
 
     /// The libp2p protocol id.
@@ -57,6 +63,8 @@ impl Protocol {
             Self::Candidates => "/opencloud/indexer/candidates/1.0",
             Self::Search => "/opencloud/search/peer/1.0",
             Self::SearchResponse => "/opencloud/search/peer/response/1.0",
+            Self::Witness => "/opencloud/witness/1.0",
+            Self::Audit => "/muster/audit/1.0",
         }
     }
 
@@ -70,9 +78,9 @@ impl Protocol {
     #[must_use]
     pub const fn value_bytes_max(self) -> usize {
         match self {
-            Self::Hello | Self::Leave => 4 * 1024,
+            Self::Hello | Self::Leave | Self::Witness => 4 * 1024,
             Self::Publish => 16 * 1024,
-            Self::Heartbeat | Self::Candidates | Self::Search | Self::SearchResponse => 64 * 1024,
+            Self::Heartbeat | Self::Candidates | Self::Search | Self::SearchResponse | Self::Audit => 64 * 1024,
             Self::Get => 256 * 1024,
         }
     }
@@ -80,6 +88,9 @@ impl Protocol {
 
 /// Topic on which indexers ask each other for peers by part of a name.
 pub const TOPIC_SEARCH_PEER: &str = "oc-search-peer";
+
+/// Topic on which indexers say that they come, go, or found another one dead.
+pub const TOPIC_PRESENCE: &str = "oc-presence";
 
 /// Kademlia's protocol id in this network.
 pub const KADEMLIA_PROTOCOL: &str = "/oc/kad/1.0.0";
@@ -270,6 +281,9 @@ pub struct Heartbeat {
     /// An answer is wanted, a session is not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub probe: bool,
+    /// The node's `PresenceToken` for this indexer, once per epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence: Option<Box<RawValue>>,
 }
 
 /// The signed values that a referent puts into the DHT beside the record itself.
@@ -471,6 +485,50 @@ pub struct SearchPeerResult {
     /// In the last value to the node: hits were left out at a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<bool>,
+}
+
+/// A question about an indexer to a peer that may see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessRequest {
+    /// The indexer.
+    #[serde(with = "text")]
+    pub indexer_peer_id: PeerId,
+    /// Say hello to it first, if you knew it before.
+    #[serde(default, rename = "try", skip_serializing_if = "std::ops::Not::not")]
+    pub is_try: bool,
+}
+
+/// What a witness sees of an indexer: raw facts, never a score.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WitnessReport {
+    /// The witness had something to do with it lately.
+    #[serde(default)]
+    pub seen: bool,
+    /// Start of its process, as it said to the witness lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub born_at: Option<Timestamp>,
+    /// As it said to the witness lately, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fill_rate: Option<f64>,
+    /// The witness is connected to it, or with `try` reached it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected: Option<bool>,
+}
+
+/// An auditor's question: whose tokens come first under this salt?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRequest {
+    /// 32 random bytes in base64, new for each audit.
+    pub salt: String,
+    /// This epoch; tokens of it and the one before it are meant.
+    pub epoch: u64,
+}
+
+/// The first tokens under the salt.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AuditResponse {
+    /// As they were signed, at most 32, each of another node.
+    pub tokens: Vec<Box<RawValue>>,
 }
 
 /// Peer ids as their usual base58 text.

@@ -3,7 +3,9 @@
 //! One file per resource; `guard` stands before all of them, `serve` listens.
 
 mod actors;
+mod bans;
 mod chaos;
+mod drain;
 mod events;
 mod guard;
 mod health;
@@ -26,7 +28,7 @@ use axum::{
     Router,
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware,
-    routing::{get, post},
+    routing::{delete, get, post, put},
 };
 use tower_http::{limit::RequestBodyLimitLayer, set_header::SetResponseHeaderLayer, timeout::TimeoutLayer};
 
@@ -52,10 +54,14 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/api/v1/actors", get(actors::list))
         .route("/api/v1/peers", get(peers::list))
         .route("/api/v1/indexers", get(indexers::list))
+        .route("/api/v1/indexers/{id}/explain", get(indexers::explain))
         .route("/api/v1/sessions", get(sessions::list))
         .route("/api/v1/records/{key}", get(records::find))
         .route("/api/v1/events", get(events::list))
-        .route("/api/v1/search", get(search::stream));
+        .route("/api/v1/search", get(search::stream))
+        .route("/api/v1/bans", get(bans::list).post(bans::add))
+        .route("/api/v1/bans/{peer}", delete(bans::remove))
+        .route("/api/v1/drain", put(drain::begin).delete(drain::end));
     if rules.chaos {
         resources = resources.route("/api/v1/chaos/actors/{*path}", post(chaos::inject));
     }

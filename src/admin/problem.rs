@@ -54,7 +54,7 @@ impl IntoResponse for Problem {
 impl From<AskError> for Problem {
     fn from(error: AskError) -> Self {
         let status = match error {
-            AskError::Busy { .. } | AskError::Away { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            AskError::Busy { .. } | AskError::Away { .. } | AskError::NotYet(_) => StatusCode::SERVICE_UNAVAILABLE,
             AskError::Late { .. } => StatusCode::GATEWAY_TIMEOUT,
             AskError::Invalid(_) => StatusCode::BAD_REQUEST,
             AskError::Unknown { .. } => StatusCode::NOT_FOUND,

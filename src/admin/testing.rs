@@ -1,18 +1,22 @@
 //! A tree that is not alive, for tests of what stands around one.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 
 use actors::{
     handle::{AskError, Fault},
     view::{
-        ActorView, Ended, EventView, IndexerView, PeerView, RecordView, SearchView, SessionView, Standing, StatusView,
-        Wanted,
+        ActorView, BanView, Ended, EventView, ExplainView, IndexerView, PeerView, RecordView, SearchView, SessionView,
+        Standing, StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
-use libp2p_identity::Keypair;
-use protocol::wire::Role;
+use libp2p_identity::{Keypair, PeerId};
+use protocol::{
+    score::{Book, Decision, Observation},
+    time::Mono,
+    wire::Role,
+};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
@@ -29,6 +33,10 @@ pub(crate) struct Still {
     pub(crate) injected: Mutex<Vec<(String, Fault)>>,
     /// Searches it was given.
     pub(crate) searched: Mutex<Vec<(String, Wanted)>>,
+    /// Bans that it was given.
+    pub(crate) banned: Mutex<Vec<(PeerId, Option<Duration>, String)>>,
+    /// Orders to drain that it was given, and to take that back.
+    pub(crate) drained: Mutex<Vec<bool>>,
 }
 
 impl Still {
@@ -86,6 +94,7 @@ impl Tree for Still {
             connections: 0,
             record_seq: 0,
             store_ok: true,
+            drained: false,
         })
     }
 
@@ -95,6 +104,31 @@ impl Tree for Still {
 
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>> {
         self.answer(Vec::new())
+    }
+
+    fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView> {
+        if peer != self::peer().to_string() {
+            return ready(Err(AskError::Unknown { what: "indexer", name: peer.to_owned() })).boxed();
+        }
+        let at = |second| protocol::time::Now { mono: Mono::from_secs(second), wall: jiff::Timestamp::UNIX_EPOCH };
+        let mut book = Book::default();
+        for second in 0..40 {
+            let answered = Observation::Answered {
+                rtt: std::time::Duration::from_nanos(20_000_001 * second),
+                fill_rate: 0.1 * second as f64 / 3.0,
+                peer_count: 1,
+                max_nodes: 7,
+                born_at: jiff::Timestamp::UNIX_EPOCH,
+            };
+            book.observe(self::peer(), &answered, at(second * 20).mono);
+            book.observe(self::peer(), &Observation::Challenged { good: 1, bad: 0 }, at(second * 20).mono);
+        }
+        book.decide(&self::peer(), Decision::Referent, at(800).mono);
+        self.answer(ExplainView {
+            name: "cloud".to_owned(),
+            indexer: None,
+            explained: book.explain(&self::peer(), at(801)),
+        })
     }
 
     fn sessions(&self) -> Answer<'_, Vec<SessionView>> {
@@ -142,5 +176,39 @@ impl Tree for Still {
         }
         self.injected.lock().unwrap().push((actor.to_owned(), fault));
         Ok(())
+    }
+
+    fn bans(&self) -> Answer<'_, Vec<BanView>> {
+        let view = |(peer_id, _, reason): &(PeerId, Option<Duration>, String)| BanView {
+            peer_id: *peer_id,
+            from: "all".to_owned(),
+            since: jiff::Timestamp::UNIX_EPOCH,
+            until: None,
+            by: "operator".to_owned(),
+            reason: reason.clone(),
+            offences: 0,
+        };
+        let bans = self.banned.lock().unwrap().iter().map(view).collect();
+        self.answer(bans)
+    }
+
+    fn ban(&self, peer: PeerId, lasts: Option<Duration>, reason: String) -> Answer<'_, ()> {
+        self.banned.lock().unwrap().push((peer, lasts, reason));
+        self.answer(())
+    }
+
+    fn unban(&self, peer: PeerId) -> Answer<'_, ()> {
+        let mut banned = self.banned.lock().unwrap();
+        let before = banned.len();
+        banned.retain(|(held, ..)| *held != peer);
+        if banned.len() < before {
+            return self.answer(());
+        }
+        ready(Err(AskError::Unknown { what: "ban", name: peer.to_string() })).boxed()
+    }
+
+    fn drain(&self, is_on: bool) -> Answer<'_, ()> {
+        self.drained.lock().unwrap().push(is_on);
+        self.answer(())
     }
 }

@@ -3,7 +3,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use actors::{handle::Fault, view::Wanted};
+use actors::{
+    handle::Fault,
+    view::{ExplainView, Wanted},
+};
 use axum::{
     body::Body,
     http::{Request, StatusCode, header},
@@ -311,6 +314,26 @@ async fn keys_are_unescaped_and_records_kept_as_they_came() {
 }
 
 #[tokio::test]
+async fn a_shown_score_is_computed_again_from_the_shown_json_to_the_last_bit() {
+    let endpoint = endpoint("127.0.0.1");
+    let response = endpoint.get(&format!("/api/v1/indexers/{}/explain", peer())).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let text = text(response).await;
+    let mut view: ExplainView = serde_json::from_str(&text).unwrap();
+    let explained = view.explained.as_mut().unwrap();
+    let (shown, again) = (explained.score.clone().unwrap(), explained.recomputed().unwrap());
+    assert_eq!(shown.value.to_bits(), again.value.to_bits());
+    assert_eq!((shown.low.to_bits(), shown.high.to_bits()), (again.low.to_bits(), again.high.to_bits()));
+    assert_eq!(explained.ledger.entries().len(), 80);
+    assert_eq!(explained.ledger.decisions().len(), 1);
+    assert!(explained.holds());
+    explained.score.as_mut().unwrap().value += 1e-12;
+    assert!(!explained.holds(), "a changed score is noticed");
+    let unknown = endpoint.get("/api/v1/indexers/12D3KooWGC6TvWhfagifX6nnLLNGqWk9cNJ8gEHJcG8p5Kx9KzBK/explain").await;
+    assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn events_are_asked_from_the_last_seen() {
     let endpoint = endpoint("127.0.0.1");
     assert_eq!(json_of(endpoint.get("/api/v1/events?since=41").await).await[0]["seq"], 42);
@@ -325,4 +348,76 @@ async fn metrics_name_their_form_and_nothing_may_be_cached_or_framed() {
     assert_eq!(headers[header::CACHE_CONTROL], "no-store");
     assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
     assert_eq!(text(response).await, "# EOF\n");
+}
+
+impl Endpoint {
+    async fn told(&self, method: &str, path: &str, token: Option<&str>, body: &Value) -> Response {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "localhost")
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+}
+
+#[tokio::test]
+async fn p7_bans_and_drain_need_the_token_and_reading_them_does_not() {
+    let endpoint = endpoint("127.0.0.1");
+    let ban = json!({ "peer_id": peer().to_string() });
+    let one = format!("/api/v1/bans/{}", peer());
+    for (method, path) in
+        [("POST", "/api/v1/bans"), ("DELETE", &*one), ("PUT", "/api/v1/drain"), ("DELETE", "/api/v1/drain")]
+    {
+        assert_eq!(endpoint.told(method, path, None, &ban).await.status(), StatusCode::UNAUTHORIZED, "{method} {path}");
+    }
+    assert!(endpoint.tree.banned.lock().unwrap().is_empty() && endpoint.tree.drained.lock().unwrap().is_empty());
+    assert_eq!(json_of(endpoint.get("/api/v1/bans").await).await, json!([]));
+}
+
+#[tokio::test]
+async fn a_ban_has_a_length_a_reason_and_an_end() {
+    let endpoint = endpoint("127.0.0.1");
+    let token = Some(endpoint.token.expose());
+    let add = |body: Value| {
+        let endpoint = &endpoint;
+        async move { endpoint.told("POST", "/api/v1/bans", token, &body).await.status() }
+    };
+    let id = peer().to_string();
+    assert_eq!(add(json!({ "peer_id": id, "for": "1h", "reason": "loud" })).await, StatusCode::NO_CONTENT);
+    let hour = Some(std::time::Duration::from_secs(3_600));
+    assert_eq!(*endpoint.tree.banned.lock().unwrap(), [(peer(), hour, "loud".to_owned())]);
+    let listed = json_of(endpoint.get("/api/v1/bans").await).await;
+    assert_eq!(
+        (&listed[0]["peer_id"], &listed[0]["reason"], &listed[0]["until"]),
+        (&json!(id), &json!("loud"), &Value::Null)
+    );
+    for wrong in [
+        json!({}),
+        json!({ "peer_id": "nobody" }),
+        json!({ "peer_id": id, "for": "1" }),
+        json!({ "peer_id": id, "by": 1 }),
+    ] {
+        assert_eq!(add(wrong.clone()).await, StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
+    }
+    let path = format!("/api/v1/bans/{id}");
+    assert_eq!(endpoint.told("DELETE", &path, token, &Value::Null).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(endpoint.told("DELETE", &path, token, &Value::Null).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn drain_is_an_order_that_is_given_and_taken_back() {
+    let endpoint = endpoint("127.0.0.1");
+    let token = Some(endpoint.token.expose());
+    for method in ["PUT", "DELETE"] {
+        assert_eq!(endpoint.told(method, "/api/v1/drain", token, &Value::Null).await.status(), StatusCode::NO_CONTENT);
+    }
+    assert_eq!(*endpoint.tree.drained.lock().unwrap(), [true, false]);
+    assert_eq!(
+        endpoint.told("POST", "/api/v1/drain", token, &Value::Null).await.status(),
+        StatusCode::METHOD_NOT_ALLOWED
+    );
 }

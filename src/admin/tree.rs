@@ -1,10 +1,16 @@
 //! What the endpoint asks of a running tree; a trait, so that its tests need none.
 
+use std::time::Duration;
+
 use actors::{
     handle::{AskError, Fault, Handle},
-    view::{ActorView, EventView, IndexerView, PeerView, RecordView, SearchView, SessionView, StatusView, Wanted},
+    view::{
+        ActorView, BanView, EventView, ExplainView, IndexerView, PeerView, RecordView, SearchView, SessionView,
+        StatusView, Wanted,
+    },
 };
 use futures::{FutureExt as _, future::BoxFuture};
+use libp2p_identity::PeerId;
 use tokio::sync::mpsc;
 
 /// An answer that an actor may owe.
@@ -20,6 +26,8 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn peers(&self) -> Answer<'_, Vec<PeerView>>;
     /// The pool.
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>>;
+    /// Why an indexer has its score.
+    fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView>;
     /// The sessions.
     fn sessions(&self) -> Answer<'_, Vec<SessionView>>;
     /// Records by DID, peer id or exact name.
@@ -32,6 +40,14 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// Injects a fault into one actor.
     fn inject(&self, actor: &str, fault: Fault) -> Result<(), AskError>;
+    /// The bans in force.
+    fn bans(&self) -> Answer<'_, Vec<BanView>>;
+    /// Bans a peer, for a time or without end.
+    fn ban(&self, peer: PeerId, lasts: Option<Duration>, reason: String) -> Answer<'_, ()>;
+    /// Takes every ban of a peer back.
+    fn unban(&self, peer: PeerId) -> Answer<'_, ()>;
+    /// Lets the nodes of an indexer go, or takes the order back.
+    fn drain(&self, is_on: bool) -> Answer<'_, ()>;
 }
 
 impl Tree for Handle {
@@ -49,6 +65,10 @@ impl Tree for Handle {
 
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>> {
         Self::indexers(self).boxed()
+    }
+
+    fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView> {
+        Self::explain(self, peer).boxed()
     }
 
     fn sessions(&self) -> Answer<'_, Vec<SessionView>> {
@@ -73,5 +93,21 @@ impl Tree for Handle {
 
     fn inject(&self, actor: &str, fault: Fault) -> Result<(), AskError> {
         Self::inject(self, actor, fault)
+    }
+
+    fn bans(&self) -> Answer<'_, Vec<BanView>> {
+        Self::bans(self).boxed()
+    }
+
+    fn ban(&self, peer: PeerId, lasts: Option<Duration>, reason: String) -> Answer<'_, ()> {
+        Self::ban(self, peer, lasts, reason).boxed()
+    }
+
+    fn unban(&self, peer: PeerId) -> Answer<'_, ()> {
+        Self::unban(self, peer).boxed()
+    }
+
+    fn drain(&self, is_on: bool) -> Answer<'_, ()> {
+        Self::drain(self, is_on).boxed()
     }
 }

@@ -5,12 +5,12 @@ use std::{fmt, io, time::Duration};
 use bytes::Bytes;
 use eventsource_stream::{Event, Eventsource};
 use futures::{Stream, StreamExt};
-use http_body_util::{BodyExt, BodyStream, Empty, Limited};
+use http_body_util::{BodyExt, BodyStream, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode, Uri,
     body::Incoming,
     client::conn::http1,
-    header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -100,12 +100,28 @@ impl Client {
         })
     }
 
+    /// Tells it to change something; the answer has nothing to read.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<(), Failure> {
+        let body = body.map(|body| Bytes::from(body.to_string()));
+        let sent = async {
+            let (answer, _connection) = self.ask(method, path, "application/json", body).await?;
+            self.accepted(path, answer).await?;
+            Ok(())
+        };
+        timeout(ANSWER_DEADLINE, sent).await.map_err(|_| self.late(ANSWER_DEADLINE))?
+    }
+
     /// Asks for `path` and reads events as they come; an error ends the stream.
     pub(crate) async fn stream(
         &self,
         path: &str,
     ) -> Result<impl Stream<Item = Result<Event, Failure>> + use<>, Failure> {
-        let (answer, connection) = timeout(ANSWER_DEADLINE, self.ask(Method::GET, path, "text/event-stream"))
+        let (answer, connection) = timeout(ANSWER_DEADLINE, self.ask(Method::GET, path, "text/event-stream", None))
             .await
             .map_err(|_| self.late(ANSWER_DEADLINE))??;
         let answer = self.accepted(path, answer).await?;
@@ -121,7 +137,7 @@ impl Client {
     }
 
     async fn fetch(&self, path: &str) -> Result<Bytes, Failure> {
-        let (answer, _connection) = self.ask(Method::GET, path, "application/json").await?;
+        let (answer, _connection) = self.ask(Method::GET, path, "application/json", None).await?;
         let answer = self.accepted(path, answer).await?;
         self.body(answer).await
     }
@@ -136,6 +152,7 @@ impl Client {
         method: Method,
         path: &str,
         accept: &'static str,
+        body: Option<Bytes>,
     ) -> Result<(Response<Incoming>, Connection), Failure> {
         let socket = timeout(CONNECT_DEADLINE, TcpStream::connect(&self.authority))
             .await
@@ -144,14 +161,23 @@ impl Client {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(socket)).await.map_err(|cause| self.cut_off(&cause.to_string()))?;
         let connection = Connection(tokio::spawn(connection).abort_handle());
-        let request = self.request(method, path, accept)?;
+        let request = self.request(method, path, accept, body)?;
         let answer = sender.send_request(request).await.map_err(|cause| self.cut_off(&cause.to_string()))?;
         Ok((answer, connection))
     }
 
-    fn request(&self, method: Method, path: &str, accept: &'static str) -> Result<Request<Empty<Bytes>>, Failure> {
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &'static str,
+        body: Option<Bytes>,
+    ) -> Result<Request<Full<Bytes>>, Failure> {
         let mut request =
             Request::builder().method(method).uri(path).header(HOST, &self.authority).header(ACCEPT, accept);
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
         if let Some(token) = &self.token {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
                 .map_err(|_| Failure::new(Exit::Usage, "the admin token holds characters that no token has"))?;
@@ -159,7 +185,7 @@ impl Client {
             request = request.header(AUTHORIZATION, value);
         }
         request
-            .body(Empty::new())
+            .body(Full::new(body.unwrap_or_default()))
             .map_err(|cause| Failure::new(Exit::Usage, format!("cannot ask for {path}")).why(cause.to_string()))
     }
 
@@ -185,7 +211,7 @@ impl Client {
                 Failure::new(Exit::TimedOut, words).next("`muster tree` shows which actor is stuck")
             }
             StatusCode::SERVICE_UNAVAILABLE => Failure::new(Exit::Refused, words).next("try again in a moment"),
-            StatusCode::BAD_REQUEST => Failure::new(Exit::Usage, words),
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Failure::new(Exit::Usage, words),
             _ => Failure::new(Exit::Failed, words),
         }
     }

@@ -1,34 +1,125 @@
-//! `muster indexers`: the pool, and with `--explain` what every score rests on.
+//! `muster indexers`: the pool, with `--explain` what every score rests on, and with `--recompute` the proof of it.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, io::Read as _, path::Path};
 
-use actors::view::{IndexerView, MemberState};
+use actors::view::{ExplainView, IndexerView, MemberState};
 use comfy_table::{Cell, Color};
 use jiff::Timestamp;
+use protocol::score::{Explained, Verdict};
 
 use super::{
     Context,
-    exit::Failure,
+    client::escaped,
+    exit::{Exit, Failure},
     output::{ago, clean, or_dash, table},
 };
 
 /// Flags of the verb.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Show what every score rests on.
+    /// Show what every score rests on: its parts, every event behind them, and what was decided.
     #[arg(long)]
     explain: bool,
+
+    /// Compute the scores in this file again, as `--explain --output json` wrote it; `-` reads the standard input.
+    /// Needs no daemon.
+    #[arg(long, value_name = "FILE", conflicts_with = "explain")]
+    recompute: Option<std::path::PathBuf>,
 }
+
+/// A file to compute again: a pool of members with full ledgers, and much room.
+const LEDGERS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Asks and shows.
 pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
-    let indexers: Vec<IndexerView> = context.client()?.get("/api/v1/indexers").await?;
+    if let Some(file) = &args.recompute {
+        return recompute(file, context);
+    }
+    let client = context.client()?;
+    let indexers: Vec<IndexerView> = client.get("/api/v1/indexers").await?;
     let now = Timestamp::now();
-    context.output.list(&indexers, |indexers| match (indexers, args.explain) {
-        ([], _) => "the pool is empty: no indexer is known yet".to_owned(),
-        (indexers, false) => overview(indexers, now),
-        (indexers, true) => indexers.iter().map(|indexer| explanation(indexer, now)).collect::<Vec<_>>().join("\n"),
+    if !args.explain {
+        return context.output.list(&indexers, |indexers| match indexers {
+            [] => EMPTY.to_owned(),
+            indexers => overview(indexers, now),
+        });
+    }
+    let mut explained = Vec::new();
+    for indexer in &indexers {
+        let path = format!("/api/v1/indexers/{}/explain", escaped(&indexer.peer_id.to_string()));
+        match client.get::<ExplainView>(&path).await {
+            Ok(view) => explained.push(view),
+            // It left the pool between the two questions.
+            Err(failure) if failure.exit == Exit::NotFound => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    context.output.list(&explained, |explained| match explained {
+        [] => EMPTY.to_owned(),
+        explained => explained.iter().map(|view| whole(view, now)).collect::<Vec<_>>().join("\n"),
     })
+}
+
+/// Said of a pool without members.
+const EMPTY: &str = "the pool is empty: no indexer is known yet";
+
+/// Computes every score of a file again; one that its events do not give is a broken promise.
+fn recompute(file: &Path, context: &Context) -> Result<(), Failure> {
+    let unreadable = |cause: String| {
+        Failure::new(Exit::Usage, format!("cannot read {}", file.display()))
+            .why(cause)
+            .next("write it with: muster indexers --explain --output json")
+    };
+    let text = read(file).map_err(|cause| unreadable(cause.to_string()))?;
+    let views: Vec<ExplainView> = serde_json::from_str(&text).map_err(|cause| unreadable(cause.to_string()))?;
+    let proofs: Vec<Proof> = views.iter().filter_map(|view| view.explained.as_ref()).map(Proof::of).collect();
+    context.output.list(&proofs, |proofs| proofs.iter().map(Proof::text).collect::<Vec<_>>().join("\n"))?;
+    match proofs.iter().all(|proof| proof.holds) {
+        true => Ok(()),
+        false => Err(Failure::new(Exit::Failed, "a score is not what its events give")
+            .why("the file was changed, or was written on another kind of machine")),
+    }
+}
+
+fn read(file: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    match file.to_str() {
+        Some("-") => std::io::stdin().lock().take(LEDGERS_BYTES_MAX).read_to_string(&mut text)?,
+        _ => std::fs::File::open(file)?.take(LEDGERS_BYTES_MAX).read_to_string(&mut text)?,
+    };
+    Ok(text)
+}
+
+/// A score beside the one that its events give.
+#[derive(Debug, serde::Serialize)]
+struct Proof {
+    peer_id: String,
+    shown: Option<Verdict>,
+    recomputed: Option<Verdict>,
+    events: usize,
+    decisions: usize,
+    holds: bool,
+}
+
+impl Proof {
+    fn of(explained: &Explained) -> Self {
+        Self {
+            peer_id: explained.peer_id.to_string(),
+            shown: explained.score.as_ref().map(Verdict::from),
+            recomputed: explained.recomputed().as_ref().map(Verdict::from),
+            events: explained.ledger.entries().len(),
+            decisions: explained.ledger.decisions().len(),
+            holds: explained.holds(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let word = if self.holds { "the same to the last bit" } else { "NOT the same" };
+        let value =
+            |verdict: Option<Verdict>| verdict.map_or_else(|| "–".to_owned(), |verdict| verdict.value.to_string());
+        let (shown, again) = (value(self.shown), value(self.recomputed));
+        format!("{} {shown} shown, {again} from {} events: {word}", self.peer_id, self.events)
+    }
 }
 
 const fn state(state: MemberState) -> (&'static str, Color) {
@@ -81,6 +172,38 @@ fn overview(indexers: &[IndexerView], now: Timestamp) -> String {
         ]);
     }
     table.to_string()
+}
+
+/// The parts, and then every event and decision behind them, oldest first.
+fn whole(view: &ExplainView, now: Timestamp) -> String {
+    let mut text = view.indexer.as_ref().map(|indexer| explanation(indexer, now)).unwrap_or_default();
+    let Some(explained) = &view.explained else { return text };
+    if let Some(score) = &explained.score {
+        let (low, high) = (score.low, score.high);
+        let _ = writeln!(text, "  the score lies between {low:.1} and {high:.1}; judged by the upper end");
+    }
+    let ledger = &explained.ledger;
+    let before = ledger.count() - ledger.entries().len() as u64;
+    if before > 0 {
+        let _ = writeln!(text, "  {before} older events are one by now");
+    }
+    let events = ledger.entries().map(|entry| (entry.at, entry.seen.to_string()));
+    let decisions = ledger.decisions().map(|decided| (decided.at, decision(decided.what.to_string(), decided.verdict)));
+    let mut lines: Vec<_> = events.chain(decisions).collect();
+    lines.sort_by_key(|(at, _)| *at);
+    for (at, line) in lines {
+        let _ = writeln!(text, "  {:>12}  {}", ago(now, explained.wall(at)), clean(&line));
+    }
+    text
+}
+
+fn decision(what: String, verdict: Option<Verdict>) -> String {
+    match verdict {
+        Some(Verdict { value, low, high, threshold }) => {
+            format!("→ {what}: score {value:.1} ({low:.1} to {high:.1}), threshold {threshold:.1}")
+        }
+        None => format!("→ {what}"),
+    }
 }
 
 fn explanation(indexer: &IndexerView, now: Timestamp) -> String {

@@ -1,7 +1,9 @@
 //! The command line: one file per verb.
 
+mod ban;
 pub(crate) mod client;
 mod demo;
+mod drain;
 mod events;
 pub(crate) mod exit;
 mod get;
@@ -108,6 +110,13 @@ enum Verb {
     Tree(tree::Args),
     /// Show what happened lately.
     Events(events::Args),
+    /// Ban peers from an indexer, take bans back, list them.
+    #[command(subcommand)]
+    Ban(ban::Verb),
+    /// Let the nodes of an indexer go, and take no new ones.
+    Drain(drain::Args),
+    /// Let a drained indexer take nodes again.
+    Undrain(drain::Args),
     #[command(flatten)]
     Demo(demo::Verb),
 }
@@ -166,6 +175,22 @@ impl Context {
         match (&self.at.config, self.environment.get("MUSTER_ADMIN")) {
             (None, Some(url)) => Ok(Client::from_url(url)?.with_token(token)),
             _ => daemon_of(&self.config()?, token),
+        }
+    }
+
+    /// The daemon of a verb that changes it: with its token, read from its folder where the environment does not tell it.
+    pub(crate) fn client_that_changes(&self) -> Result<Client, Failure> {
+        let client = self.client()?;
+        let is_by_address = self.at.admin.is_some()
+            || (!self.at.demo && self.at.config.is_none() && self.environment.get("MUSTER_ADMIN").is_some());
+        match self.environment.get("MUSTER_ADMIN_TOKEN") {
+            Some(_) => Ok(client),
+            None if is_by_address => Err(Failure::new(Exit::NotAllowed, "this verb needs the daemon's token")
+                .next("use --config FILE as the user that runs the daemon, or set MUSTER_ADMIN_TOKEN")),
+            None => {
+                let token = AdminToken::read(&self.config()?.data())?.expose().to_owned();
+                Ok(client.with_token(Some(token)))
+            }
         }
     }
 
@@ -245,6 +270,9 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Get(args) => asked(get::run(&args, context)),
         Verb::Tree(args) => asked(tree::run(&args, context)),
         Verb::Events(args) => asked(events::run(&args, context)),
+        Verb::Ban(verb) => asked(ban::run(&verb, context)),
+        Verb::Drain(args) => asked(drain::drain(&args, context)),
+        Verb::Undrain(args) => asked(drain::undrain(&args, context)),
         // They hear Ctrl-C themselves: it is how the demo is ended.
         Verb::Demo(verb) => runtime()?.block_on(demo::run(verb, context)),
     }

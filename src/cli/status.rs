@@ -63,7 +63,8 @@ fn text(status: &StatusView) -> String {
     );
     line("referent", or_dash(status.referent.as_deref().unwrap_or_default()));
     if status.role.indexer {
-        line("sessions", format!("{} of {}", status.sessions, status.max_nodes));
+        let drained = if status.drained { ", drained: it takes no new ones" } else { "" };
+        line("sessions", format!("{} of {}{drained}", status.sessions, status.max_nodes));
         line("indexers", format!("{} others known", status.indexers_known));
     }
     line("links", format!("{} connections", status.connections));

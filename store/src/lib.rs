@@ -1,14 +1,16 @@
 //! What muster keeps: the only SQL of the house.
 //!
 //! One writer takes batches, a few readers look on. Everything written here is either a *memory* (peers, addresses,
-//! pool members: bounded, the oldest leaves first) or a *promise* (sequences, bindings: bounded, a newcomer is refused
-//! rather than a held one forgotten, and synced to disk before the call returns).
+//! pool members: bounded, the oldest leaves first) or a *promise* (sequences, bindings, bans, orders: bounded, a newcomer
+//! is refused rather than a held one forgotten, and synced to disk before the call returns).
 //!
 //! No call retries. [`StoreError::is_transient`] tells which failure may be tried again with the same writes.
 
+mod bans;
 mod bindings;
 mod error;
 mod open;
+mod orders;
 mod peers;
 mod pool;
 mod read;
@@ -19,11 +21,12 @@ mod write;
 
 use std::time::Duration;
 
-use protocol::{PeerId, Timestamp};
+use protocol::{PeerId, Timestamp, bans::Ban};
 use serde::{Deserialize, Serialize};
 use sqlx::SqlitePool;
 
 pub use self::{
+    bans::BANS_KEPT_MAX,
     bindings::Binding,
     error::{OpenError, StoreError},
     open::{Opened, SetAside},
@@ -170,6 +173,30 @@ impl Store {
     /// See [`StoreError`].
     pub async fn forget_stale_bindings(&self, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
         bindings::forget_stale(&self.writer, before, at_most).await
+    }
+
+    /// Every ban, in force or over for less than a day, by peer; at most [`BANS_KEPT_MAX`].
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn bans(&self) -> Result<Rows<Ban>, StoreError> {
+        Ok(bans::read_all(&mut *self.reader().await?).await?)
+    }
+
+    /// Forgets at most `at_most` bans that ended before `before`, the oldest first, and tells how many.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn forget_ended_bans(&self, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
+        bans::forget_ended(&self.writer, before, at_most).await
+    }
+
+    /// Since when the order to drain is in force, if it is.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn drained_since(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(orders::read_drain(&mut *self.reader().await?).await?)
     }
 
     /// Whether the database answers: one row is read, and no write has failed for good.

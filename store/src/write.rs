@@ -3,15 +3,15 @@
 use std::{collections::BTreeSet, sync::OnceLock};
 
 use multiaddr::Multiaddr;
-use protocol::{PeerId, Timestamp};
+use protocol::{PeerId, Timestamp, bans::Ban, behaviour::Scope};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 use tracing::debug;
 
 use crate::{
-    AddressRow, MemberRow, PeerRow, Settings, StoreError, bindings,
+    AddressRow, MemberRow, PeerRow, Settings, StoreError, bans, bindings,
     bindings::Bound,
-    peers, pool,
+    orders, peers, pool,
     seqs::{self, SEQ_MAX, SEQS_MAX},
 };
 
@@ -53,12 +53,35 @@ pub enum Write {
         /// When.
         at: Timestamp,
     },
+    /// A ban as it stands. A promise.
+    Ban(Ban),
+    /// Takes every ban of a peer back, those that are over included. A promise.
+    LiftBan(PeerId),
+    /// Gives one ban up. A promise, as all that is said of bans.
+    ForgetBan {
+        /// Whose.
+        peer: PeerId,
+        /// Which.
+        scope: Scope,
+    },
+    /// The order to drain, given or taken back. A promise.
+    Drain(Option<Timestamp>),
 }
 
 impl Write {
     /// Whether it has to be on the disk before its writer is answered.
     const fn is_promise(&self) -> bool {
-        matches!(self, Self::RaiseSeq { .. } | Self::Bind { .. })
+        match self {
+            Self::Peer(_) | Self::Address { .. } | Self::ForgetPeer(_) | Self::Member(_) | Self::ForgetMember(_) => {
+                false
+            }
+            Self::RaiseSeq { .. }
+            | Self::Bind { .. }
+            | Self::Ban(_)
+            | Self::LiftBan(_)
+            | Self::ForgetBan { .. }
+            | Self::Drain(_) => true,
+        }
     }
 }
 
@@ -191,6 +214,10 @@ async fn apply_one(
         Write::ForgetMember(peer) => pool::forget(connection, peer).await.map(Ok),
         Write::RaiseSeq { did, seq } => raise(connection, did, *seq).await,
         Write::Bind { did, pub_key, at } => bind(connection, did, pub_key, *at, settings.bindings_max).await,
+        Write::Ban(ban) => bans::write(connection, ban).await,
+        Write::LiftBan(peer) => bans::lift(connection, peer).await.map(Ok),
+        Write::ForgetBan { peer, scope } => bans::forget(connection, peer, *scope).await.map(Ok),
+        Write::Drain(since) => orders::write_drain(connection, *since).await.map(Ok),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Faults inside a living process: the tree heals itself and shows that it did.
 
 use actors::view::{ActorState, ActorView};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::harness::{Federation, Member, PATIENCE, Spec, until, until_true};
 
@@ -65,6 +66,60 @@ fn f11_any_actor_that_panics_is_restarted_alone_and_the_tree_shows_it() {
             !asker.records(&asked.did).is_empty()
         });
     }
+}
+
+/// Page 8's run of 10 minutes in short: budgets raised, the root spared, one panic every 100 ms.
+#[test]
+fn random_panics_at_ten_a_second_end_nothing_and_leave_nothing() {
+    const PANICS: u32 = 120;
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let federation = Federation::started(2, &["paris", "lyon"], |spec| {
+        spec.variable("MUSTER_CHAOS", "1")
+            .set("supervision.restarts_max", "10000")
+            .set("supervision.pause_max", "\"200ms\"")
+    });
+    federation.until_converged();
+    let names = |member: &Member| -> std::collections::BTreeSet<String> {
+        member.actors().into_iter().map(|actor| actor.name).collect()
+    };
+    let hit = ["paris", "indexer-1"].map(|name| federation.member(name));
+    let before = hit.map(names);
+    let seqs_before = ["paris", "lyon"].map(|name| newest_seq(&federation, name));
+    let mut suffered = 0;
+    for _ in 0..PANICS {
+        let member = hit[rng.random_range(0..hit.len())];
+        let victims: Vec<ActorView> = member.actors().into_iter().filter(|actor| !actor.parent.is_empty()).collect();
+        let victim = &victims[rng.random_range(0..victims.len())].name;
+        // One that is away for the moment has nothing left to panic with.
+        let answer = member.tell(&format!("/api/v1/chaos/actors/{victim}"), r#"{"fault":"panic"}"#);
+        suffered += u32::from(answer.code == 204);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert!(suffered > PANICS / 2, "{suffered} of {PANICS}");
+    federation.until_converged();
+    for (member, before) in hit.into_iter().zip(before) {
+        until_true(&format!("{}'s tree is the one of before", member.name), PATIENCE, || {
+            let actors = member.actors();
+            let now: std::collections::BTreeSet<String> = actors.iter().map(|actor| actor.name.clone()).collect();
+            now == before && actors.iter().all(|actor| actor.state == ActorState::Running)
+        });
+    }
+    for (name, before) in ["paris", "lyon"].into_iter().zip(seqs_before) {
+        until_true(&format!("{name} is found, and its record never went back"), PATIENCE, || {
+            newest_seq(&federation, name) >= before
+        });
+    }
+}
+
+/// Of the record that the other node finds.
+fn newest_seq(federation: &Federation, name: &str) -> u64 {
+    let asker = if name == "paris" { "lyon" } else { "paris" };
+    let did = &federation.member(name).did;
+    let found =
+        until(&format!("{asker} finds {name}"), PATIENCE, || federation.member(asker).records(did).into_iter().next());
+    found.seq
 }
 
 #[test]

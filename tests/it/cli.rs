@@ -24,6 +24,26 @@ fn every_verb_that_reads_answers_in_json() {
 }
 
 #[test]
+fn every_shown_score_is_recomputed_from_its_json_without_a_daemon() {
+    let federation = Federation::converged(2, &["paris"]);
+    let paris = federation.member("paris");
+    let explained = paris.verb(&["indexers", "--explain", "--output", "json"]).ok();
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("explained.json");
+    std::fs::write(&file, &explained.out).unwrap();
+    let proofs = muster(&["indexers", "--recompute", file.to_str().unwrap(), "--output", "json"]).ok().json();
+    let proofs = proofs.as_array().unwrap();
+    assert!(!proofs.is_empty());
+    for proof in proofs {
+        assert_eq!(proof["holds"], true, "{proof}");
+        assert!(proof["events"].as_u64().unwrap() > 0, "{proof}");
+        assert_eq!(proof["shown"], proof["recomputed"]);
+    }
+    let told = paris.verb(&["indexers", "--explain"]).ok().out;
+    assert!(told.contains("answered in") && told.contains("represents us in search"), "{told}");
+}
+
+#[test]
 fn the_tree_shows_every_actor_with_its_vitals() {
     let federation = Federation::converged(1, &["paris"]);
     let tree = federation.member("paris").verb(&["tree", "--output", "json"]).ok().json();

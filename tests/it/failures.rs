@@ -146,6 +146,36 @@ fn f12_an_indexer_that_leaves_politely_costs_no_node_its_minimum() {
 }
 
 #[test]
+fn an_indexer_that_stops_politely_is_known_as_gone_by_all_others_at_once() {
+    let mut federation = Federation::converged(4, &[]);
+    let id = federation.member("indexer-2").peer_id.clone();
+    let others = ["indexer-1", "indexer-3", "indexer-4"];
+    // Gossip has its mesh once the first word of each was heard by all.
+    for other in others {
+        until_true(&format!("{other} knows the others"), PATIENCE, || {
+            federation.member(other).status().indexers_known == 3
+        });
+    }
+    federation.member("indexer-2").signal(Signal::SIGTERM);
+    let has_heard =
+        |member: &Member| member.events(0).iter().any(|event| event.kind == "indexer_left" && event.subject == id);
+    for other in others {
+        let member = federation.member(other);
+        until_true(&format!("{other} heard it on the topic"), TICK, || has_heard(member));
+        until_true(&format!("{other} expects it no longer"), TICK, || member.status().indexers_known == 2);
+    }
+    until_true("indexer-2 has ended", PATIENCE, || !federation.member_mut("indexer-2").is_alive());
+    assert_eq!(federation.member_mut("indexer-2").reaped_code(), Some(0));
+    // Its leave is of the run that ended: the next one is welcome.
+    federation.member_mut("indexer-2").start();
+    for other in others {
+        until_true(&format!("{other} knows it again"), PATIENCE, || {
+            federation.member(other).status().indexers_known == 3
+        });
+    }
+}
+
+#[test]
 fn a_killed_indexer_that_returns_serves_again() {
     let mut federation = Federation::converged(2, &["paris"]);
     federation.member_mut("indexer-2").kill();

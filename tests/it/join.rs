@@ -21,6 +21,22 @@ fn the_pre_shared_key_and_one_seed_address_are_enough() {
 }
 
 #[test]
+fn what_a_referent_puts_is_read_back_from_the_others() {
+    let federation = Federation::converged(3, &["paris"]);
+    let referent = until("paris has a referent", PATIENCE, || {
+        federation.member("paris").indexers().into_iter().find(|indexer| indexer.referent)
+    });
+    let name = ["indexer-1", "indexer-2", "indexer-3"]
+        .into_iter()
+        .find(|name| federation.member(name).peer_id == referent.peer_id.to_string())
+        .unwrap();
+    // Its record, its peer id's value and its name's claim.
+    until_true("three values of paris were found at two servers each", PATIENCE, || {
+        federation.member(name).metric("muster_dht_puts_read_back_total") >= 3.0
+    });
+}
+
+#[test]
 fn a_first_indexer_is_ready_alone_and_a_node_is_not() {
     let mut federation = Federation::new();
     federation.add(Spec::indexer("indexer-1")).start();
@@ -85,6 +101,20 @@ fn a_node_that_leaves_politely_is_gone_from_every_indexer_at_once() {
             !federation.member(indexer).sessions().iter().any(|session| session.peer_id.to_string() == peer_id)
         });
     }
+}
+
+#[test]
+fn a_peer_is_not_asked_for_what_its_hello_does_not_list_and_the_words_name_it() {
+    // A node as the seed of another: its hello lists hello and leave.
+    let mut federation = Federation::new();
+    federation.add(Spec::node("lyon")).start();
+    let seed = federation.member("lyon").address();
+    federation.add(Spec::node("paris").seed(seed)).start();
+    let paris = federation.member("paris");
+    let expected = "hello does not list /opencloud/heartbeat/1.0";
+    until_true("paris says why it cannot join", PATIENCE, || {
+        paris.try_status().is_some_and(|status| status.reasons.iter().any(|reason| reason.contains(expected)))
+    });
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod chaos;
 mod cli;
 mod demo;
 mod failures;
+mod guard;
 mod harness;
 mod hostile;
 mod join;

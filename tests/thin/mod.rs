@@ -137,6 +137,8 @@ pub(crate) struct Thin {
     pub(crate) did: String,
     /// The protocol version that its hello claims.
     pub(crate) version: String,
+    /// What its hello claims to be.
+    pub(crate) role: Role,
     network_id: String,
     born_at: Timestamp,
     orders: mpsc::Sender<Order>,
@@ -205,6 +207,7 @@ impl Thin {
             did: keys.did().to_string(),
             name: name.to_owned(),
             version: VERSION.to_owned(),
+            role: Role { node: true, indexer: false },
             network_id: network.id.clone(),
             born_at: Timestamp::now(),
             keys,
@@ -280,6 +283,7 @@ impl Thin {
             challenge_did: None,
             referent: false,
             probe: false,
+            presence: None,
         };
         Ok(Beats { io: link.open(Protocol::Heartbeat).await?, question })
     }
@@ -289,7 +293,7 @@ impl Thin {
             version: self.version.clone(),
             network_id: self.network_id.clone(),
             agent: "thin/1".to_owned(),
-            role: Role { node: true, indexer: false },
+            role: self.role,
             light: true,
             capabilities: capabilities(),
             did: self.did.clone(),

@@ -7,17 +7,20 @@ use protocol::{
     behaviour::Offence,
     dht::{NameClaim, PidValue},
     json,
+    presence::token::PresenceToken,
     record::PeerRecord,
     session::Values,
-    signed::{Claimed, SignedObject as _, Verified},
+    signed::{Claimed, SignedError, SignedObject as _, Verified},
     wire::{DhtValues, Heartbeat, HeartbeatResponse, Protocol, RefusalCode, Refused},
 };
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::{ASK_WITHIN, ServeError, WRITE_WITHIN};
 use crate::{
+    audit,
     context::{Context, inform},
-    gate, peers,
+    gate, lookup, peers,
     registry::{self, Carried},
     supervision::{Class, Reply},
     swarm::streams::{Io, Patience},
@@ -31,17 +34,28 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
     let role = context.addresses.peers.ask(Class::Control, ask, ASK_WITHIN).await.unwrap_or_default();
     // The newest record that is known to be held here: the same one is never verified twice.
     let mut held_seq = None;
+    let mut looking = Looking::default();
+    // The epoch of the newest token that was kept: nor is a token.
+    let mut held_epoch = None;
     let mut patience = Patience::OPENING;
     loop {
         let max = Protocol::Heartbeat.value_bytes_max();
         let read = io.read(patience, |value| json::parse::<Heartbeat>(value.bytes, max)).await?;
-        let Some(heartbeat) = read.transpose()? else { return Ok(()) };
+        let Some(mut heartbeat) = read.transpose()? else { return Ok(()) };
         patience = Patience::idle(SILENCE_MAX);
         let read_at = Instant::now();
         let seq = heartbeat.seq;
+        let sought = heartbeat.challenge_did.take();
+        let token = presented(context, peer, &mut heartbeat, held_epoch);
         match answer(context, peer, role.indexer, heartbeat, held_seq).await {
             Ok(mut response) => {
+                if let Some(token) = token {
+                    held_epoch = Some(token.epoch);
+                    inform(&context.addresses.audit, Class::History, audit::Msg::Presented(Box::new(token)));
+                }
                 held_seq = response.record_seq;
+                looking.tell(&mut response).await;
+                looking.begin(context, sought);
                 response.served_us = u64::try_from(read_at.elapsed().as_micros()).unwrap_or(u64::MAX);
                 context.stats.beats_served.inc();
                 io.write(&response, WRITE_WITHIN).await?;
@@ -57,6 +71,27 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
                 }
             }
         }
+    }
+}
+
+/// A look-up in the DHT for the node, beside its beats: no answer waits for it, and the next one tells its outcome.
+#[derive(Default)]
+struct Looking(Option<AbortOnDropHandle<Option<Verified<PeerRecord>>>>);
+
+impl Looking {
+    /// One at a time: what is asked while another look-up runs is not looked up.
+    fn begin(&mut self, context: &Context, did: Option<String>) {
+        let (Some(did), None) = (did, &self.0) else { return };
+        let context = context.clone();
+        let look = async move { lookup::record_of(&context, &did).await };
+        self.0 = Some(AbortOnDropHandle::new(tokio::spawn(look)));
+    }
+
+    async fn tell(&mut self, response: &mut HeartbeatResponse) {
+        let Some(look) = self.0.take_if(|look| look.is_finished()) else { return };
+        let found = look.await.ok().flatten();
+        response.dht_found = Some(found.is_some());
+        response.dht_payload = found.map(|record| record.to_raw());
     }
 }
 
@@ -82,6 +117,36 @@ async fn answer(
         inform(&context.addresses.peers, Class::History, peers::Msg::Named { peer: from, name, did });
     }
     Ok(answer)
+}
+
+/// Verifies the node's token when it is news. One that is not valid is left out, and the beat stands without it; a probe
+/// makes no session to speak for.
+fn presented(
+    context: &Context,
+    peer: PeerId,
+    heartbeat: &mut Heartbeat,
+    held_epoch: Option<u64>,
+) -> Option<Verified<PresenceToken>> {
+    let text = heartbeat.presence.take().filter(|_| !heartbeat.probe)?;
+    let epoch = audit::claimed_epoch(text.get(), &context.own.peer_id, &peer)?;
+    if held_epoch == Some(epoch) {
+        return None;
+    }
+    match Verified::open(text.get(), context.now().wall) {
+        Ok(token) => Some(token),
+        Err(error) => {
+            debug!(%peer, %error, "presence token refused");
+            blame(context, peer, &error);
+            None
+        }
+    }
+}
+
+fn blame(context: &Context, peer: PeerId, error: &SignedError) {
+    if error.is_strike() {
+        let offended = gate::Msg::Offended { peer, offence: Offence::BadSignature };
+        inform(&context.addresses.gate, Class::Control, offended);
+    }
 }
 
 /// Verifies what came along when it is news; whoever signed it is to blame for it.
@@ -112,10 +177,7 @@ fn carried(
         Err(error) => {
             context.stats.records_refused.inc();
             debug!(%peer, %error, "record refused");
-            if error.is_strike() {
-                let offended = gate::Msg::Offended { peer, offence: Offence::BadSignature };
-                inform(&context.addresses.gate, Class::Control, offended);
-            }
+            blame(context, peer, &error);
             Err(Refused::new(error.refusal(), error.to_string()))
         }
     }

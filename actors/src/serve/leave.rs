@@ -10,7 +10,7 @@ use protocol::{
 use super::{ServeError, WRITE_WITHIN, refuse};
 use crate::{
     context::{Context, inform},
-    gate, pool, registry, suggestions,
+    leave, presence,
     supervision::Class,
     swarm::streams::{Io, Patience},
 };
@@ -26,14 +26,11 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
         }
         Err(error) => return refuse(io, &Refused::new(error.refusal(), error.to_string())).await,
     };
-    if leave.restart {
-        inform(&context.addresses.gate, Class::Control, gate::Msg::ExpectBack { peer });
-    }
     context.note("peer_left", peer, format!("{} alternatives", leave.alternatives.len()));
-    inform(&context.addresses.registry, Class::Control, registry::Msg::Left { peer });
-    inform(&context.addresses.suggestions, Class::Control, suggestions::Msg::Gone { peer });
-    let alternatives = leave.alternatives.clone();
-    inform(&context.addresses.pool, Class::Control, pool::Msg::Left { peer, alternatives });
+    if leave.role.indexer {
+        inform(&context.addresses.presence, Class::Control, presence::Msg::Ended { peer, born_at: leave.born_at });
+    }
+    leave::heard(context, &leave);
     io.write(&LeaveAck { ok: true }, WRITE_WITHIN).await?;
     io.close().await;
     Ok(())

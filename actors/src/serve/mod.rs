@@ -3,12 +3,14 @@
 //! These are tasks, one per stream, beside the actors: they read within limits and deadlines, decode, verify, ask the
 //! actor that decides, and write its answer. How many there are is bounded by the streams' permits.
 
+mod audit;
 mod candidates;
 mod get;
 mod heartbeat;
 mod leave;
 mod publish;
 mod search;
+mod witness;
 
 use protocol::{
     PeerId,
@@ -76,6 +78,8 @@ async fn serve(context: Context, inbound: Inbound, greet: mpsc::Sender<Greeting>
         Protocol::Candidates => candidates::serve(&context, peer, inbound.stream).await,
         Protocol::Search => search::serve(&context, peer, inbound.stream).await,
         Protocol::SearchResponse => search::collect(&context, peer, inbound.stream).await,
+        Protocol::Witness => witness::serve(&context, peer, inbound.stream).await,
+        Protocol::Audit => audit::serve(&context, peer, inbound.stream).await,
     };
     if let Err(error) = served {
         // Reset when the stream is dropped: the peer sees that it was not served.

@@ -1,6 +1,6 @@
 //! What one connection is made of: the behaviours composed, each with its limits.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use libp2p::{
     StreamProtocol, gossipsub, identify,
@@ -15,6 +15,9 @@ use super::{doors, shelf::VALUES_MAX, streams};
 
 /// The largest gossip message; the largest honest query is under 1 KiB.
 pub(super) const GOSSIP_BYTES_MAX: usize = 16 * 1024;
+
+/// What indexers gossip about; no other topic is subscribed to or passed on.
+const TOPICS: [&str; 2] = [wire::TOPIC_SEARCH_PEER, wire::TOPIC_PRESENCE];
 
 /// A whole `/name/` value: 16 claims of at most 2 KiB each, and their brackets.
 const VALUE_BYTES_MAX: usize = 33 * 1024;
@@ -146,20 +149,22 @@ fn gossip_behaviour(parts: &Parts<'_>) -> Result<Gossip, ComposeError> {
     let mut gossip = Gossip::new_with_subscription_filter_and_transform(
         gossipsub::MessageAuthenticity::Signed(parts.keypair.clone()),
         config,
-        gossipsub::WhitelistSubscriptionFilter(HashSet::from([search_topic().hash()])),
+        gossipsub::WhitelistSubscriptionFilter(TOPICS.into_iter().map(|topic| topic_of(topic).hash()).collect()),
         gossipsub::IdentityTransform,
     )
     .map_err(|error| ComposeError::Gossip(error.to_owned()))?;
     gossip
         .with_peer_score(score_params(parts.profile), gossipsub::PeerScoreThresholds::default())
         .map_err(ComposeError::Gossip)?;
-    gossip.subscribe(&search_topic()).map_err(|error| ComposeError::Gossip(error.to_string()))?;
+    for topic in TOPICS {
+        gossip.subscribe(&topic_of(topic)).map_err(|error| ComposeError::Gossip(error.to_string()))?;
+    }
     Ok(gossip)
 }
 
-/// The topic of distributed peer search.
-pub(super) fn search_topic() -> gossipsub::IdentTopic {
-    gossipsub::IdentTopic::new(wire::TOPIC_SEARCH_PEER)
+/// A topic by its name on the wire.
+pub(super) fn topic_of(name: &str) -> gossipsub::IdentTopic {
+    gossipsub::IdentTopic::new(name)
 }
 
 /// Many peers behind one address are a sign of one operator on the internet, and the rule on one machine.

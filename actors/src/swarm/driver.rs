@@ -4,7 +4,7 @@
 //! every running query and everybody who waits for a stream; all three are bounded and end with the task.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -19,10 +19,14 @@ use libp2p::{
     },
 };
 use protocol::{
-    PeerId, addr,
+    PeerId,
+    addr::{self, Subnet},
     dht::{self, Valid},
+    hello,
+    presence::topic::Listener,
+    table::{self, Place},
     time::Now,
-    wire::{AddrInfo, Protocol, SearchQuery},
+    wire::{self, AddrInfo, Protocol, SearchQuery},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -32,7 +36,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Command, OpenError,
-    behaviour::{Behaviour, BehaviourEvent, GOSSIP_BYTES_MAX, search_topic},
+    behaviour::{Behaviour, BehaviourEvent, GOSSIP_BYTES_MAX, topic_of},
     greet::{Greeted, Greeting},
     shelf::{Declined, Shelf, life},
     streams::{self, Io},
@@ -40,7 +44,7 @@ use super::{
 };
 use crate::{
     context::{Context, inform},
-    health, peers, pool, relay, suggestions,
+    health, peers, pool, presence, relay, suggestions,
     supervision::Class,
 };
 
@@ -87,6 +91,7 @@ struct Waiting {
 /// A running Kademlia query.
 enum Query {
     Put { reply: Option<oneshot::Sender<bool>> },
+    ReadBack { key: dht::Key, ours: Box<Valid>, wanted: usize, held_by: Vec<PeerId>, reply: oneshot::Sender<bool> },
     Find { key: dht::Key, is_first_enough: bool, found: Vec<Valid>, reply: oneshot::Sender<Vec<Valid>> },
     Providers { found: Vec<PeerId>, reply: oneshot::Sender<Vec<PeerId>> },
     Provide,
@@ -104,7 +109,12 @@ pub(super) struct Driver {
     pub(super) context: Context,
     connections: HashMap<ConnectionId, Connection>,
     waiting: HashMap<PeerId, Vec<Waiting>>,
+    /// Connected indexers: the servers of the DHT.
+    servers: HashSet<PeerId>,
     queries: HashMap<kad::QueryId, Query>,
+    /// Topics that a peer subscribed to before its hello said what it takes: at most ours, and gone with its connection.
+    early_topics: HashMap<PeerId, Vec<gossipsub::TopicHash>>,
+    listener: Listener,
     checks: JoinSet<Checked>,
     shelf: Shelf,
     shelf_swept: Instant,
@@ -124,7 +134,10 @@ impl Driver {
             greet,
             connections: HashMap::new(),
             waiting: HashMap::new(),
+            servers: HashSet::new(),
             queries: HashMap::new(),
+            early_topics: HashMap::new(),
+            listener: Listener::new(context.own.peer_id),
             checks: JoinSet::new(),
             shelf: Shelf::new(context.settings.dht.clone()),
             shelf_swept: Instant::now(),
@@ -161,6 +174,7 @@ impl Driver {
             Command::Open { peer, addrs, protocol, within, reply } => self.open(peer, addrs, protocol, within, reply),
             Command::Close { peer } => drop(self.swarm.disconnect_peer_id(peer)),
             Command::Put { key, value, reply } => self.put(&key, *value, reply),
+            Command::ReadBack { key, value, reply } => self.read_back(key, value, reply),
             Command::Find { key, is_first_enough, reply } => self.find(key, is_first_enough, reply),
             Command::Providers { reply } => self.providers(reply),
             Command::Provide => self.provide(),
@@ -168,7 +182,7 @@ impl Driver {
                 self.swarm.behaviour_mut().kad.stop_providing(&kad::RecordKey::new(&dht::indexers_key()));
             }
             Command::TellPeers => self.tell_peers(),
-            Command::Publish { text, reply } => self.publish(text, reply),
+            Command::Publish { topic, text, reply } => self.publish(topic, text, reply),
         }
     }
 
@@ -216,6 +230,10 @@ impl Driver {
         within: Duration,
         reply: oneshot::Sender<Result<Io, OpenError>>,
     ) {
+        if !self.is_listed(connection, protocol.id()) {
+            drop(reply.send(Err(OpenError::NotListed { protocol })));
+            return;
+        }
         let (opened, opening) = oneshot::channel();
         let order = streams::Open { peer, connection: Some(connection), protocol, within, reply: opened };
         self.swarm.behaviour().streams.open(order);
@@ -223,6 +241,12 @@ impl Driver {
             let opened = opening.await.map_err(|_| OpenError::Reset);
             drop(reply.send(opened.and_then(|opened| opened.map_err(OpenError::from))));
         });
+    }
+
+    /// The hello on this connection lists the protocol or topic: nothing else is sent.
+    fn is_listed(&self, connection: ConnectionId, capability: &str) -> bool {
+        let greeted = self.connections.get(&connection).and_then(|connection| connection.greeted.as_ref());
+        greeted.is_some_and(|greeted| hello::lists(&greeted.hello, capability))
     }
 
     /// The oldest greeted connection to the peer.
@@ -308,16 +332,22 @@ impl Driver {
         if let Some(gossip) = behaviour.gossip.as_mut() {
             gossip.remove_blacklisted_peer(&peer);
         }
-        for addr in listens.iter().filter(|_| greeted.hello.role.indexer) {
-            behaviour.kad.add_address(&peer, addr.clone());
+        if is_in_dht(&greeted) {
+            self.enter_table(peer, &remote, listens);
         }
         for waiting in self.waiting.remove(&peer).unwrap_or_default() {
             let within = waiting.until.saturating_duration_since(Instant::now());
             self.order(peer, id, waiting.protocol, within, waiting.reply);
         }
+        for topic in self.early_topics.remove(&peer).unwrap_or_default() {
+            self.on_subscribed(peer, topic);
+        }
         let to = &self.context.addresses;
         if greeted.hello.role.indexer {
+            self.servers.insert(peer);
             inform(&to.suggestions, Class::Control, suggestions::Msg::Met { peer });
+            let met = presence::Msg::Met { peer, born_at: greeted.hello.born_at };
+            inform(&to.presence, Class::Control, met);
         }
         inform(&to.peers, Class::Control, peers::Msg::Met { peer, greeted, remote, is_dialer });
     }
@@ -327,7 +357,9 @@ impl Driver {
         if remaining > 0 {
             return;
         }
+        self.servers.remove(&peer);
         self.fail_waiting(&peer, &OpenError::Reset);
+        self.early_topics.remove(&peer);
         // Kept, it would make gossip ignore the next connection, and the list grow with every stranger.
         if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
             gossip.remove_blacklisted_peer(&peer);
@@ -403,6 +435,14 @@ impl Driver {
         };
         let (Some(held), true) = (held, self.queries.len() < QUERIES_MAX) else { return fail(reply) };
         let record = record(key, held, now);
+        if self.servers.is_empty() {
+            // Nobody else could take it; whoever comes gets the next one.
+            let is_done = self.swarm.behaviour_mut().kad.store_mut().put(record).is_ok();
+            if let Some(reply) = reply {
+                let _ = reply.send(is_done);
+            }
+            return;
+        }
         match self.swarm.behaviour_mut().kad.put_record(record, kad::Quorum::One) {
             Ok(query) => {
                 self.context.stats.dht_puts.inc();
@@ -413,6 +453,17 @@ impl Driver {
                 fail(reply);
             }
         }
+    }
+
+    fn read_back(&mut self, key: dht::Key, ours: Box<Valid>, reply: oneshot::Sender<bool>) {
+        let wanted = self.servers.len().min(dht::READ_BACK_MIN);
+        if wanted == 0 || self.queries.len() >= QUERIES_MAX {
+            let _ = reply.send(wanted == 0);
+            return;
+        }
+        let query = self.swarm.behaviour_mut().kad.get_record(kad::RecordKey::new(&key.to_bytes()));
+        self.context.stats.dht_gets.inc();
+        self.queries.insert(query, Query::ReadBack { key, ours, wanted, held_by: Vec::new(), reply });
     }
 
     fn find(&mut self, key: dht::Key, is_first_enough: bool, reply: oneshot::Sender<Vec<Valid>>) {
@@ -534,6 +585,16 @@ impl Driver {
                     }
                 },
                 (
+                    Query::ReadBack { key, ours, wanted, held_by, .. },
+                    kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(found))),
+                ) => {
+                    // Our own copy comes without a peer, and proves nothing.
+                    let theirs = dht::validate(key, &found.record.value, Some(ours), now.wall);
+                    let is_held = theirs.is_ok_and(|theirs| dht::holds(key, &theirs, ours, now.wall));
+                    held_by.extend(found.peer.filter(|peer| is_held && !held_by.contains(peer)));
+                    held_by.len() >= *wanted
+                }
+                (
                     Query::Providers { found, .. },
                     kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })),
                 ) => {
@@ -565,15 +626,25 @@ impl Driver {
                 found.dedup();
                 drop(reply.send(found));
             }
+            Some(Query::ReadBack { wanted, held_by, reply, .. }) => {
+                let is_held = held_by.len() >= wanted;
+                let stats = &self.context.stats;
+                if is_held {
+                    stats.dht_puts_read_back.inc()
+                } else {
+                    stats.dht_puts_lost.inc()
+                };
+                let _ = reply.send(is_held);
+            }
             Some(Query::Put { .. } | Query::Provide) | None => {}
         }
     }
 
     // Gossip.
 
-    fn publish(&mut self, text: Vec<u8>, reply: oneshot::Sender<bool>) {
+    fn publish(&mut self, topic: &'static str, text: Vec<u8>, reply: oneshot::Sender<bool>) {
         let gossip = self.swarm.behaviour_mut().gossip.as_mut();
-        let outcome = gossip.map(|gossip| gossip.publish(search_topic(), text));
+        let outcome = gossip.map(|gossip| gossip.publish(topic_of(topic), text));
         match outcome {
             Some(Ok(_)) => drop(reply.send(true)),
             Some(Err(error)) => {
@@ -585,23 +656,67 @@ impl Driver {
     }
 
     fn on_gossip(&mut self, event: gossipsub::Event) {
-        let gossipsub::Event::Message { propagation_source, message_id, message } = event else { return };
-        let query = protocol::json::parse::<SearchQuery>(&message.data, GOSSIP_BYTES_MAX).ok();
-        let verdict = match &query {
-            Some(query) if message.source == Some(query.emitter_id) => gossipsub::MessageAcceptance::Accept,
-            _ => gossipsub::MessageAcceptance::Reject,
-        };
-        let is_accepted = matches!(verdict, gossipsub::MessageAcceptance::Accept);
-        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
-            gossip.report_message_validation_result(&message_id, &propagation_source, verdict);
-        }
-        match query {
-            Some(query) if is_accepted => {
-                self.context.stats.gossip_accepted.inc();
-                inform(&self.context.addresses.relay, Class::Search, relay::Msg::Asked { query });
+        match event {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                let is_presence = message.topic == topic_of(wire::TOPIC_PRESENCE).hash();
+                let verdict = if is_presence { self.take_word(&message) } else { self.take_query(&message) };
+                match verdict {
+                    gossipsub::MessageAcceptance::Accept => self.context.stats.gossip_accepted.inc(),
+                    _ => self.context.stats.gossip_refused.inc(),
+                };
+                if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+                    gossip.report_message_validation_result(&message_id, &propagation_source, verdict);
+                }
             }
-            _ => drop(self.context.stats.gossip_refused.inc()),
+            gossipsub::Event::Subscribed { peer_id, topic } if self.greeted(&peer_id).is_some() => {
+                self.on_subscribed(peer_id, topic);
+            }
+            gossipsub::Event::Subscribed { peer_id, topic } => {
+                let early = self.early_topics.entry(peer_id).or_default();
+                if !early.contains(&topic) {
+                    early.push(topic);
+                }
+            }
+            _ => {}
         }
+    }
+
+    fn take_query(&self, message: &gossipsub::Message) -> gossipsub::MessageAcceptance {
+        let query = protocol::json::parse::<SearchQuery>(&message.data, GOSSIP_BYTES_MAX).ok();
+        let Some(query) = query.filter(|query| message.source == Some(query.emitter_id)) else {
+            return gossipsub::MessageAcceptance::Reject;
+        };
+        inform(&self.context.addresses.relay, Class::Search, relay::Msg::Asked { query });
+        gossipsub::MessageAcceptance::Accept
+    }
+
+    fn take_word(&mut self, message: &gossipsub::Message) -> gossipsub::MessageAcceptance {
+        let Some(author) = message.source else { return gossipsub::MessageAcceptance::Reject };
+        match self.listener.take(author, &message.data, self.context.now()) {
+            Ok(heard) => {
+                inform(&self.context.addresses.presence, Class::Control, presence::Msg::Heard(heard));
+                gossipsub::MessageAcceptance::Accept
+            }
+            Err(error) => {
+                debug!(%author, %error, "a word about presence is not heard");
+                match error.is_authors_fault() {
+                    true => gossipsub::MessageAcceptance::Reject,
+                    false => gossipsub::MessageAcceptance::Ignore,
+                }
+            }
+        }
+    }
+
+    /// Gossip goes to whoever subscribes. One that subscribes to what its hello does not list contradicts itself, and
+    /// gossipsub knows no way to leave a single peer out: it is let go.
+    fn on_subscribed(&mut self, peer: PeerId, topic: gossipsub::TopicHash) {
+        if self.greeted(&peer).is_some_and(|connection| self.is_listed(connection, topic.as_str())) {
+            return;
+        }
+        let cause = format!("it subscribed to {topic}, which its hello does not list");
+        let complaint = health::Msg::Complained { about: peer, protocol: Protocol::Hello, cause };
+        inform(&self.context.addresses.health, Class::History, complaint);
+        let _ = self.swarm.disconnect_peer_id(peer);
     }
 
     // Everything else that happens.
@@ -675,12 +790,55 @@ impl Driver {
         inform(&self.context.addresses.peers, Class::Control, told);
         let Some(connection) = self.connections.get_mut(&connection) else { return };
         connection.listens.clone_from(&addrs);
-        if connection.greeted.as_ref().is_some_and(|greeted| greeted.hello.role.indexer) {
-            for addr in addrs {
-                self.swarm.behaviour_mut().kad.add_address(&peer, addr);
-            }
+        if connection.greeted.as_ref().is_some_and(is_in_dht) {
+            let remote = connection.remote.clone();
+            self.enter_table(peer, &remote, addrs);
         }
     }
+
+    /// Only indexers that said hello come here, and no more of one subnet than its places.
+    fn enter_table(&mut self, peer: PeerId, remote: &Multiaddr, addrs: Vec<Multiaddr>) {
+        if !self.has_place(peer, remote) {
+            debug!(%peer, "its subnet has all its places in the routing table");
+            return;
+        }
+        for addr in addrs {
+            self.swarm.behaviour_mut().kad.add_address(&peer, addr);
+        }
+    }
+
+    /// A peer counts for where its connection comes from, which it cannot make up. Local networks are one subnet by rule.
+    fn has_place(&mut self, peer: PeerId, remote: &Multiaddr) -> bool {
+        let network = &self.context.settings.network;
+        let (true, Some(ip)) = (network.profile.is_diverse(), addr::ip_of(remote)) else { return true };
+        if ip.is_loopback() || network.private_ranges.iter().any(|range| range.contains(ip)) {
+            return true;
+        }
+        let connected: HashMap<PeerId, Subnet> = self
+            .connections
+            .values()
+            .filter(|connection| connection.greeted.as_ref().is_some_and(|greeted| greeted.hello.role.indexer))
+            .filter_map(|connection| Some((connection.peer, Subnet::of_addr(&connection.remote)?)))
+            .collect();
+        let distance = kad::KBucketKey::from(self.context.own.peer_id).distance(&kad::KBucketKey::from(peer));
+        let mut others = Vec::new();
+        for bucket in self.swarm.behaviour_mut().kad.kbuckets() {
+            let is_same_bucket = bucket.contains(&distance);
+            for entry in bucket.iter() {
+                let other = *entry.node.key.preimage();
+                let subnet = connected.get(&other).copied().or_else(|| Subnet::of_addr(entry.node.value.first()));
+                if let Some(subnet) = subnet.filter(|_| other != peer) {
+                    others.push(Place { subnet, is_same_bucket });
+                }
+            }
+        }
+        table::has_place(Subnet::of(ip), others)
+    }
+}
+
+/// It serves the DHT, as its hello said.
+fn is_in_dht(greeted: &Greeted) -> bool {
+    greeted.hello.role.indexer && hello::lists(&greeted.hello, wire::KADEMLIA_PROTOCOL)
 }
 
 /// A value as Kademlia holds and sends it.

@@ -14,7 +14,7 @@ use super::{
     OpenError,
     streams::{self, Inbound, Io, Patience},
 };
-use crate::{context::Context, gate, registry, serve, supervision::Class};
+use crate::{context::Context, gate, registry, serve, suggestions, supervision::Class};
 
 /// For the other side to read our words.
 const WRITE_WITHIN: Duration = Duration::from_secs(3);
@@ -42,6 +42,9 @@ pub(crate) struct Greeting {
     /// Told once the connection is admitted, so that the listener's yes never outruns it.
     pub(super) admitted: Option<oneshot::Sender<()>>,
 }
+
+/// Other indexers named to one that is turned away; with 8 addresses each they fit the greeting's 4 KiB.
+const ALTERNATIVES: u32 = 2;
 
 fn own_hello(context: &Context) -> Hello {
     let own = &context.own;
@@ -135,12 +138,20 @@ async fn admission(context: &Context, peer: PeerId, remote: &libp2p::Multiaddr, 
     let has_session = asked.await.map_err(|error| serve::busy(&error))?;
     let from = remote.clone();
     let ask = |reply| gate::Msg::Greet { peer, from, role, has_session, reply };
-    context.addresses.gate.ask(Class::Control, ask, GATE_WITHIN).await.unwrap_or_else(|error| Err(serve::busy(&error)))
+    let asked = context.addresses.gate.ask(Class::Control, ask, GATE_WITHIN).await;
+    let Err(mut refused) = asked.unwrap_or_else(|error| Err(serve::busy(&error))) else { return Ok(()) };
+    if refused.refused == RefusalCode::Busy {
+        let pick = |reply| suggestions::Msg::Pick { count: ALTERNATIVES, besides: peer, reply };
+        let picked = context.addresses.suggestions.ask(Class::Search, pick, GATE_WITHIN).await;
+        refused.alternatives = picked.unwrap_or_default();
+    }
+    Err(refused)
 }
 
 impl From<Refused> for OpenError {
     fn from(refused: Refused) -> Self {
-        Self::Refused { code: refused.refused, detail: refused.detail, retry_after: refused.retry_after }
+        let Refused { refused: code, detail, retry_after, alternatives, .. } = refused;
+        Self::Refused { code, detail, retry_after, alternatives }
     }
 }
 

@@ -1,7 +1,7 @@
 //! SwarmActor: the only owner of the libp2p swarm.
 //!
 //! Owns the driver task, which polls the swarm, and the acceptor, which serves what others open. Told commands by every
-//! actor and task that needs the network; the driver tells peers, pool and relay what happens. A restart loses every
+//! actor and task that needs the network; the driver tells peers, pool, presence and relay what happens. A restart loses every
 //! connection, stream, running query and DHT record held for others; their owners notice by their own streams.
 //! Bounds: `COMMANDS_MAX` commands under way; the driver's and the streams' own.
 
@@ -81,6 +81,8 @@ pub enum OpenError {
         detail: String,
         /// Seconds to wait.
         retry_after: Option<u64>,
+        /// Others that may have room.
+        alternatives: Vec<protocol::wire::AddrInfo>,
     },
     /// Hello was malformed or broken off.
     #[error("hello failed: {0}")]
@@ -97,6 +99,12 @@ pub enum OpenError {
     /// The other side does not take this protocol from us.
     #[error("the peer does not take this protocol")]
     Unsupported,
+    /// The other side's hello does not list this protocol, so it is not asked.
+    #[error("the peer's hello does not list {}", .protocol.id())]
+    NotListed {
+        /// Which.
+        protocol: Protocol,
+    },
 }
 
 /// What the swarm can be told to do.
@@ -125,8 +133,17 @@ pub enum Command {
         key: dht::Key,
         /// Signed.
         value: Box<Valid>,
-        /// At least one server took it.
+        /// At least one server took it, or there is none but us.
         reply: Option<oneshot::Sender<bool>>,
+    },
+    /// Ask the servers for a value that was put.
+    ReadBack {
+        /// Under this key.
+        key: dht::Key,
+        /// As it was put.
+        value: Box<Valid>,
+        /// Two servers hold it, or as many as there are.
+        reply: oneshot::Sender<bool>,
     },
     /// Look a key up in the DHT; only valid values are told.
     Find {
@@ -148,9 +165,11 @@ pub enum Command {
     Unprovide,
     /// Tell the peer book again where we listen and who is connected.
     TellPeers,
-    /// Gossip a query to the other indexers.
+    /// Gossip to the other indexers.
     Publish {
-        /// The query.
+        /// About what: the topic's name on the wire.
+        topic: &'static str,
+        /// The message.
         text: Vec<u8>,
         /// Somebody was there to hear it.
         reply: oneshot::Sender<bool>,
@@ -245,7 +264,7 @@ fn watched(
 fn served(is_indexer: bool) -> &'static [Protocol] {
     match is_indexer {
         true => &Protocol::ALL,
-        false => &[Protocol::Hello, Protocol::Leave],
+        false => &[Protocol::Hello, Protocol::Leave, Protocol::Witness],
     }
 }
 

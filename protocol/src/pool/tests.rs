@@ -290,6 +290,83 @@ fn g45_one_hiccup_removes_nobody_and_a_second_brings_the_standby() {
     assert_eq!(bench.state(2), Some(State::Answering));
 }
 
+fn others_asked(actions: &[Action]) -> Vec<PeerId> {
+    actions
+        .iter()
+        .find_map(|action| if let Action::AskOthers { ask, .. } = action { Some(ask.clone()) } else { None })
+        .unwrap_or_default()
+}
+
+#[test]
+fn g45_two_others_are_asked_before_a_suspect_is_forgotten() {
+    for suspicion in [|peer| Input::Missed { peer }, |peer| Input::Reset { peer }] {
+        let mut bench = Bench::with(1..=5, []);
+        bench.feed(Input::Missed { peer: peer(2) });
+        let asked = others_asked(&bench.feed(suspicion(peer(2))));
+        assert_eq!(asked.len(), 2);
+        assert!(!asked.contains(&peer(2)));
+        assert_eq!(others_asked(&bench.feed(suspicion(peer(2)))), [], "once per suspicion");
+    }
+    let mut alone = Bench::with([1], []);
+    assert_eq!(others_asked(&alone.feed(Input::Reset { peer: peer(1) })), [], "nobody is there to ask");
+}
+
+#[test]
+fn whom_others_reach_is_kept_and_probed_until_it_answers() {
+    // The word may come before the restarts are used up, or after.
+    for is_early in [true, false] {
+        let mut bench = Bench::with(1..=5, []);
+        bench.feed(Input::Reset { peer: peer(2) });
+        let word = Input::Vouched { peer: peer(2), answered: 2, reach: 1 };
+        let (first, second) = (word.clone(), Input::BudgetSpent { peer: peer(2) });
+        let (first, second) = if is_early { (first, second) } else { (second, first) };
+        bench.feed(first);
+        bench.feed(second);
+        assert_eq!(bench.state(2), Some(State::Down), "kept");
+        for _ in 0..5 {
+            assert!(bench.is_probed_within(2, SEED_PAUSE_MAX + secs(7)));
+            bench.feed(Input::Probed { peer: peer(2), outcome: Probed::Unreachable });
+        }
+        assert!(bench.is_probed_within(2, SEED_PAUSE_MAX + secs(7)));
+        bench.probed(2, 0.5);
+        assert_ne!(bench.state(2), Some(State::Down), "it answered");
+    }
+}
+
+#[test]
+fn whom_nobody_reaches_is_forgotten_as_before_and_no_word_keeps_it_for_ever() {
+    let mut bench = Bench::with(1..=5, []);
+    bench.feed(Input::Reset { peer: peer(2) });
+    let noted = bench.feed(Input::Vouched { peer: peer(2), answered: 2, reach: 0 });
+    let event = Event::AskedOthers { peer: peer(2), answered: 2, reach: 0 };
+    assert!(position(&noted, &Action::Note(event)).is_some());
+    bench.feed(Input::BudgetSpent { peer: peer(2) });
+    assert_eq!(bench.state(2), None);
+    bench.feed(Input::Vouched { peer: peer(2), answered: 1, reach: 1 });
+    assert_eq!(bench.state(2), Some(State::Down));
+    for _ in 0..REMEMBERED_FAILURES_MAX {
+        bench.is_probed_within(2, secs(700));
+        bench.feed(Input::Probed { peer: peer(2), outcome: Probed::Unreachable });
+    }
+    assert_eq!(bench.state(2), None, "its friends' word is worn out");
+}
+
+#[test]
+fn a_member_that_answers_needs_nobodys_word() {
+    let mut bench = Bench::with(1..=5, []);
+    assert_eq!(bench.feed(Input::Vouched { peer: peer(2), answered: 2, reach: 2 }), []);
+    bench.feed(Input::BudgetSpent { peer: peer(2) });
+    assert_eq!(bench.state(2), None);
+}
+
+#[test]
+fn f6_a_member_that_is_silent_twice_has_its_connections_closed_by_us() {
+    let mut bench = Bench::with(1..=5, []);
+    let close = Action::Close { peer: peer(2) };
+    assert!(position(&bench.feed(Input::Missed { peer: peer(2) }), &close).is_none(), "one silence is a hiccup");
+    assert!(position(&bench.feed(Input::Missed { peer: peer(2) }), &close).is_some());
+}
+
 #[test]
 fn a_hiccup_between_answers_is_no_second_one() {
     let mut bench = Bench::with(1..=5, []);
@@ -463,6 +540,18 @@ fn a_full_pool_takes_suggestions_of_one_that_asks_us_to_move() {
     assert_eq!(started(&bench.probed(7, 0.1)), [peer(7)]);
     assert_eq!(bench.pool.members.len(), 6);
     assert_eq!(stopped(&bench.answered(7)), [(peer(1), Why::Migrated)]);
+}
+
+#[test]
+fn one_that_is_to_move_goes_where_it_is_told_and_not_to_its_standby() {
+    let mut bench = Bench::with([], 1..=5);
+    bench.migrate(1, infos([6]));
+    bench.probed(6, 0.2);
+    // It changes its mind: 6 is known as good, and a standby.
+    bench.answered(1);
+    let actions = bench.migrate(1, infos([7]));
+    assert_eq!((started(&actions), probes(&actions)), (vec![], vec![peer(7)]));
+    assert_eq!(started(&bench.probed(7, 0.1)), [peer(7)]);
 }
 
 #[test]
@@ -704,6 +793,18 @@ fn what_is_remembered_is_bounded() {
 // Choosing.
 
 #[test]
+fn g16_choices_are_spread_over_ipv6_subnets_as_over_ipv4_ones() {
+    let subnet = |text: &str| Subnet::of_addr(&format!("/ip6/{text}/tcp/4001").parse().unwrap());
+    let choice = |number, text: &str| Choice { peer: peer(number), fill_rate: None, subnet: subnet(text) };
+    let choices = [choice(1, "2001:db8:7::1"), choice(2, "2001:db8:7:1::1"), choice(3, "2001:db8:8::1")];
+    for seed in 0..64 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let chosen = choose(&choices, 2, true, &mut rng);
+        assert!(chosen.contains(&peer(3)), "one of each /48: {chosen:?}");
+    }
+}
+
+#[test]
 fn g29_an_empty_indexer_can_be_chosen_and_a_half_full_one_most() {
     assert_eq!(weight(Some(0.0)), 0.05);
     assert_eq!(weight(Some(1.0)), 0.05);
@@ -931,6 +1032,13 @@ impl World {
                 }
                 let input = Input::Probed { peer: to, outcome };
                 self.at(Duration::from_millis(after), Happens::Feed(number, input));
+            }
+            Action::Close { .. } => {}
+            Action::AskOthers { about, ask } => {
+                let is_up = |peer: &PeerId| self.target(*peer).is_some_and(|(_, asked)| !asked.is_frozen);
+                let answered = ask.iter().filter(|peer| is_up(peer)).count() as u32;
+                let input = Input::Vouched { peer: about, answered, reach: if is_up(&about) { answered } else { 0 } };
+                self.at(Duration::from_millis(20), Happens::Feed(number, input));
             }
             Action::Remember { peer: to, addrs } => {
                 peer.memory.insert(to, AddrInfo { id: to, addrs });
@@ -1267,6 +1375,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         4 => (who(), outcome).prop_map(|(peer, outcome)| Input::Probed { peer, outcome }),
         1 => (who(), 0.0..=100.0f64).prop_map(|(peer, low)| Input::Scores(vec![Ranked { peer, low }])),
         1 => who().prop_map(|peer| Input::Evicted { peer }),
+        1 => (who(), 0u32..3).prop_map(|(peer, reach)| Input::Vouched { peer, answered: 2, reach }),
         2 => Just(Input::Tick),
     ]
 }
@@ -1305,9 +1414,16 @@ proptest! {
                     Action::Probe { peer, .. } => prop_assert!(!running.contains(&peer), "probed a member"),
                     Action::Remember { peer, .. } => prop_assert!(remembered.insert(peer)),
                     Action::Forget { peer } => prop_assert!(remembered.remove(&peer)),
+                    Action::AskOthers { about, ask } => {
+                        prop_assert!((1..=OTHERS_ASKED).contains(&ask.len()) && !ask.contains(&about));
+                        prop_assert!(ask.iter().all(|other| running.contains(other)));
+                    }
+                    Action::Close { peer } => prop_assert!(running.contains(&peer), "closed, not started"),
                     Action::SetNeed { .. } | Action::AskDht | Action::Note(_) => {}
                 }
             }
+            let vouched = pool.known.values().filter(|known| known.about.is_vouched).count();
+            prop_assert!(vouched <= VOUCHED_MAX + 10, "those that were members when others spoke for them");
             prop_assert_eq!(&running, &pool.members().map(|(peer, _)| peer).collect::<BTreeSet<_>>());
             prop_assert!(running.len() <= 10, "twice the target");
             prop_assert!(!running.contains(&peer(999)) && !pool.known.contains_key(&peer(999)), "ourselves");

@@ -97,6 +97,15 @@ pub enum Input {
         /// Whose.
         peer: PeerId,
     },
+    /// Others were asked whether they reach a member that is suspected, or was a member when it was asked about.
+    Vouched {
+        /// Whom.
+        peer: PeerId,
+        /// How many gave an answer.
+        answered: u32,
+        /// How many of them reach it.
+        reach: u32,
+    },
     /// The last connection to a peer closed.
     Gone {
         /// Whose.
@@ -241,6 +250,15 @@ pub enum Event {
     },
     /// See [`Reach`].
     Reached(Reach),
+    /// Others were asked whether they reach one that does not answer us.
+    AskedOthers {
+        /// Who does not answer.
+        peer: PeerId,
+        /// How many gave an answer.
+        answered: u32,
+        /// How many of them reach it.
+        reach: u32,
+    },
 }
 
 impl Event {
@@ -256,6 +274,7 @@ impl Event {
             Self::ReferentChanged { .. } => "referent_changed",
             Self::Reached(Reach::Isolated) => "isolated",
             Self::Reached(_) => "joined",
+            Self::AskedOthers { .. } => "others_asked",
         }
     }
 
@@ -268,6 +287,7 @@ impl Event {
             | Self::Removed { peer, .. }
             | Self::Down { peer }
             | Self::Standby { peer }
+            | Self::AskedOthers { peer, .. }
             | Self::ReferentChanged { to: peer } => Some(*peer),
             Self::Reached(_) => None,
         }
@@ -276,7 +296,16 @@ impl Event {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::AskedOthers { answered, reach, .. } = self {
+            let fault = match (answered, reach) {
+                (0, _) => "nobody could say",
+                (_, 0) => "it is gone for others too",
+                _ => "the fault is in our link to it",
+            };
+            return write!(f, "{reach} of {answered} others reach it: {fault}");
+        }
         f.write_str(match self {
+            Self::AskedOthers { .. } => "",
             Self::Joined { .. } => "answers",
             Self::Suspected { .. } => "suspected: another takes its place, it keeps its restarts",
             Self::Removed { why: Some(why), .. } => why.name(),
@@ -329,6 +358,18 @@ pub enum Action {
     SetNeed {
         /// How many more indexers the pool wants.
         need: u32,
+    },
+    /// Close every connection to a member that is silent on it: it is frozen, and nothing should wait on it.
+    Close {
+        /// Whom.
+        peer: PeerId,
+    },
+    /// Ask each of these members whether it reaches another, and tell how many do.
+    AskOthers {
+        /// Whom they should reach.
+        about: PeerId,
+        /// Whom to ask.
+        ask: Vec<PeerId>,
     },
     /// Ask each of these members for candidates.
     AskCandidates {

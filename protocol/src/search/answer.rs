@@ -283,6 +283,7 @@ mod tests {
                 challenge_did: None,
                 referent: true,
                 probe: false,
+                presence: None,
             };
             registry.beat(peer(n), &heartbeat, false, &book, now(0), &mut rng()).unwrap();
             registry.record_verified(&peer(n), record(n, 1, "paris"), None, now(0)).unwrap();

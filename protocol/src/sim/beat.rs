@@ -2,20 +2,27 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use libp2p_identity::PeerId;
 use rand::rngs::StdRng;
 
 use super::{
+    host::DHT_TAKES,
     member::{Alarm, Member, Want},
     message::{Message, What},
     report::Kind,
     world::{World, bytes_of},
 };
 use crate::{
-    heartbeat::{self, Ask, Challenges, Conversation, Given, Heard, RESTARTS, Rhythm, judge_challenges},
+    heartbeat::{
+        self, Ask, Challenges, Conversation, DhtChallenge, Given, Heard, OwnRecordKey, RESTARTS, Rhythm,
+        judge_challenges,
+    },
+    offload::Load,
     pool::Input,
     restarts::{Restarts, Verdict},
     score::Observation,
+    time::{Mono, Now},
     wire::{AddrInfo, Answer, HeartbeatResponse, Refused},
 };
 
@@ -38,6 +45,13 @@ pub(super) struct Beat {
     pub(super) referent: bool,
     conversation: Conversation,
     challenges: Challenges,
+    dht: DhtChallenge,
+    /// Its `born_at`, and since when it says so.
+    pub(super) born: Option<(Timestamp, Mono)>,
+    /// Witnesses that are being asked, one round at a time.
+    pub(super) round: Option<u64>,
+    /// When it last answered, and its `born_at` and fill rate then; more than one life long.
+    pub(super) heard: Option<(Mono, Timestamp, f64)>,
     /// The record for which an extra beat was made.
     nudged_for: Option<u64>,
     line: Line,
@@ -56,6 +70,10 @@ impl Beat {
             referent: false,
             conversation: Conversation::default(),
             challenges: Challenges::new(settings, rng),
+            dht: DhtChallenge::default(),
+            born: None,
+            round: None,
+            heard: None,
             nudged_for: None,
             line: Line::Closed,
             waiting: None,
@@ -86,6 +104,9 @@ impl Member {
         beat.referent = self.pool.referent() == Some(id);
         beat.conversation = Conversation::default();
         beat.challenges = challenges;
+        beat.dht = DhtChallenge::default();
+        beat.born = None;
+        beat.round = None;
         beat.nudged_for = None;
         beat.line = Line::Closed;
         beat.waiting = None;
@@ -175,8 +196,8 @@ impl Member {
             return;
         }
         if let Some(secs) = refused.as_ref().and_then(|refused| refused.retry_after) {
-            // The swarm's error carries no alternatives.
-            self.wait_politely(peer, secs, Vec::new(), world);
+            let alternatives = refused.map(|refused| refused.alternatives).unwrap_or_default();
+            self.wait_politely(peer, secs, alternatives, world);
             return;
         }
         self.rest(peer);
@@ -192,7 +213,8 @@ impl Member {
         beat.line = Line::Open { stream };
         let challenges = beat.challenges.draw(&own, &[], settings, &mut self.rng);
         let seq = beat.conversation.ask();
-        let ask = Ask { seq, need, referent: beat.referent, challenges, probe: false };
+        let challenge_did = beat.dht.draw().then(|| asker.did.clone());
+        let ask = Ask { seq, need, referent: beat.referent, challenges, challenge_did, probe: false };
         let record = signed.as_ref().map(|signed| &signed.own);
         let heartbeat = asker.question(ask, record, beat.conversation.acked(), now.wall);
         beat.rhythm.sent(now.mono, settings, &mut self.rng);
@@ -273,6 +295,8 @@ impl Member {
                 world.note(self.own.at, format_args!("{name} answered a challenge wrongly"));
             }
         }
+        self.judge_dht(peer, &given.response, now, world);
+        self.hear_of(peer, &given, now, world);
         self.unreached.remove(&peer);
         let (rtt, name) = (given.rtt.as_micros(), &world.names[peer as usize]);
         world.log.line(world.now, self.own.at, format_args!("{name} answers {} in {rtt} us", response.seq));
@@ -280,6 +304,47 @@ impl Member {
         let answered = Input::Answered { peer: id, referent: given.referent, suggestions, suggest_migrate };
         self.take(answered, world);
         self.arm(peer, world);
+    }
+
+    fn judge_dht(&mut self, peer: u32, response: &HeartbeatResponse, now: Now, world: &mut World) {
+        let newest_seq = self.signed.as_ref().map_or(0, |signed| signed.own.seq);
+        let key = OwnRecordKey { peer_id: &self.own.peer, did: &self.own.did, newest_seq };
+        let Some(beat) = self.beats.get_mut(&peer) else { return };
+        let Some(good) = beat.dht.heard(response, &key, now.wall) else { return };
+        self.book.observe(world.id(peer), &Observation::Dht { good }, now.mono);
+        if !good {
+            let name = world.names[peer as usize].clone();
+            world.note(self.own.at, format_args!("{name} did not find our record in the DHT"));
+        }
+    }
+
+    /// What it says of itself is kept for comparison, and compared when it was challenged.
+    fn hear_of(&mut self, peer: u32, given: &Given, now: Now, world: &mut World) {
+        let response = &given.response;
+        let Some(beat) = self.beats.get_mut(&peer) else { return };
+        beat.heard = Some((now.mono, response.born_at, response.fill_rate));
+        beat.born = beat.born.filter(|(born, _)| *born == response.born_at).or(Some((response.born_at, now.mono)));
+        if let Some(host) = &mut self.host {
+            // One that asks even an indexer to move takes nobody.
+            let capacity = if response.suggest_migrate { 0 } else { response.max_nodes };
+            host.loads.hear(world.id(peer), Load { sessions: response.peer_count, capacity }, now.mono);
+        }
+        if given.challenged.is_empty() {
+            return;
+        }
+        let (life, is_time) = (beat.life, beat.dht.batch());
+        self.ask_witnesses(peer, given, now.mono, world);
+        if is_time {
+            // Only what we found ourselves is an indexer asked to find.
+            let is_there = world.dht.has_node(self.own.at, self.own.at, now.wall, &world.net);
+            world.after(DHT_TAKES, self.own.at, What::Looked { peer, life, is_there });
+        }
+    }
+
+    pub(super) fn looked(&mut self, peer: u32, life: u64, is_there: bool) {
+        if let Some(beat) = self.beats.get_mut(&peer).filter(|beat| beat.life == life) {
+            beat.dht.looked(is_there);
+        }
     }
 
     fn refused(&mut self, peer: u32, refused: Refused, world: &mut World) {
@@ -325,6 +390,7 @@ impl Member {
     fn rest(&mut self, peer: u32) {
         if let Some(beat) = self.beats.get_mut(&peer) {
             beat.is_resting = true;
+            beat.round = None;
             beat.line = Line::Closed;
             beat.waiting = None;
         }
@@ -334,10 +400,6 @@ impl Member {
         let (now, id) = (self.now(world).mono, world.id(peer));
         self.book.observe(id, &Observation::Missed, now);
         self.take(Input::Missed { peer: id }, world);
-        // One that is silent on an open connection is frozen: the connection is closed by us.
-        if self.pool.shown(now).iter().any(|shown| shown.peer == id && shown.missed >= 2) {
-            self.close(peer, world);
-        }
     }
 
     fn tell_reset(&mut self, peer: u32, is_unreached: bool, world: &mut World) {

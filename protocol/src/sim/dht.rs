@@ -2,14 +2,18 @@
 //!
 //! Routing is not played: a question takes a flight to each holder and back. What an indexer held is gone when it stops.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use libp2p_identity::PeerId;
 use sha2::{Digest as _, Sha256};
 
 use super::net::{Net, Up};
-use crate::{dht::PROVIDER_LIFE, record::IndexerRecord, signed::Verified};
+use crate::{
+    dht::PROVIDER_LIFE,
+    record::{IndexerRecord, PeerRecord},
+    signed::Verified,
+};
 
 /// Holders of one value: Kademlia's usual 20 would be everybody in most scenarios, which hides losses.
 pub(super) const HOLDERS: usize = 8;
@@ -18,8 +22,11 @@ pub(super) const HOLDERS: usize = 8;
 struct Store {
     listed: BTreeMap<u32, Duration>,
     indexers: BTreeMap<u32, Verified<IndexerRecord>>,
-    nodes: BTreeMap<u32, (u64, Timestamp)>,
+    nodes: BTreeMap<u32, Held>,
 }
+
+/// A node's record as a holder has it.
+type Held = Arc<Verified<PeerRecord>>;
 
 #[derive(Debug)]
 pub(super) struct Dht {
@@ -98,13 +105,13 @@ impl Dht {
     }
 
     /// A referent puts a node's record; false when nobody took it.
-    pub(super) fn put_node(&mut self, by: u32, node: u32, seq: u64, expiry: Timestamp, net: &Net) -> bool {
+    pub(super) fn put_node(&mut self, by: u32, node: u32, record: &Held, net: &Net) -> bool {
         let holders = self.holders(by, self.places[node as usize], net);
         for holder in &holders {
             let Some(store) = self.stores.get_mut(holder) else { continue };
-            let held = store.nodes.entry(node).or_insert((seq, expiry));
-            if seq > held.0 {
-                *held = (seq, expiry);
+            let held = store.nodes.entry(node).or_insert_with(|| Arc::clone(record));
+            if record.seq > held.seq {
+                *held = Arc::clone(record);
             }
         }
         !holders.is_empty()
@@ -112,14 +119,22 @@ impl Dht {
 
     /// A node's record is found by this asker and not over.
     pub(super) fn has_node(&self, asker: u32, node: u32, now: Timestamp, net: &Net) -> bool {
+        self.node(asker, node, now, net).is_some()
+    }
+
+    /// The newest record of a node that this asker finds and that is not over.
+    pub(super) fn node(&self, asker: u32, node: u32, now: Timestamp, net: &Net) -> Option<Held> {
         let holders = self.holders(asker, self.places[node as usize], net);
-        holders.iter().any(|holder| self.stores[holder].nodes.get(&node).is_some_and(|(_, expiry)| now < *expiry))
+        let held = holders.iter().filter_map(|holder| self.stores[holder].nodes.get(&node));
+        held.filter(|record| now < record.expiry_date).max_by_key(|record| record.seq).cloned()
     }
 
     /// A node's record lies with somebody who runs, and is not over.
     pub(super) fn is_held(&self, node: u32, now: Timestamp, net: &Net) -> bool {
         let running = self.stores.iter().filter(|(server, _)| net.up[**server as usize] == Up::Running);
-        running.map(|(_, store)| store).any(|store| store.nodes.get(&node).is_some_and(|(_, expiry)| now < *expiry))
+        running
+            .map(|(_, store)| store)
+            .any(|store| store.nodes.get(&node).is_some_and(|record| now < record.expiry_date))
     }
 
     /// The records of all indexers that are listed, the freshest of each, without the asker's own.
@@ -149,7 +164,7 @@ impl Dht {
         let stores = self.stores.values_mut();
         stores
             .map(|store| {
-                store.nodes.retain(|_, (_, expiry)| now < *expiry);
+                store.nodes.retain(|_, record| now < record.expiry_date);
                 store.nodes.len()
             })
             .sum()

@@ -2,7 +2,7 @@
 //!
 //! It has one book of other indexers where the daemon has two that are told the same.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::SignedDuration;
@@ -17,10 +17,12 @@ use super::{
 };
 use crate::{
     addr::Subnet,
+    admission::{Admission, Conduct, TooLow},
     behaviour::{Behaviour, Kind, Offence},
-    gate::{self, Cause, Gate},
-    record::{DIGEST_MAX, INDEXER_RECORD_LIFE, IndexerRecord, digest},
-    session::{Presence, RecordError, Registry},
+    gate::{self, Cause, DRAINED_WAIT, Gate, spread_secs},
+    offload::{Load, Loads, Offload, Other},
+    record::{DIGEST_MAX, INDEXER_RECORD_LIFE, IndexerRecord, PeerRecord, digest},
+    session::{BeatError, Presence, RecordError, Registry},
     signed::{SignedObject as _, Verified},
     suggestions::{FOUND_MAX, IndexerBook, Source},
     time::{Mono, Now},
@@ -38,8 +40,14 @@ const FILL_CHANGE: f64 = 0.05;
 const COUNT_USUAL: u32 = 3;
 const COUNT_MAX: u32 = 10;
 
+/// Other indexers named to one that is turned away: `ALTERNATIVES` of `swarm/greet.rs`.
+const ALTERNATIVES: usize = 2;
+
 /// A look or a put at the DHT: some flights to and fro.
 pub(super) const DHT_TAKES: Duration = Duration::from_millis(300);
+
+/// What a look-up for a node found.
+type Found = Option<Arc<Verified<PeerRecord>>>;
 
 #[derive(Debug)]
 pub(super) struct Host {
@@ -48,7 +56,13 @@ pub(super) struct Host {
     beats: Behaviour,
     requests: Behaviour,
     buckets: Gate,
+    admission: Admission,
+    offload: Offload,
+    pub(super) loads: Loads,
+    is_drained: bool,
     pub(super) book: IndexerBook,
+    /// Look-ups in the DHT for nodes, each for a stream: what was found, once it was.
+    sought: BTreeMap<u32, (u64, Option<Found>)>,
     /// The stream of each peer, and the newest record that it was told to be held.
     streams: BTreeMap<u32, (u64, Option<u64>)>,
     /// The newest number taken from each peer.
@@ -74,6 +88,11 @@ impl Host {
             beats: behaviour(),
             requests: behaviour(),
             buckets: Gate::new(&settings),
+            admission: Admission::new(world.scenario.behaviour.peers_max),
+            offload: Offload::new(world.scenario.heartbeat.every),
+            loads: Loads::default(),
+            is_drained: false,
+            sought: BTreeMap::new(),
             book: IndexerBook::new(own.peer, profile.is_diverse(), now.mono),
             streams: BTreeMap::new(),
             taken: BTreeMap::new(),
@@ -87,8 +106,25 @@ impl Host {
 
     // Who comes.
 
-    /// A peer said hello.
+    /// A peer said hello. Whoever is turned away for want of room is named others.
     pub(super) fn greet(
+        &mut self,
+        from: u32,
+        subnet: Option<Subnet>,
+        now: Now,
+        rng: &mut StdRng,
+        world: &mut World,
+    ) -> Result<(), Refused> {
+        let judged = self.judge(from, subnet, now, rng, world);
+        judged.map_err(|mut refused| {
+            if refused.refused == RefusalCode::Busy {
+                refused.alternatives = self.book.pick(ALTERNATIVES, &world.id(from), now.wall, rng);
+            }
+            refused
+        })
+    }
+
+    fn judge(
         &mut self,
         from: u32,
         subnet: Option<Subnet>,
@@ -100,8 +136,13 @@ impl Host {
         if let Some(left) = self.requests.banned(&peer, None, now.mono) {
             return Err(Refused::new(RefusalCode::Banned, "banned here").retry_after(left.as_secs().max(1)));
         }
-        let Some(subnet) = subnet else { return Ok(()) };
         let has_session = self.registry.has_session(&peer, now.mono);
+        // Another indexer answers our searches without a session.
+        if self.is_drained && !has_session && !world.is_indexer[from as usize] {
+            let secs = spread_secs(DRAINED_WAIT, rng);
+            return Err(Refused::new(RefusalCode::Busy, "this indexer lets its nodes go").retry_after(secs));
+        }
+        let Some(subnet) = subnet else { return Ok(()) };
         let sessions = self.registry.count() as usize;
         match self.buckets.admit_session(peer, subnet, has_session, sessions, now.mono, rng) {
             // Capacity counts sessions, not connections: another indexer answers our searches without one.
@@ -113,6 +154,7 @@ impl Host {
     /// The connection to a peer is gone.
     pub(super) fn disconnected(&mut self, peer: u32) {
         self.streams.remove(&peer);
+        self.sought.remove(&peer);
     }
 
     /// A peer said that it goes.
@@ -129,6 +171,7 @@ impl Host {
     }
 
     fn end_session(&mut self, own: &Own, peer: &PeerId, why: &str, world: &mut World) {
+        self.offload.gone(peer);
         if self.registry.leave(peer).is_some() {
             let name = world.name(peer).to_owned();
             world.note(own.at, format_args!("session {name} ended: {why}"));
@@ -138,6 +181,7 @@ impl Host {
     /// Another indexer is connected.
     pub(super) fn met(&mut self, peer: &PeerId, now: Now) {
         self.book.back(peer, now.wall);
+        self.book.met(peer, now.mono);
         self.listed_at = None;
     }
 
@@ -159,9 +203,13 @@ impl Host {
         let peer = world.id(from);
         let held = self.streams.get(&from).filter(|(known, _)| *known == stream).and_then(|(_, held)| *held);
         let carried = self.carried(&mut heartbeat, signed, held, now)?;
-        self.count_beat(own, from, now.mono, world)?;
+        self.admit(own, from, now.mono, world)?;
+        let sought = heartbeat.challenge_did.take().is_some();
         let is_indexer = world.is_indexer[from as usize];
-        let beat = self.registry.beat(peer, &heartbeat, is_indexer, &self.book, now, rng).map_err(|error| {
+        let beat = self.registry.beat(peer, &heartbeat, is_indexer, &self.book, now, rng);
+        let is_fault = matches!(&beat, Err(BeatError::NotYours { .. } | BeatError::Name(_) | BeatError::Did(_)));
+        self.admission.beat(peer, if is_fault { Conduct::Bad } else { Conduct::Good }, now.mono);
+        let beat = beat.map_err(|error| {
             self.blame(own, from, error.offence(), now, world);
             error.refusal(heartbeat.seq)
         })?;
@@ -181,9 +229,93 @@ impl Host {
             world.note(own.at, format_args!("session {} began, {count} in all", world.names[from as usize].clone()));
         }
         if beat.presence != Presence::Probed {
+            self.suggest_a_move(&peer, &mut answer);
             self.streams.insert(from, (stream, answer.record_seq));
         }
+        self.tell_sought(from, stream, &mut answer);
+        if sought && !self.sought.contains_key(&from) {
+            self.sought.insert(from, (stream, None));
+            world.after(DHT_TAKES, own.at, What::Sought { by: from, stream });
+        }
         Ok(answer)
+    }
+
+    /// The look-up for a node is over: its next beat on the same stream is told.
+    pub(super) fn found_for(&mut self, own: &Own, by: u32, stream: u64, now: Now, world: &mut World) {
+        let Some((_, found)) = self.sought.get_mut(&by).filter(|(asked, _)| *asked == stream) else { return };
+        let record = world.dht.node(own.at, by, now.wall, &world.net);
+        let bytes = record.as_ref().map_or(0, |record| record.text().len());
+        world.traffic.count_many(Sent::Dht, 2, bytes + 128);
+        *found = Some(record);
+    }
+
+    fn tell_sought(&mut self, from: u32, stream: u64, answer: &mut HeartbeatResponse) {
+        // A stream that closed took its look-up along.
+        if self.sought.get(&from).is_some_and(|(asked, found)| *asked != stream || found.is_some())
+            && let Some((asked, Some(found))) = self.sought.remove(&from)
+            && asked == stream
+        {
+            answer.dht_found = Some(found.is_some());
+            answer.dht_payload = found.map(|record| record.to_raw());
+        }
+    }
+
+    /// Too many beats, or too poor a presence and conduct: either is answered, and both count as being in touch.
+    fn admit(&mut self, own: &Own, from: u32, now: Mono, world: &mut World) -> Result<(), Refused> {
+        let peer = world.id(from);
+        let counted = self.count_beat(own, from, now, world);
+        let conduct = if counted.is_err() { Conduct::Bad } else { Conduct::Good };
+        let judged = counted.and_then(|()| {
+            self.admission.judge(&peer, now).map_err(|low| {
+                if world.is_honest[from as usize] {
+                    let TooLow { score, threshold } = low;
+                    let from = world.names[from as usize].clone();
+                    world.violated(own.at, format!("{from} is honest and refused: {score:.1} below {threshold:.1}"));
+                }
+                low.refusal()
+            })
+        });
+        if judged.is_err() {
+            self.admission.beat(peer, conduct, now);
+        }
+        judged
+    }
+
+    // Who is to move.
+
+    pub(super) fn drain(&mut self, own: &Own, is_on: bool, now: Now, rng: &mut StdRng) {
+        if mem::replace(&mut self.is_drained, is_on) != is_on {
+            self.registry.set_drained(is_on);
+            self.is_stale = true;
+            self.offload_step(own, now, rng);
+        }
+    }
+
+    /// What the other indexers carry: as they told us with an answer of the last minute, else as they signed it last.
+    fn others(&self, now: Now) -> Vec<Other> {
+        let other = |record: &Verified<IndexerRecord>| {
+            let signed = Load { sessions: record.peer_count, capacity: record.capacity };
+            Other { peer: record.peer_id, load: self.loads.fresh(&record.peer_id, now.mono).unwrap_or(signed) }
+        };
+        self.book.suggestible(now.wall).map(other).collect()
+    }
+
+    fn offload_step(&mut self, own: &Own, now: Now, rng: &mut StdRng) {
+        let load = Load { sessions: self.registry.count(), capacity: own.max_nodes };
+        let others = self.others(now);
+        self.offload.step(load, &others, self.registry.stays(), self.is_drained, now.mono, rng);
+    }
+
+    /// Nothing else is suggested along with it: whoever moves elsewhere would be asked to move on.
+    fn suggest_a_move(&self, from: &PeerId, answer: &mut HeartbeatResponse) {
+        let Some(to) = self.offload.asked(from) else { return };
+        let records = to.iter().filter(|peer| *peer != from).filter_map(|peer| self.book.get(peer));
+        let infos: Vec<AddrInfo> =
+            records.map(|(record, _)| AddrInfo { id: record.peer_id, addrs: record.addrs.clone() }).collect();
+        if !infos.is_empty() {
+            answer.suggest_migrate = true;
+            answer.suggestions = infos;
+        }
     }
 
     /// What came along and is news. The signature was verified when it was made; the rest is checked here.
@@ -211,6 +343,7 @@ impl Host {
         if self.counted >= COLLECT_MAX {
             self.counted = 0;
             self.beats.collect(now, COLLECT_MAX);
+            self.admission.collect(now, COLLECT_MAX);
         }
         let refusal = self.beats.observe(world.id(from), Kind::Heartbeat, now).refusal();
         if refusal.is_some() && world.is_honest[from as usize] {
@@ -240,6 +373,7 @@ impl Host {
 
     fn blame(&mut self, own: &Own, from: u32, offence: Option<Offence>, now: Now, world: &mut World) {
         let Some(offence) = offence else { return };
+        self.admission.offended(world.id(from), now.mono);
         let ban = self.requests.offend(world.id(from), offence, now);
         if world.is_honest[from as usize] {
             let from = world.names[from as usize].clone();
@@ -267,21 +401,31 @@ impl Host {
         world: &mut World,
     ) -> Vec<AddrInfo> {
         let peer = world.id(from);
-        let kind = Kind::of(Protocol::Candidates).unwrap_or(Kind::Get);
-        if self.requests.observe(peer, kind, now.mono).refusal().is_some() {
-            if world.is_honest[from as usize] {
-                let from = world.names[from as usize].clone();
-                world.violated(own.at, format!("{from} is honest and asks above the limit"));
-            }
-            return Vec::new();
-        }
-        let is_known =
-            self.registry.has_session(&peer, now.mono) || world.dht.has_node(own.at, from, now.wall, &world.net);
-        if !is_known {
+        if !self.is_within(own, from, Protocol::Candidates, now, world) || !self.is_known(own, from, now, world) {
             return Vec::new();
         }
         let count = if (1..=COUNT_MAX).contains(&count) { count } else { COUNT_USUAL };
         self.book.pick(count as usize, &peer, now.wall, rng)
+    }
+
+    /// A question to a witness: of whoever has us in its pool, or is in ours.
+    pub(super) fn may_ask(&mut self, own: &Own, from: u32, is_member: bool, now: Now, world: &mut World) -> bool {
+        self.is_within(own, from, Protocol::Witness, now, world) && (is_member || self.is_known(own, from, now, world))
+    }
+
+    fn is_within(&mut self, own: &Own, from: u32, protocol: Protocol, now: Now, world: &mut World) -> bool {
+        let Some(kind) = Kind::of(protocol) else { return true };
+        let is_within = self.requests.observe(world.id(from), kind, now.mono).refusal().is_none();
+        if !is_within && world.is_honest[from as usize] {
+            let from = world.names[from as usize].clone();
+            world.violated(own.at, format!("{from} is honest and asks above the limit"));
+        }
+        is_within
+    }
+
+    fn is_known(&self, own: &Own, from: u32, now: Now, world: &World) -> bool {
+        let has_session = self.registry.has_session(&world.id(from), now.mono);
+        has_session || world.dht.has_node(own.at, from, now.wall, &world.net)
     }
 
     // Its own duties.
@@ -296,8 +440,11 @@ impl Host {
         world: &mut World,
     ) {
         self.put_when_due(own, now, world);
+        if self.offload.is_due(now.mono) {
+            self.offload_step(own, now, rng);
+        }
         let told = self.own.as_ref().map_or(0.0, |own| own.fill_rate);
-        self.is_stale |= (self.registry.fill_rate() - told).abs() >= FILL_CHANGE;
+        self.is_stale |= !self.is_drained && (self.registry.fill_rate() - told).abs() >= FILL_CHANGE;
         self.list_when_due(own, now, world);
         self.sign_when_due(own, born_at, seq, now, rng, world);
         self.look_when_due(own, now, world);
@@ -311,7 +458,7 @@ impl Host {
         for put in self.registry.puts_due(now, PUTS_AT_ONCE) {
             let record = &put.record;
             let Some(node) = world.at(&record.peer_id) else { continue };
-            let is_done = world.dht.put_node(own.at, node, record.seq, record.expiry_date, &world.net);
+            let is_done = world.dht.put_node(own.at, node, record, &world.net);
             world.traffic.count_many(
                 Sent::Dht,
                 2 * super::dht::HOLDERS * 3,
@@ -356,8 +503,9 @@ impl Host {
             peer_id: own.peer,
             addrs: vec![own.addr.clone()],
             region: String::new(),
-            capacity: own.max_nodes,
-            fill_rate: self.registry.fill_rate(),
+            // Without room: nobody suggests it, and those that know no such rule take it for full.
+            capacity: if self.is_drained { 0 } else { own.max_nodes },
+            fill_rate: if self.is_drained { 1.0 } else { self.registry.fill_rate() },
             peer_count: self.registry.count(),
             salt: BASE64.encode(salt),
             peers_digest: some.iter().map(|session| digest(&salt, &session.peer)).collect(),
@@ -401,6 +549,7 @@ impl Host {
     pub(super) fn collect(&mut self, own: &Own, now: Now, world: &mut World) {
         for departed in self.registry.collect(now.mono, COLLECT_MAX).departed {
             let name = world.name(&departed.peer).to_owned();
+            self.offload.gone(&departed.peer);
             world.note(own.at, format_args!("session {name} ended: silent"));
             if let Some(at) = world.at(&departed.peer) {
                 self.taken.remove(&at);

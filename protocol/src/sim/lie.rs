@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::HeartbeatResponse;
+use crate::wire::{HeartbeatResponse, WitnessReport};
 
 /// One way of lying.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,10 @@ pub enum Lie {
     Silent,
     /// It gives another start of its process with every answer.
     Reborn,
+    /// It says of every record that it is asked for that the DHT does not have it.
+    NoDht,
+    /// As a witness it says of every other indexer that its process began just now.
+    FalseWitness,
 }
 
 /// A lie, all the time or by turns.
@@ -94,7 +98,19 @@ impl Lie {
             }
             Self::Silent => return None,
             Self::Reborn => answer.born_at = now,
+            Self::NoDht => {
+                answer.dht_found = answer.dht_found.map(|_| false);
+                answer.dht_payload = None;
+            }
+            Self::FalseWitness => {}
         }
         Some(Duration::ZERO)
+    }
+
+    /// Changes a true word about another indexer.
+    pub(super) fn testify(&self, report: &mut WitnessReport, now: jiff::Timestamp) {
+        if *self == Self::FalseWitness {
+            *report = WitnessReport { seen: true, born_at: Some(now), ..*report };
+        }
     }
 }

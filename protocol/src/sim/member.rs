@@ -20,6 +20,7 @@ use super::{
     lie::Lying,
     message::{Message, Signed, What},
     report::Kind,
+    witness::{Question, Round},
     world::{World, bytes_of, hello_bytes},
 };
 use crate::{
@@ -37,6 +38,7 @@ use crate::{
     wire::{
         AddrInfo, Answer, CandidatesRequest, CandidatesResponse, DhtValues, HeartbeatResponse, RefusalCode, Refused,
     },
+    witness::Tries,
 };
 
 /// A dial that nothing answers: `CONNECT_WITHIN` of the swarm.
@@ -116,6 +118,7 @@ impl Alarm {
 pub(super) enum Want {
     Beat { stream: u64 },
     Probe { stream: u64 },
+    Witness { number: u64 },
 }
 
 #[derive(Debug)]
@@ -146,7 +149,12 @@ pub(super) struct Member {
     pub(super) beats: BTreeMap<u32, Beat>,
     probes: BTreeMap<u64, Probe>,
     dials: BTreeMap<u32, Dial>,
-    clocks: ClockWatch,
+    /// Questions to witnesses under way, and the rounds that they belong to.
+    pub(super) questions: BTreeMap<u64, Question>,
+    pub(super) rounds: BTreeMap<u64, Round>,
+    /// Whom we tried for others.
+    pub(super) tries: Tries,
+    pub(super) clocks: ClockWatch,
     pub(super) signed: Carried,
     pub(super) unreached: BTreeSet<u32>,
     alarm: Alarm,
@@ -170,6 +178,9 @@ impl Member {
             beats: BTreeMap::new(),
             probes: BTreeMap::new(),
             dials: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            tries: Tries::default(),
             clocks: ClockWatch::new(),
             signed: None,
             unreached: BTreeSet::new(),
@@ -213,7 +224,12 @@ impl Member {
             What::Listed => self.listed(world),
             What::Judge => self.judge(world),
             What::Claim => self.claim_due(world),
-            What::Host | What::Collect | What::Found | What::Put { .. } => self.host_due(what, world),
+            What::Looked { peer, life, is_there } => self.looked(peer, life, is_there),
+            What::Close { peer } => self.close(peer, world),
+            What::WitnessLate { number } => self.question_ended(number, None, false, world),
+            What::Host | What::Collect | What::Found | What::Put { .. } | What::Sought { .. } => {
+                self.host_due(what, world);
+            }
         }
     }
 
@@ -224,6 +240,7 @@ impl Member {
             What::Collect => host.collect(&self.own, now, world),
             What::Found => host.found(&self.own, now, &mut self.rng, world),
             What::Put { peer, seq, is_done } => host.put_ended(&peer, seq, is_done, now),
+            What::Sought { by, stream } => host.found_for(&self.own, by, stream, now, world),
             _ => host.tick(&self.own, self.born_at, &mut self.disk.indexer_seq, now, &mut self.rng, world),
         }
     }
@@ -239,6 +256,9 @@ impl Member {
         self.beats.clear();
         self.probes.clear();
         self.dials.clear();
+        self.questions.clear();
+        self.rounds.clear();
+        self.tries = Tries::default();
         self.clocks = ClockWatch::new();
         self.signed = None;
         self.unreached.clear();
@@ -295,6 +315,14 @@ impl Member {
         world.send(self.own.at, peer, Kind::Leave, bytes, Message::Leave { alternatives });
     }
 
+    /// An operator lets its nodes go, or no longer.
+    pub(super) fn drain(&mut self, is_on: bool, world: &World) {
+        let now = self.now(world);
+        if let Some(host) = &mut self.host {
+            host.drain(&self.own, is_on, now, &mut self.rng);
+        }
+    }
+
     // The pool.
 
     /// Feeds the pool and does what it says.
@@ -342,11 +370,21 @@ impl Member {
             Action::Probe { peer, .. } => self.probe(&peer, world),
             Action::Remember { peer, addrs } => drop(self.disk.remembered.insert(peer, addrs)),
             Action::Forget { peer } => drop(self.disk.remembered.remove(&peer)),
+            Action::Close { peer } => {
+                if let Some(peer) = world.at(&peer) {
+                    world.after(Duration::ZERO, self.own.at, What::Close { peer });
+                }
+            }
+            Action::AskOthers { about, ask } => self.ask_others(&about, ask, world),
             Action::Note(event) => self.noted(&event, world),
         }
     }
 
-    fn noted(&self, event: &Event, world: &mut World) {
+    fn noted(&mut self, event: &Event, world: &mut World) {
+        if let Event::AskedOthers { peer, answered, reach } = event {
+            let now = self.now(world).mono;
+            self.book.asked_others(peer, *answered, *reach, now);
+        }
         let peer = event.peer().map(|peer| world.name(&peer).to_owned()).unwrap_or_default();
         world.note(self.own.at, format_args!("{} {peer}: {event}", event.kind()));
     }
@@ -444,6 +482,8 @@ impl Member {
             match want {
                 Want::Beat { stream } => self.not_opened(to, stream, refused, outcome.is_none(), world),
                 Want::Probe { stream } => self.probe_ended(stream, unprobed(refused, outcome.is_none()), world),
+                // It said something, which the frozen and the dead do not.
+                Want::Witness { number } => self.question_ended(number, None, refused.is_some(), world),
             }
         }
     }
@@ -460,6 +500,7 @@ impl Member {
                 world.send(self.own.at, to, Kind::Stream, STREAM_BYTES, Message::Open { stream });
             }
             Want::Probe { stream } => self.ask_probe(stream, world),
+            Want::Witness { number } => self.ask_witness(number, world),
         }
     }
 
@@ -506,6 +547,9 @@ impl Member {
         for stream in cut.into_iter().filter(|_| !is_dialled) {
             self.probe_ended(stream, Probed::Silent, world);
         }
+        if !is_dialled {
+            self.questions_cut(peer, world);
+        }
         let peer = world.id(peer);
         self.take(Input::Gone { peer }, world);
     }
@@ -549,6 +593,10 @@ impl Member {
                 self.take(Input::Candidates { from, candidates }, world);
             }
             Message::Leave { alternatives } => self.left(from, alternatives, world),
+            Message::AskWitness { number, about, is_try } => {
+                self.asked_as_witness(from, number, about, is_try, world);
+            }
+            Message::Witnessed { number, report } => self.witness_answered(number, report, world),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
     record::PeerRecord,
     session::Values,
     signed::Verified,
-    wire::{AddrInfo, Answer, Heartbeat, HeartbeatResponse, Refused},
+    wire::{AddrInfo, Answer, Heartbeat, HeartbeatResponse, Refused, WitnessReport},
 };
 
 /// A record as its owner signed it. It goes along with its text, so that it is verified once and not at every receiver;
@@ -39,6 +39,10 @@ pub(super) enum Message {
     Candidates { candidates: Vec<AddrInfo> },
     /// The sender goes.
     Leave { alternatives: Vec<AddrInfo> },
+    /// What is seen of an indexer, and of one to try, whether it is reached.
+    AskWitness { number: u64, about: PeerId, is_try: bool },
+    /// What is seen of it; nothing where the question is refused.
+    Witnessed { number: u64, report: Option<WitnessReport> },
 }
 
 /// What a member is told.
@@ -64,6 +68,12 @@ pub(super) enum What {
     Beat { peer: u32 },
     /// The answer to a question is late.
     Late { peer: u32, life: u64, seq: u64 },
+    /// Our own look for our record in the DHT ended.
+    Looked { peer: u32, life: u64, is_there: bool },
+    /// The pool wants the connection to a peer closed.
+    Close { peer: u32 },
+    /// A witness did not answer in time.
+    WitnessLate { number: u64 },
     /// A stream did not open in time.
     OpenLate { peer: u32, stream: u64 },
     /// A heartbeat's restart is due.
@@ -82,6 +92,8 @@ pub(super) enum What {
     Collect,
     /// The DHT answers the indexer.
     Found,
+    /// The DHT answers what a node asked for.
+    Sought { by: u32, stream: u64 },
     /// A put ended.
     Put { peer: PeerId, seq: u64, is_done: bool },
 }

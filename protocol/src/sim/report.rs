@@ -21,14 +21,25 @@ pub enum Kind {
     Candidates,
     /// Words of leaving.
     Leave,
+    /// Questions to witnesses and their answers.
+    Witness,
     /// Puts and looks of the DHT, to each holder and back; routing is not played.
     Dht,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] =
-        [Self::Beat, Self::Answer, Self::Probe, Self::Hello, Self::Stream, Self::Candidates, Self::Leave, Self::Dht];
+    pub const ALL: [Self; 9] = [
+        Self::Beat,
+        Self::Answer,
+        Self::Probe,
+        Self::Hello,
+        Self::Stream,
+        Self::Candidates,
+        Self::Leave,
+        Self::Witness,
+        Self::Dht,
+    ];
 
     /// Its word in tables.
     #[must_use]
@@ -41,6 +52,7 @@ impl Kind {
             Self::Stream => "streams opened",
             Self::Candidates => "candidates",
             Self::Leave => "leaves",
+            Self::Witness => "witnesses",
             Self::Dht => "DHT",
         }
     }

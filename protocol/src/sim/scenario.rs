@@ -200,6 +200,11 @@ pub enum Happening {
         /// How.
         lies: Vec<Lying>,
     },
+    /// Their operator lets their nodes go, or takes that back; a new life of the process begins without it.
+    Drain {
+        /// Let them go.
+        is_on: bool,
+    },
     /// Notes who is in whose pool: `moved` counts from here.
     Mark,
 }

@@ -430,6 +430,14 @@ impl Member {
         self.get("/api/v1/sessions")
     }
 
+    /// One of its numbers, by the name that `/metrics` gives it; 0 when it has none of this name.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let metrics = self.ask("/metrics").unwrap().body;
+        let line = metrics.lines().find(|line| line.split(' ').next() == Some(name));
+        line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |number| number.parse().unwrap())
+    }
+
     /// The peers that it knows.
     #[track_caller]
     pub(crate) fn peers(&self) -> Vec<PeerView> {

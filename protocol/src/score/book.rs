@@ -1,0 +1,329 @@
+//! The one owner of all evidence, and the judge.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use libp2p_identity::PeerId;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Decision, Explained, Facts, Ledger, Observation, Score, Settings, Verdict,
+    evidence::{Evidence, faded, is_sane},
+    score,
+};
+use crate::{
+    time::{Mono, Now},
+    witness::{Standings, Testimony},
+};
+
+/// Peers whose last sign of life tells whether we ourselves are cut off; more than any pool has.
+const OUTCOMES_MAX: usize = 64;
+
+/// What the database keeps of one indexer's evidence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The indexer.
+    #[serde(with = "crate::wire::text")]
+    pub peer_id: PeerId,
+    /// When it was written; what happened since then fades.
+    pub saved_at: Timestamp,
+    /// The evidence.
+    pub facts: Facts,
+}
+
+/// Whether it is we who are cut off: when of the peers asked lately more than half gave no answer at their last probe.
+///
+/// Each peer counts once, so that one dead peer that is asked more often does not outvote those that answer.
+#[derive(Clone, Debug, Default)]
+pub struct SelfSuspect {
+    outcomes: BTreeMap<PeerId, (Mono, bool)>,
+}
+
+impl SelfSuspect {
+    /// A heartbeat or a probe was answered or not.
+    pub fn probed(&mut self, peer: PeerId, answered: bool, now: Mono, settings: &Settings) {
+        self.outcomes.retain(|_, (at, _)| now.since(*at) <= settings.suspect_window);
+        if self.outcomes.len() < OUTCOMES_MAX || self.outcomes.contains_key(&peer) {
+            self.outcomes.insert(peer, (now, answered));
+        }
+    }
+
+    /// More than half of the peers asked lately did not answer.
+    #[must_use]
+    pub fn is_suspect(&self, now: Mono, settings: &Settings) -> bool {
+        let recent = || self.outcomes.values().filter(|(at, _)| now.since(*at) <= settings.suspect_window);
+        let failed = recent().filter(|(_, answered)| !answered).count();
+        failed * 2 > recent().count()
+    }
+}
+
+/// A member of the pool, as far as judging it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// The indexer.
+    pub peer: PeerId,
+    /// It may not be evicted.
+    pub sticky: bool,
+}
+
+/// A member that goes, and the score that it goes for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Eviction {
+    /// The indexer.
+    pub peer: PeerId,
+    /// The last of the judgements.
+    pub score: Score,
+}
+
+/// What is known of one indexer: the ledger, what it adds up to, and how it is judged.
+#[derive(Clone, Debug)]
+pub(super) struct Account {
+    pub(super) ledger: Ledger,
+    /// What a replay of the ledger gives, kept so that a score costs no replay.
+    pub(super) evidence: Evidence,
+    heard: Mono,
+    is_member: bool,
+    /// Judgements below the threshold in a row.
+    below: u32,
+    /// Until here others reach it, so that what we miss is our link's fault.
+    excused_until: Mono,
+}
+
+impl Account {
+    fn new(facts: Facts, now: Mono) -> Self {
+        Self {
+            ledger: Ledger::new(facts.clone(), now),
+            evidence: Evidence::new(facts, now),
+            heard: now,
+            is_member: false,
+            below: 0,
+            excused_until: Mono::ZERO,
+        }
+    }
+
+    fn observe(&mut self, seen: &Observation, now: Mono, settings: &Settings) {
+        self.heard = self.heard.max(now);
+        self.evidence.observe(seen, now, settings);
+        self.ledger.write(*seen, now, settings);
+    }
+
+    fn score(&self, now: Mono, settings: &Settings) -> Option<Score> {
+        score(&self.evidence.facts(now, settings), settings)
+    }
+
+    fn decide(&mut self, what: Decision, now: Mono, settings: &Settings) {
+        let verdict = self.score(now, settings).as_ref().map(Verdict::from);
+        self.ledger.decide(what, verdict, now);
+    }
+}
+
+/// The one owner of all evidence.
+#[derive(Clone, Debug, Default)]
+pub struct Book {
+    settings: Settings,
+    pub(super) accounts: BTreeMap<PeerId, Account>,
+    ourselves: SelfSuspect,
+    witnesses: Standings,
+}
+
+impl Book {
+    /// An empty book.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
+    /// The rules it goes by.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// New rules; the evidence stays. What was seen under the old ones is folded, since a replay knows one set of rules.
+    pub fn set_settings(&mut self, settings: Settings) {
+        let before = std::mem::replace(&mut self.settings, settings);
+        for account in self.accounts.values_mut() {
+            account.ledger.fold(usize::MAX, &before);
+        }
+    }
+
+    /// Writes one observation down. A missed answer is not held against anybody while we suspect ourselves, nor while
+    /// others reach who did not answer us.
+    pub fn observe(&mut self, peer: PeerId, observation: &Observation, now: Mono) {
+        match observation {
+            Observation::Answered { .. } => self.ourselves.probed(peer, true, now, &self.settings),
+            Observation::Missed => {
+                self.ourselves.probed(peer, false, now, &self.settings);
+                if let Some(excuse) = self.excuse(&peer, now) {
+                    return self.decide(&peer, excuse, now);
+                }
+            }
+            _ => {}
+        }
+        if !self.accounts.contains_key(&peer) && !self.make_room() {
+            return;
+        }
+        let settings = &self.settings;
+        let account = self.accounts.entry(peer).or_insert_with(|| Account::new(Facts::default(), now));
+        account.observe(observation, now, settings);
+    }
+
+    fn excuse(&self, peer: &PeerId, now: Mono) -> Option<Decision> {
+        if self.is_self_suspect(now) {
+            return Some(Decision::ExcusedByOurselves);
+        }
+        let is_vouched = self.accounts.get(peer).is_some_and(|account| now < account.excused_until);
+        is_vouched.then_some(Decision::ExcusedByOthers)
+    }
+
+    /// What was decided elsewhere about an indexer that is known here, with the score as it stands.
+    pub fn decide(&mut self, peer: &PeerId, what: Decision, now: Mono) {
+        if let Some(account) = self.accounts.get_mut(peer) {
+            account.decide(what, now, &self.settings);
+        }
+    }
+
+    /// Others were asked whether they reach an indexer that does not answer us. When one of them does, the fault is in
+    /// our link: what it misses is not held against it for `suspect_window`.
+    pub fn asked_others(&mut self, peer: &PeerId, answered: u32, reach: u32, now: Mono) {
+        self.decide(peer, Decision::AskedOthers { answered, reach }, now);
+        if let Some(account) = self.accounts.get_mut(peer).filter(|_| reach > 0) {
+            account.excused_until = now + self.settings.suspect_window;
+        }
+    }
+
+    /// Witnesses reported on an indexer, at the same time: who, and whether it says the same as the indexer. Each word
+    /// counts as much as its witness was in agreement with the others so far.
+    pub fn witnessed(&mut self, indexer: PeerId, reports: &[(PeerId, bool)], now: Mono) {
+        for Testimony { by, agrees, weight } in self.witnesses.round(reports, now, self.settings.half_life) {
+            self.observe(indexer, &Observation::Witness { by, agrees, weight }, now);
+        }
+    }
+
+    /// A probe of a peer that is no member: it tells about ourselves only.
+    pub fn probed(&mut self, peer: PeerId, answered: bool, now: Mono) {
+        self.ourselves.probed(peer, answered, now, &self.settings);
+    }
+
+    /// Who is a member now: their evidence is never forgotten for want of room, and a verdict on others begins anew.
+    pub fn set_members(&mut self, members: &BTreeSet<PeerId>) {
+        for (peer, account) in &mut self.accounts {
+            account.is_member = members.contains(peer);
+            if !account.is_member {
+                account.below = 0;
+            }
+        }
+    }
+
+    /// More than half of the peers asked lately did not answer: nobody is judged, nothing missed is written down.
+    #[must_use]
+    pub fn is_self_suspect(&self, now: Mono) -> bool {
+        self.ourselves.is_suspect(now, &self.settings)
+    }
+
+    /// The score with its explanation; nothing without any evidence.
+    #[must_use]
+    pub fn score(&self, peer: &PeerId, now: Mono) -> Option<Score> {
+        self.accounts.get(peer)?.score(now, &self.settings)
+    }
+
+    /// The facts that the score is computed from.
+    #[must_use]
+    pub fn facts(&self, peer: &PeerId, now: Mono) -> Option<Facts> {
+        self.accounts.get(peer).map(|account| account.evidence.facts(now, &self.settings))
+    }
+
+    /// The score with every event behind it; nothing about an indexer that is not known.
+    #[must_use]
+    pub fn explain(&self, peer: &PeerId, now: Now) -> Option<Explained> {
+        let account = self.accounts.get(peer)?;
+        let score = account.score(now.mono, &self.settings);
+        Some(Explained::new(*peer, account.ledger.clone(), score, now, &self.settings))
+    }
+
+    /// How many indexers it knows about.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// It knows about no indexer.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.accounts.is_empty()
+    }
+
+    /// One judgement of the members: those that go, worst first. Never the last, never a sticky one, and nobody while
+    /// we suspect ourselves.
+    pub fn judge(&mut self, members: &[Judged], now: Mono) -> Vec<Eviction> {
+        if self.is_self_suspect(now) {
+            return Vec::new();
+        }
+        let mut condemned: Vec<Eviction> = members.iter().filter_map(|member| self.judge_one(*member, now)).collect();
+        condemned.sort_by(|one, other| one.score.high.total_cmp(&other.score.high));
+        condemned.truncate(members.len().saturating_sub(1));
+        for eviction in &condemned {
+            self.decide(&eviction.peer, Decision::Evicted, now);
+            if let Some(account) = self.accounts.get_mut(&eviction.peer) {
+                account.below = 0;
+            }
+        }
+        condemned
+    }
+
+    fn judge_one(&mut self, member: Judged, now: Mono) -> Option<Eviction> {
+        let settings = &self.settings;
+        let account = self.accounts.get_mut(&member.peer)?;
+        let facts = account.evidence.facts(now, settings);
+        let score = score(&facts, settings)?;
+        let is_below = !member.sticky && facts.online >= settings.online_min && score.high < score.threshold;
+        let (before, needed) = (account.below, settings.judgements.max(1));
+        account.below = if is_below { before.saturating_add(1) } else { 0 };
+        let in_a_row = account.below;
+        if is_below && in_a_row <= needed {
+            account.decide(Decision::Below { in_a_row, needed }, now, settings);
+        } else if !is_below && before > 0 {
+            account.decide(Decision::Above, now, settings);
+        }
+        (in_a_row >= needed).then_some(Eviction { peer: member.peer, score })
+    }
+
+    /// What the database keeps.
+    #[must_use]
+    pub fn rows(&self, now: Now) -> Vec<Row> {
+        let row = |(peer, account): (&PeerId, &Account)| Row {
+            peer_id: *peer,
+            saved_at: now.wall,
+            facts: account.evidence.facts(now.mono, &self.settings),
+        };
+        self.accounts.iter().map(row).collect()
+    }
+
+    /// Takes up what the database kept, faded by the time that went by. Nonsense is left out.
+    pub fn restore(&mut self, rows: Vec<Row>, now: Now) {
+        for Row { peer_id, saved_at, facts } in rows {
+            let away = Duration::try_from(now.wall.duration_since(saved_at)).unwrap_or_default();
+            if !is_sane(&facts) || (!self.accounts.contains_key(&peer_id) && !self.make_room()) {
+                continue;
+            }
+            let facts = faded(facts, away, &self.settings);
+            self.accounts.insert(peer_id, Account::new(facts, now.mono));
+        }
+    }
+
+    /// Room for one more: when full, the longest unheard that is no member is forgotten.
+    fn make_room(&mut self) -> bool {
+        if self.accounts.len() < self.settings.indexers_max {
+            return true;
+        }
+        let oldest =
+            self.accounts.iter().filter(|(_, account)| !account.is_member).min_by_key(|(_, account)| account.heard);
+        match oldest.map(|(peer, _)| *peer) {
+            Some(peer) => self.accounts.remove(&peer).is_some(),
+            None => false,
+        }
+    }
+}

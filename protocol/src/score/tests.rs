@@ -1,0 +1,674 @@
+//! What scores promise.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::{evidence::faded, *};
+use crate::{
+    heartbeat::testing::peer,
+    time::{Mono, Now},
+};
+
+const TICK: u64 = 20;
+
+fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3_600)
+}
+
+fn wall(second: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + second).unwrap()
+}
+
+fn answered(rtt_ms: u64, fill: f64) -> Observation {
+    Observation::Answered {
+        rtt: Duration::from_millis(rtt_ms),
+        fill_rate: fill,
+        peer_count: (fill * 500.0).round() as u32,
+        max_nodes: 500,
+        born_at: wall(0),
+    }
+}
+
+fn born(second: i64) -> Observation {
+    let Observation::Answered { rtt, fill_rate, peer_count, max_nodes, .. } = answered(20, 0.5) else { panic!() };
+    Observation::Answered { rtt, fill_rate, peer_count, max_nodes, born_at: wall(second) }
+}
+
+fn value(book: &Book, part: Part, now: Mono) -> Option<f64> {
+    let score = book.score(&peer(1), now)?;
+    score.parts.iter().find(|scored| scored.part == part).unwrap().value
+}
+
+/// Peer 1 answers every tick from `from` until `to`; returns the time of the last answer.
+fn beats(book: &mut Book, from: u64, to: u64) -> Mono {
+    for second in (from..=to).step_by(TICK as usize) {
+        book.observe(peer(1), &answered(20, 0.5), Mono::from_secs(second));
+    }
+    Mono::from_secs(from + (to - from) / TICK * TICK)
+}
+
+/// Somebody else answers, so that we need not suspect ourselves.
+fn others_answer(book: &mut Book, now: Mono) {
+    for number in 100..103 {
+        book.probed(peer(number), true, now);
+    }
+}
+
+#[test]
+fn the_weights_are_those_of_the_table_and_sum_to_one() {
+    let weights: Vec<f64> = Part::ALL.iter().map(|part| part.weight()).collect();
+    assert_eq!(weights, [0.20, 0.20, 0.15, 0.10, 0.10, 0.15, 0.10]);
+    assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+}
+
+#[test]
+fn g11_what_was_not_measured_is_left_out_and_the_rest_is_rescaled() {
+    let settings = Settings::default();
+    assert_eq!(score(&Facts::default(), &settings), None, "nothing is known");
+    let facts = Facts { fill_rate: Some(0.25), ..Facts::default() };
+    let only_fill = score(&facts, &settings).unwrap();
+    assert_eq!(only_fill.value, 75.0);
+    assert!(only_fill.parts.iter().all(|part| part.value.is_some() == (part.part == Part::Fill)));
+    let round_trips = Some(RoundTrips { mean_secs: 1.0, deviation_secs: 0.0, samples: 9 });
+    let both = score(&Facts { round_trips, ..facts }, &settings).unwrap();
+    assert!((both.value - 75.0).abs() < 1e-9, "0.10 and 0.15 scaled to 0.4 and 0.6");
+    let unmeasured = Facts { challenges: Beta { good: 0.2, bad: 0.2 }, ..Facts::default() };
+    assert_eq!(score(&unmeasured, &settings), None, "faded evidence is none");
+}
+
+#[test]
+fn g1_every_observation_is_in_the_one_book() {
+    let mut book = Book::new(Settings { half_life: hours(1_000_000), ..Settings::default() });
+    for second in 0..100 {
+        book.observe(peer(1), &Observation::Challenged { good: 1, bad: 0 }, Mono::from_secs(second));
+        book.observe(peer(1), &Observation::Dht { good: second % 2 == 0 }, Mono::from_secs(second));
+        let word = Observation::Witness { by: peer(9), agrees: false, weight: 1.0 };
+        book.observe(peer(1), &word, Mono::from_secs(second));
+        let _copy = book.facts(&peer(1), Mono::from_secs(second));
+    }
+    let facts = book.facts(&peer(1), Mono::from_secs(99)).unwrap();
+    assert!((facts.challenges.good - 100.0).abs() < 1e-3);
+    assert!((facts.dht.good - 50.0).abs() < 1e-3 && (facts.dht.bad - 50.0).abs() < 1e-3);
+    assert!((facts.witnesses.bad - 100.0).abs() < 1e-3);
+}
+
+#[test]
+fn g9_a_missed_answer_is_no_round_trip_of_zero() {
+    let mut book = Book::default();
+    book.observe(peer(1), &answered(2_000, 0.5), Mono::from_secs(0));
+    let before = value(&book, Part::Latency, Mono::from_secs(0));
+    for second in [20, 40, 60] {
+        others_answer(&mut book, Mono::from_secs(second));
+        book.observe(peer(1), &Observation::Missed, Mono::from_secs(second));
+    }
+    assert_eq!(value(&book, Part::Latency, Mono::from_secs(60)), before);
+    book.observe(peer(2), &Observation::Missed, Mono::from_secs(60));
+    assert_eq!(book.score(&peer(2), Mono::from_secs(60)), None, "one that never answered has no score");
+}
+
+#[test]
+fn uptime_counts_gaps_only_when_they_are_long_and_somebody_asked() {
+    let gap = |length: u64, misses: &[u64]| {
+        let mut book = Book::default();
+        beats(&mut book, 0, 600);
+        for miss in misses {
+            others_answer(&mut book, Mono::from_secs(600 + miss));
+            book.observe(peer(1), &Observation::Missed, Mono::from_secs(600 + miss));
+        }
+        book.observe(peer(1), &answered(20, 0.5), Mono::from_secs(600 + length));
+        let facts = book.facts(&peer(1), Mono::from_secs(600 + length)).unwrap();
+        (facts.online.as_secs(), facts.observed.as_secs())
+    };
+    assert_eq!(gap(120, &[20, 40]), (720, 720), "not longer than 2 × 60 s");
+    assert_eq!(gap(121, &[20, 40, 60]), (600, 721), "longer");
+    assert_eq!(gap(5_000, &[]), (600, 600), "nobody asked");
+    assert_eq!(gap(5_000, &[20, 40, 140]), (600, 740), "nobody asked after the last miss");
+}
+
+#[test]
+fn an_absence_shows_before_it_ends() {
+    let mut book = Book::default();
+    beats(&mut book, 0, 600);
+    assert_eq!(value(&book, Part::Uptime, Mono::from_secs(700)), Some(1.0), "nothing was missed yet");
+    for second in [620, 640, 700, 800, 900, 1_000, 1_100, 1_200] {
+        others_answer(&mut book, Mono::from_secs(second));
+        book.observe(peer(1), &Observation::Missed, Mono::from_secs(second));
+    }
+    assert_eq!(value(&book, Part::Uptime, Mono::from_secs(1_200)), Some(0.5));
+}
+
+#[test]
+fn g12_the_penalty_for_restarts_fades_and_announced_ones_have_none() {
+    let mut book = Book::default();
+    for life in 0..4 {
+        book.observe(peer(1), &born(life), Mono::from_secs(TICK * life as u64));
+    }
+    let now = Mono::from_secs(TICK * 3);
+    assert!(book.score(&peer(1), now).unwrap().restart_factor < 0.11, "three unexplained restarts");
+    let later = now + hours(24);
+    assert!(book.score(&peer(1), later).unwrap().restart_factor > 0.94, "four half-lives later");
+
+    let mut book = Book::default();
+    book.observe(peer(1), &born(0), Mono::from_secs(0));
+    book.observe(peer(1), &Observation::RestartAnnounced, Mono::from_secs(20));
+    book.observe(peer(1), &born(1), Mono::from_secs(40));
+    assert_eq!(book.score(&peer(1), Mono::from_secs(40)).unwrap().restart_factor, 1.0);
+    book.observe(peer(1), &born(2), Mono::from_secs(60));
+    let factor = book.score(&peer(1), Mono::from_secs(60)).unwrap().restart_factor;
+    assert!((factor - 0.7).abs() < 1e-9, "one announcement explains one restart");
+}
+
+#[test]
+fn g12_one_crash_evicts_nobody_and_a_habit_does() {
+    let crashes = |count: i64| {
+        let mut book = Book::default();
+        let age = 48 * 3_600;
+        for second in (0..=age).step_by(TICK as usize) {
+            let life = count - (age - second) as i64 / 600;
+            book.observe(peer(1), &born(life.max(0)), Mono::from_secs(second));
+        }
+        book.score(&peer(1), Mono::from_secs(age)).unwrap()
+    };
+    let once = crashes(1);
+    assert!(once.value < once.threshold && once.high >= once.threshold, "{once:?}");
+    let habit = crashes(8);
+    assert!(habit.high < habit.threshold, "{habit:?}");
+}
+
+#[test]
+fn a_restart_behind_our_back_is_no_guilt() {
+    let mut book = Book::default();
+    book.observe(peer(1), &born(0), Mono::from_secs(0));
+    book.observe(peer(1), &born(1), Mono::from_secs(121));
+    assert_eq!(book.score(&peer(1), Mono::from_secs(121)).unwrap().restart_factor, 1.0);
+}
+
+#[test]
+fn g12_an_old_sin_fades() {
+    let mut book = Book::default();
+    book.observe(peer(1), &Observation::Challenged { good: 0, bad: 20 }, Mono::from_secs(0));
+    let at_once = value(&book, Part::Challenges, Mono::from_secs(0)).unwrap();
+    let half = book.facts(&peer(1), Mono::ZERO + hours(6)).unwrap().challenges.bad;
+    assert!((half - 10.0).abs() < 1e-9, "the half-life is exact");
+    for tick in 1..=60 {
+        book.observe(
+            peer(1),
+            &Observation::Challenged { good: 1, bad: 0 },
+            Mono::ZERO + hours(24) + Duration::from_secs(tick * TICK),
+        );
+    }
+    let later = value(&book, Part::Challenges, Mono::ZERO + hours(25)).unwrap();
+    assert!(at_once < 0.05 && later > 0.95, "{at_once} {later}");
+}
+
+#[test]
+fn fading_in_steps_is_fading_at_once() {
+    let settings = Settings::default();
+    let facts = Facts { challenges: Beta { good: 40.0, bad: 3.0 }, restarts: 2.0, ..Facts::default() };
+    let mut steps = facts.clone();
+    for _ in 0..1_000 {
+        steps = faded(steps, Duration::from_secs(36), &settings);
+    }
+    let at_once = faded(facts, hours(10), &settings);
+    assert!((steps.challenges.good - at_once.challenges.good).abs() < 1e-9);
+    assert!((steps.restarts - at_once.restarts).abs() < 1e-9);
+}
+
+#[test]
+fn the_threshold_grows_with_age_to_its_most() {
+    let settings = Settings::default();
+    let check = |age, flawless, expected: f64| {
+        let got = threshold(age, flawless, &settings);
+        assert!((got - expected).abs() < 1e-9, "{got} {expected}");
+    };
+    check(Duration::ZERO, 100.0, 20.0);
+    check(hours(12), 100.0, 50.0);
+    check(hours(24), 100.0, 80.0);
+    check(hours(10_000), 100.0, 80.0);
+    check(hours(24), 90.0, 75.0);
+    check(hours(24), 10.0, 0.0);
+}
+
+#[test]
+fn an_indexer_that_was_exposed_goes_though_its_numbers_fit_each_other() {
+    let mut book = Book::default();
+    let end = 30 * 3_600;
+    for second in (0..=end).step_by(TICK as usize) {
+        book.observe(peer(1), &answered(20, 0.5), Mono::from_secs(second));
+        book.observe(peer(2), &answered(20, 0.5), Mono::from_secs(second));
+    }
+    for _ in 0..3 {
+        assert_eq!(book.judge(&members(false), Mono::from_secs(end)), []);
+    }
+    book.observe(peer(1), &Observation::Exposed, Mono::from_secs(end));
+    // The beats of a whole epoch do not wash it off.
+    for second in (end..end + 600).step_by(TICK as usize) {
+        book.observe(peer(1), &answered(20, 0.5), Mono::from_secs(second));
+        book.observe(peer(2), &answered(20, 0.5), Mono::from_secs(second));
+    }
+    let now = Mono::from_secs(end + 600);
+    let gone: Vec<libp2p_identity::PeerId> =
+        (0..3).flat_map(|_| book.judge(&members(false), now)).map(|eviction| eviction.peer).collect();
+    assert_eq!(gone, [peer(1)]);
+}
+
+/// A book in which peer 1 is old, bad and online, and peer 2 is a good one; and the time.
+fn old_and_bad() -> (Book, Mono) {
+    let mut book = Book::default();
+    let end = 30 * 3_600;
+    for second in (0..=end).step_by(TICK as usize) {
+        let now = Mono::from_secs(second);
+        let lie = Observation::Answered {
+            rtt: Duration::from_secs(3),
+            fill_rate: 0.1,
+            peer_count: 500,
+            max_nodes: 500,
+            born_at: wall(0),
+        };
+        book.observe(peer(1), &lie, now);
+        book.observe(peer(1), &Observation::Challenged { good: 0, bad: 1 }, now);
+        book.observe(peer(2), &answered(20, 0.5), now);
+    }
+    (book, Mono::from_secs(end))
+}
+
+fn members(sticky: bool) -> [Judged; 2] {
+    [Judged { peer: peer(1), sticky }, Judged { peer: peer(2), sticky: false }]
+}
+
+#[test]
+fn g45_it_takes_three_judgements_in_a_row_to_evict() {
+    let (mut book, now) = old_and_bad();
+    for _ in 0..2 {
+        assert_eq!(book.judge(&members(false), now), []);
+    }
+    let evicted = book.judge(&members(false), now);
+    assert_eq!(evicted.len(), 1);
+    assert_eq!(evicted[0].peer, peer(1));
+    assert!(evicted[0].score.high < evicted[0].score.threshold);
+    assert_eq!(book.judge(&members(false), now), [], "a new verdict begins anew");
+}
+
+#[test]
+fn nobody_is_evicted_who_is_sticky_or_the_last_or_hardly_known() {
+    let (mut book, now) = old_and_bad();
+    for _ in 0..10 {
+        assert_eq!(book.judge(&members(true), now), [], "sticky");
+        assert_eq!(book.judge(&members(false)[..1], now), [], "the last");
+    }
+    let account = book.accounts.get_mut(&peer(1)).unwrap();
+    account.evidence.facts.online = Duration::from_secs(119);
+    for _ in 0..10 {
+        assert_eq!(book.judge(&members(false), now), [], "online for less than 2 × 60 s");
+    }
+    book.accounts.get_mut(&peer(1)).unwrap().evidence.facts.online = Duration::from_secs(120);
+    let verdicts: Vec<usize> = (0..3).map(|_| book.judge(&members(false), now).len()).collect();
+    assert_eq!(verdicts, [0, 0, 1]);
+}
+
+#[test]
+fn at_least_one_member_stays_however_bad_all_are() {
+    let (mut book, now) = old_and_bad();
+    let all = [Judged { peer: peer(1), sticky: false }, Judged { peer: peer(3), sticky: false }];
+    book.accounts.insert(peer(3), book.accounts[&peer(1)].clone());
+    let evicted: usize = (0..3).map(|_| book.judge(&all, now).len()).sum();
+    assert_eq!(evicted, 1);
+}
+
+#[test]
+fn when_most_probes_fail_we_suspect_ourselves_and_judge_nobody() {
+    let (mut book, now) = old_and_bad();
+    let before = book.facts(&peer(2), now);
+    for number in [2, 3, 4] {
+        book.probed(peer(number), false, now);
+    }
+    assert!(book.is_self_suspect(now), "3 of 4");
+    for _ in 0..10 {
+        assert_eq!(book.judge(&members(false), now), []);
+    }
+    book.observe(peer(2), &Observation::Missed, now);
+    assert_eq!(book.facts(&peer(2), now), before, "no score is lost");
+    book.probed(peer(3), true, now);
+    assert!(!book.is_self_suspect(now), "exactly half is not more than half");
+    assert!(!book.is_self_suspect(now + Duration::from_secs(61)), "nothing was asked lately");
+}
+
+#[test]
+fn one_dead_peer_asked_often_does_not_make_us_suspect_ourselves() {
+    let (settings, mut ourselves) = (Settings::default(), SelfSuspect::default());
+    for second in 0..20 {
+        ourselves.probed(peer(1), false, Mono::from_secs(second), &settings);
+    }
+    assert!(ourselves.is_suspect(Mono::from_secs(20), &settings), "nobody else was asked");
+    ourselves.probed(peer(2), true, Mono::from_secs(20), &settings);
+    assert!(!ourselves.is_suspect(Mono::from_secs(20), &settings));
+}
+
+#[test]
+fn the_book_is_bounded_and_forgets_no_member() {
+    let mut book = Book::new(Settings { indexers_max: 3, ..Settings::default() });
+    book.observe(peer(1), &answered(20, 0.5), Mono::from_secs(1));
+    book.set_members(&BTreeSet::from([peer(1)]));
+    for number in 2..=4 {
+        book.observe(peer(number), &answered(20, 0.5), Mono::from_secs(u64::from(number)));
+    }
+    assert_eq!(book.len(), 3);
+    assert!(book.facts(&peer(1), Mono::from_secs(9)).is_some(), "the member stays though it is the oldest");
+    assert!(book.facts(&peer(2), Mono::from_secs(9)).is_none());
+    book.set_members(&(1..=4).map(peer).collect());
+    book.observe(peer(5), &answered(20, 0.5), Mono::from_secs(9));
+    assert_eq!(book.len(), 3);
+    assert!(book.facts(&peer(5), Mono::from_secs(9)).is_none(), "nobody can go, so nobody comes");
+}
+
+#[test]
+fn evidence_survives_the_process_and_fades_meanwhile() {
+    let mut book = Book::default();
+    let end = beats(&mut book, 0, 7_200);
+    book.observe(peer(1), &Observation::Challenged { good: 8, bad: 4 }, end);
+    let rows = book.rows(Now { mono: end, wall: wall(7_200) });
+    let text = serde_json::to_string(&rows).unwrap();
+    let rows: Vec<Row> = serde_json::from_str(&text).unwrap();
+    let mut next = Book::default();
+    next.restore(rows, Now { mono: Mono::from_secs(5), wall: wall(7_200 + 6 * 3_600) });
+    let facts = next.facts(&peer(1), Mono::from_secs(5)).unwrap();
+    assert_eq!(facts.age, Duration::from_secs(7_200));
+    assert_eq!(facts.online, Duration::from_secs(7_200), "our own absence is nobody's gap");
+    assert!((facts.challenges.good - 4.0).abs() < 1e-9 && (facts.challenges.bad - 2.0).abs() < 1e-9);
+    next.observe(peer(1), &born(99), Mono::from_secs(10));
+    assert_eq!(next.score(&peer(1), Mono::from_secs(10)).unwrap().restart_factor, 1.0);
+    assert_eq!(next.facts(&peer(1), Mono::from_secs(10)).unwrap().online, Duration::from_secs(7_200));
+}
+
+#[test]
+fn nonsense_rows_are_left_out() {
+    let check = |change: fn(&mut Facts), expected| {
+        let mut facts = Facts { observed: hours(2), online: hours(1), ..Facts::default() };
+        change(&mut facts);
+        let mut book = Book::default();
+        book.restore(vec![Row { peer_id: peer(1), saved_at: wall(0), facts }], Now { mono: Mono::ZERO, wall: wall(0) });
+        assert_eq!(book.len(), expected);
+    };
+    check(|_| {}, 1);
+    check(|facts| facts.challenges.bad = f64::NAN, 0);
+    check(|facts| facts.restarts = -1.0, 0);
+    check(|facts| facts.fill_rate = Some(2.0), 0);
+    check(|facts| facts.online = hours(3), 0);
+    check(|facts| facts.age = Duration::MAX, 0);
+}
+
+#[test]
+fn the_explanation_recomputes_the_score_to_the_last_bit() {
+    let (book, now) = old_and_bad();
+    let facts = book.facts(&peer(1), now).unwrap();
+    let shown = book.score(&peer(1), now).unwrap();
+    assert_eq!(score(&facts, book.settings()), Some(shown.clone()));
+    let text: Vec<String> = shown.parts.iter().map(|part| part.basis.to_string()).collect();
+    assert!(text.iter().all(|text| !text.is_empty()), "{text:?}");
+}
+
+#[test]
+fn more_evidence_makes_the_interval_narrower() {
+    let width = |count: f64| {
+        let facts = Facts { challenges: Beta { good: 3.0 * count, bad: count }, ..Facts::default() };
+        let score = score(&facts, &Settings::default()).unwrap();
+        score.high - score.low
+    };
+    assert!(width(1.0) > width(10.0) && width(10.0) > width(100.0));
+}
+
+prop_compose! {
+    fn any_facts()(
+        age in 0u64..10_000_000, observed in 0u64..10_000_000, share in 0.0..=1.0f64,
+        counts in proptest::array::uniform8(0.0..2_000.0f64),
+        restarts in 0.0..20.0f64,
+        mean_secs in proptest::option::of(0.0..20.0f64), deviation_secs in 0.0..20.0f64, samples in 1u32..=15,
+        fill_rate in proptest::option::of(0.0..=1.0f64),
+    ) -> Facts {
+        let beta = |at: usize| Beta { good: counts[at], bad: counts[at + 1] };
+        let observed = Duration::from_secs(observed);
+        Facts {
+            age: Duration::from_secs(age),
+            observed,
+            online: observed.mul_f64(share).min(observed),
+            challenges: beta(0),
+            fill_consistency: beta(2),
+            witnesses: beta(4),
+            dht: beta(6),
+            restarts,
+            born_at: None,
+            round_trips: mean_secs.map(|mean_secs| RoundTrips { mean_secs, deviation_secs, samples }),
+            fill_rate,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_score_and_its_bounds_are_within_0_and_100(facts in any_facts()) {
+        let Some(score) = score(&facts, &Settings::default()) else { return Ok(()) };
+        prop_assert!(0.0 <= score.low && score.low <= score.value, "{score:?}");
+        prop_assert!(score.value <= score.high && score.high <= 100.0, "{score:?}");
+        prop_assert!((0.0..=80.0).contains(&score.threshold));
+        prop_assert!(score.threshold <= (score.flawless - 15.0).max(0.0));
+        for part in &score.parts {
+            prop_assert!(part.value.is_none_or(|value| (0.0..=1.0).contains(&value)), "{part:?}");
+        }
+    }
+
+    #[test]
+    fn more_good_evidence_never_lowers_a_score_that_has_such_evidence(facts in any_facts(), more in 0.1..50.0f64) {
+        prop_assume!(facts.challenges.is_known());
+        let settings = Settings::default();
+        let mut better = facts.clone();
+        better.challenges.good += more;
+        let (before, after) = (score(&facts, &settings).unwrap(), score(&better, &settings).unwrap());
+        prop_assert!(after.value >= before.value - 1e-9);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    /// Two days: a fifth of the beats is lost, one restarts politely now and then and one crashes once a day, and
+    /// our own uplink fails once.
+    #[test]
+    fn an_honest_indexer_at_any_fill_is_never_evicted(
+        seed: u64, fill in 0.0..=1.0f64, rtt_ms in 1u64..400, uplink_down_at in 0u64..172_800,
+    ) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut book = Book::default();
+        let (mut lives, mut crashes) = (0, 0);
+        for second in (0..2 * 24 * 3_600).step_by(TICK as usize) {
+            let now = Mono::from_secs(second);
+            let is_down = (uplink_down_at..uplink_down_at + 600).contains(&second);
+            for number in 1..=4 {
+                if is_down || rng.random_bool(0.2) {
+                    book.observe(peer(number), &Observation::Missed, now);
+                    continue;
+                }
+                if number == 1 && rng.random_bool(0.000_1) {
+                    book.observe(peer(1), &Observation::RestartAnnounced, now);
+                    lives += 1;
+                }
+                if number == 2 && rng.random_bool(0.000_2) {
+                    crashes += 1;
+                }
+                let Observation::Answered { rtt, fill_rate, peer_count, max_nodes, .. } = answered(rtt_ms, fill)
+                else { unreachable!() };
+                let rtt = rtt.mul_f64(1.0 + rng.random::<f64>());
+                let born_at = wall([0, lives, crashes, 0, 0][number as usize]);
+                book.observe(peer(number), &Observation::Answered { rtt, fill_rate, peer_count, max_nodes, born_at }, now);
+                if number == 1 && rng.random_ratio(1, 5) {
+                    book.observe(peer(number), &Observation::Challenged { good: 1, bad: 0 }, now);
+                }
+            }
+            let judged = [1, 2].map(|number| Judged { peer: peer(number), sticky: false });
+            prop_assert_eq!(book.judge(&judged, now), vec![], "at {}", now);
+        }
+        let score = book.score(&peer(1), Mono::from_secs(2 * 24 * 3_600)).unwrap();
+        prop_assert!(score.high >= score.threshold, "{score:?}");
+    }
+}
+
+/// One observation of any kind, with sound figures.
+fn any_observation() -> impl Strategy<Value = Observation> {
+    prop_oneof![
+        4 => (0u64..6_000_000_000, 0.0..=1.0f64, 0u32..=500, 0i64..3).prop_map(|(nanos, fill_rate, peer_count, life)| {
+            let rtt = Duration::from_nanos(nanos);
+            Observation::Answered { rtt, fill_rate, peer_count, max_nodes: 500, born_at: wall(life) }
+        }),
+        2 => Just(Observation::Missed),
+        2 => (0u32..3, 0u32..3).prop_map(|(good, bad)| Observation::Challenged { good, bad }),
+        1 => any::<bool>().prop_map(|good| Observation::Dht { good }),
+        2 => (1u16..9, any::<bool>(), 0.0..=1.0f64)
+            .prop_map(|(by, agrees, weight)| Observation::Witness { by: peer(by), agrees, weight }),
+        1 => Just(Observation::RestartAnnounced),
+        1 => Just(Observation::Exposed),
+    ]
+}
+
+fn bits(score: Option<&Score>) -> Vec<u64> {
+    let Some(score) = score else { return Vec::new() };
+    let values = score.parts.iter().flat_map(|part| [part.value.unwrap_or(-1.0), part.variance]);
+    let whole = [score.value, score.low, score.high, score.flawless, score.restart_factor, score.threshold];
+    whole.into_iter().chain(values).map(f64::to_bits).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn folding_and_writing_a_ledger_changes_no_bit_of_the_score(
+        seen in proptest::collection::vec((any_observation(), 0u64..90_000_000_000), 0..600),
+        folds in proptest::collection::vec((0usize..600, 0usize..300), 0..4),
+        quiet in 0u64..100_000,
+    ) {
+        let settings = Settings::default();
+        let (mut book, mut now) = (Book::default(), Mono::ZERO);
+        for (at, (observation, wait)) in seen.iter().enumerate() {
+            now = now + Duration::from_nanos(*wait);
+            others_answer(&mut book, now);
+            book.observe(peer(1), observation, now);
+            for (_, count) in folds.iter().filter(|(fold_at, _)| *fold_at == at) {
+                let account = book.accounts.get_mut(&peer(1)).unwrap();
+                account.ledger.fold(*count, &settings);
+                let text = serde_json::to_string(&account.ledger).unwrap();
+                account.ledger = serde_json::from_str(&text).unwrap();
+            }
+        }
+        let now = Now { mono: now + Duration::from_secs(quiet), wall: wall(0) };
+        let Some(explained) = book.explain(&peer(1), now) else { return Ok(()) };
+        let shown: Explained = serde_json::from_str(&serde_json::to_string(&explained).unwrap()).unwrap();
+        prop_assert_eq!(&shown, &explained);
+        prop_assert_eq!(bits(shown.recomputed().as_ref()), bits(book.score(&peer(1), now.mono).as_ref()));
+        prop_assert_eq!(replay(&shown.ledger, now.mono, &settings), book.facts(&peer(1), now.mono).unwrap());
+        prop_assert!(shown.ledger.entries().len() <= ENTRIES_MAX);
+    }
+}
+
+#[test]
+fn a_ledger_keeps_so_many_events_and_folds_the_older_half_past_them() {
+    let settings = Settings::default();
+    let mut ledger = Ledger::new(Facts::default(), Mono::ZERO);
+    for second in 0..ENTRIES_MAX as u64 {
+        ledger.write(answered(20, 0.5), Mono::from_secs(second), &settings);
+    }
+    assert_eq!((ledger.entries().len(), ledger.count()), (ENTRIES_MAX, ENTRIES_MAX as u64));
+    ledger.write(answered(20, 0.5), Mono::from_secs(ENTRIES_MAX as u64), &settings);
+    assert_eq!((ledger.entries().len(), ledger.count()), (ENTRIES_MAX / 2 + 1, ENTRIES_MAX as u64 + 1));
+    for _ in 0..=DECISIONS_MAX {
+        ledger.decide(Decision::Suspected, None, Mono::ZERO);
+    }
+    assert_eq!(ledger.decisions().len(), DECISIONS_MAX);
+}
+
+#[test]
+fn an_eviction_keeps_what_it_rested_on_and_is_computed_again_offline() {
+    let (mut book, mut now) = old_and_bad();
+    for _ in 0..3 {
+        now = now + Duration::from_secs(TICK);
+        book.observe(peer(1), &Observation::Challenged { good: 0, bad: 1 }, now);
+        book.judge(&members(false), now);
+    }
+    let explained = book.explain(&peer(1), Now { mono: now, wall: wall(0) }).unwrap();
+    let told: Vec<Decision> = explained.ledger.decisions().map(|decided| decided.what).collect();
+    let below = |in_a_row| Decision::Below { in_a_row, needed: 3 };
+    assert_eq!(told, [below(1), below(2), below(3), Decision::Evicted]);
+    for decided in explained.ledger.decisions() {
+        let verdict = decided.verdict.unwrap();
+        assert!(verdict.high < verdict.threshold, "{verdict:?}");
+        assert_eq!(explained.ledger.verdict(decided, &explained.settings), Some(verdict));
+    }
+    assert!(explained.holds());
+    let mut forged = explained.clone();
+    forged.score.as_mut().unwrap().value += 1e-9;
+    assert!(!forged.holds(), "a score that the events do not give is noticed");
+}
+
+#[test]
+fn a_decision_whose_events_are_folded_keeps_its_bounds_and_is_not_computed_again() {
+    let (mut book, now) = old_and_bad();
+    book.judge(&members(false), now);
+    for second in 1..=2 * ENTRIES_MAX as u64 {
+        book.observe(peer(1), &answered(20, 0.5), now + Duration::from_secs(second));
+    }
+    let explained = book.explain(&peer(1), Now { mono: now + Duration::from_secs(999), wall: wall(0) }).unwrap();
+    let decided = explained.ledger.decisions().next().unwrap();
+    assert!(decided.verdict.is_some());
+    assert_eq!(explained.ledger.verdict(decided, &explained.settings), None);
+    assert!(explained.holds());
+}
+
+#[test]
+fn what_others_reach_is_not_held_against_it() {
+    let mut book = Book::default();
+    let end = beats(&mut book, 0, 600);
+    others_answer(&mut book, end);
+    book.observe(peer(1), &Observation::Missed, end);
+    let before = book.explain(&peer(1), Now { mono: end, wall: wall(0) }).unwrap().ledger.count();
+    book.asked_others(&peer(1), 2, 1, end);
+    for second in [0, 20, 59] {
+        let now = end + Duration::from_secs(second);
+        others_answer(&mut book, now);
+        book.observe(peer(1), &Observation::Missed, now);
+    }
+    let explained = book.explain(&peer(1), Now { mono: end, wall: wall(0) }).unwrap();
+    assert_eq!(explained.ledger.count(), before, "no miss is written down while others reach it");
+    let told: Vec<Decision> = explained.ledger.decisions().map(|decided| decided.what).collect();
+    assert_eq!(told, [Decision::AskedOthers { answered: 2, reach: 1 }, Decision::ExcusedByOthers]);
+    others_answer(&mut book, end + Duration::from_secs(60));
+    book.observe(peer(1), &Observation::Missed, end + Duration::from_secs(60));
+    let later = book.explain(&peer(1), Now { mono: end, wall: wall(0) }).unwrap();
+    assert_eq!(later.ledger.count(), before + 1, "the excuse ends");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    /// A day of rounds: six witnesses by chance of fifty, of whom ten always say the contrary.
+    #[test]
+    fn a_colluding_fifth_of_witnesses_does_not_push_an_honest_indexer_out(seed: u64, fill in 0.0..=1.0f64) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut book = Book::default();
+        for second in (0..24 * 3_600).step_by(TICK as usize) {
+            let now = Mono::from_secs(second);
+            book.observe(peer(1), &answered(20, fill), now);
+            if rng.random_ratio(1, 6) {
+                let witnesses = rand::seq::index::sample(&mut rng, 50, 6);
+                let reports: Vec<_> = witnesses.iter().map(|at| (peer(100 + at as u16), at >= 10)).collect();
+                book.witnessed(peer(1), &reports, now);
+            }
+            let judged = [1, 2].map(|number| Judged { peer: peer(number), sticky: false });
+            prop_assert_eq!(book.judge(&judged, now), vec![], "at {}", now);
+        }
+        let score = book.score(&peer(1), Mono::from_secs(24 * 3_600)).unwrap();
+        prop_assert!(score.value >= score.threshold, "{score:?}");
+        let part = score.parts.iter().find(|part| part.part == Part::Witnesses).unwrap();
+        prop_assert!(part.value.unwrap() > 0.95, "the liars lost their weight: {part:?}");
+    }
+}

@@ -1,0 +1,63 @@
+//! `/api/v1/bans`: whom an indexer refuses. A ban is on the disk when its POST is answered.
+
+use std::time::Duration;
+
+use actors::view::BanView;
+use axum::{
+    Json,
+    extract::{
+        Path,
+        rejection::{JsonRejection, PathRejection},
+    },
+    http::StatusCode,
+};
+use libp2p_identity::PeerId;
+use protocol::time::text;
+use serde::Deserialize;
+
+use super::{Shared, problem::Problem};
+
+/// What is to be done.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wish {
+    peer_id: String,
+    /// `"1h"`; without it the ban has no end.
+    #[serde(default, rename = "for")]
+    lasts: Option<String>,
+    #[serde(default)]
+    reason: String,
+}
+
+impl Wish {
+    fn lasts(&self) -> Result<Option<Duration>, Problem> {
+        let read = |length: &String| {
+            let words = format!("for is \"{length}\", expected a length like \"90s\", \"10m\", \"1h\" or \"7d\"");
+            text::read(length).ok_or_else(|| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, words))
+        };
+        self.lasts.as_ref().map(read).transpose()
+    }
+}
+
+/// Every ban in force.
+pub(super) async fn list(tree: Shared) -> Result<Json<Vec<BanView>>, Problem> {
+    Ok(Json(tree.bans().await?))
+}
+
+/// 204 once the peer is cut off and its ban is written down.
+pub(super) async fn add(tree: Shared, wish: Result<Json<Wish>, JsonRejection>) -> Result<StatusCode, Problem> {
+    let Json(wish) = wish?;
+    tree.ban(peer(&wish.peer_id)?, wish.lasts()?, wish.reason).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// 204 once no ban of the peer is left; 404 when there was none.
+pub(super) async fn remove(tree: Shared, id: Result<Path<String>, PathRejection>) -> Result<StatusCode, Problem> {
+    let Path(id) = id?;
+    tree.unban(peer(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn peer(text: &str) -> Result<PeerId, Problem> {
+    text.parse().map_err(|_| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("\"{text}\" is no peer id")))
+}

@@ -1,0 +1,56 @@
+//! What an operator ordered, for as long as it is in force: a crash must not take it back.
+
+use protocol::Timestamp;
+use sqlx::SqliteConnection;
+
+/// The order that an indexer takes no new sessions and lets its nodes go.
+const DRAIN: &str = "drain";
+
+/// Sets or takes back the order to drain.
+pub(crate) async fn write_drain(
+    connection: &mut SqliteConnection,
+    since: Option<Timestamp>,
+) -> Result<(), sqlx::Error> {
+    let query = match since {
+        // The first time stands: saying it again is no new order.
+        Some(since) => sqlx::query("INSERT INTO orders (name, since_ms) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING")
+            .bind(DRAIN)
+            .bind(since.as_millisecond()),
+        None => sqlx::query("DELETE FROM orders WHERE name = ?1").bind(DRAIN),
+    };
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// Since when the order to drain is in force.
+pub(crate) async fn read_drain(connection: &mut SqliteConnection) -> Result<Option<Timestamp>, sqlx::Error> {
+    let since: Option<i64> = sqlx::query_scalar("SELECT since_ms FROM orders WHERE name = ?1")
+        .bind(DRAIN)
+        .fetch_optional(connection)
+        .await?;
+    // A time that makes no sense takes no order back.
+    Ok(since.map(|since| Timestamp::from_millisecond(since).unwrap_or(Timestamp::UNIX_EPOCH)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tempfile::TempDir;
+
+    use crate::{Settings, Store, Write, testing::at};
+
+    #[tokio::test]
+    async fn an_order_to_drain_survives_a_restart_until_it_is_taken_back() {
+        let temp = TempDir::new().unwrap();
+        let path = temp.path().join("muster.db");
+        let store = Store::open(&path, &Settings::default(), at(0)).await.unwrap().store;
+        assert_eq!(store.drained_since().await.unwrap(), None);
+        store.apply(&[Write::Drain(Some(at(5))), Write::Drain(Some(at(9)))]).await.unwrap();
+        store.close().await;
+        let store = Store::open(&path, &Settings::default(), at(0)).await.unwrap().store;
+        assert_eq!(store.drained_since().await.unwrap(), Some(at(5)));
+        store.apply(&[Write::Drain(None)]).await.unwrap();
+        assert_eq!(store.drained_since().await.unwrap(), None);
+    }
+}
