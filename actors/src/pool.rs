@@ -106,6 +106,8 @@ pub struct Scored {
     pub low: f64,
     /// 0 to 100.
     pub value: f64,
+    /// It would be evicted, were it a member.
+    pub is_condemned: bool,
     /// The evidence as JSON.
     pub evidence: String,
 }
@@ -597,7 +599,11 @@ impl State {
                 inform(&self.context.addresses.store, Class::History, store::Msg::KeepMember(row.clone()));
             }
         }
-        let ranked = scores.iter().map(|scored| Ranked { peer: scored.peer, low: scored.low }).collect();
+        let ranked = scores.iter().map(|scored| {
+            let Scored { peer, low, is_condemned, .. } = *scored;
+            Ranked { peer, low, is_condemned }
+        });
+        let ranked = ranked.collect();
         self.take(Input::Scores(ranked)).await
     }
 

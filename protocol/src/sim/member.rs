@@ -729,8 +729,9 @@ impl Member {
         if world.keeps_disks {
             self.disk.rows = self.book.rows(now);
         }
-        let ranked = self.members.iter().filter_map(|member| {
-            self.book.score(&member.peer, now.mono).map(|score| Ranked { peer: member.peer, low: score.low })
+        let ranked = self.book.peers().filter_map(|peer| {
+            let is_condemned = self.book.is_condemned(&peer, now.mono);
+            self.book.score(&peer, now.mono).map(|score| Ranked { peer, low: score.low, is_condemned })
         });
         let ranked = ranked.collect();
         self.take(Input::Scores(ranked), world);
