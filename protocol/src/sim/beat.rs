@@ -286,7 +286,7 @@ impl Member {
         self.book.observe(id, &answered, now.mono);
         if !given.challenged.is_empty() {
             let settings = &world.scenario.heartbeat;
-            let ahead = jiff::SignedDuration::ZERO;
+            let ahead = self.clocks.of(&id).unwrap_or_default();
             let verdict =
                 judge_challenges(&self.own.peer, &given.challenged, &response.challenges, ahead, now.wall, settings);
             self.book.observe(id, &Observation::Challenged { good: verdict.good, bad: verdict.bad }, now.mono);
@@ -310,7 +310,7 @@ impl Member {
         let newest_seq = self.signed.as_ref().map_or(0, |signed| signed.own.seq);
         let key = OwnRecordKey { peer_id: &self.own.peer, did: &self.own.did, newest_seq };
         let Some(beat) = self.beats.get_mut(&peer) else { return };
-        let Some(good) = beat.dht.heard(response, &key, now.wall) else { return };
+        let Some(good) = beat.dht.heard(response, &key, self.clocks.signing_time(now.wall)) else { return };
         self.book.observe(world.id(peer), &Observation::Dht { good }, now.mono);
         if !good {
             let name = world.names[peer as usize].clone();
