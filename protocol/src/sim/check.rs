@@ -197,16 +197,23 @@ impl Watch {
                 let missing = others.copied().find(|other| !is_known(*other));
                 missing.map(|other| format!("{} does not know {}", name(at), name(other)))
             }),
-            Wanted::Balanced { most } => {
+            Wanted::Balanced { most, least } => {
                 let sessions = sessions(who, members, world);
                 let mean = sessions.iter().sum::<f64>() / (sessions.len() as f64).max(1.0);
                 let ratio = sessions.iter().copied().fold(0.0, f64::max) / mean.max(1.0);
-                none((ratio > *most).then(|| format!("the fullest has {ratio:.2} times the mean of {mean:.0}")))
+                let lowest = sessions.iter().copied().fold(mean, f64::min) / mean.max(1.0);
+                let is_apart = ratio > *most || lowest < *least;
+                none(is_apart.then(|| format!("the loads are {lowest:.2} to {ratio:.2} times the mean of {mean:.0}")))
             }
             Wanted::Moved { most } => {
                 let (moved, all) = self.moved(members, world);
                 let share = moved as f64 / (all as f64).max(1.0);
                 none((share > *most).then(|| format!("{moved} of {all} nodes moved")))
+            }
+            Wanted::GivenUp { most } => {
+                let (given_up, all) = self.given_up(members, world);
+                let share = given_up as f64 / (all as f64).max(1.0);
+                none((share > *most).then(|| format!("{given_up} of {all} memberships were given up")))
             }
             Wanted::Sessions { least, most } => each(&|at| {
                 let count = members[at as usize].host.as_ref()?.registry.count();
@@ -231,14 +238,29 @@ impl Watch {
 
     /// Of the nodes that were marked and run, those that gave up an indexer that runs.
     fn moved(&self, members: &[Member], world: &World) -> (usize, usize) {
-        let is_running = |at: &u32| world.net.up[*at as usize] == Up::Running;
-        let marked = || self.marked.iter().filter(|(at, _)| is_running(at));
-        let gave_up = |at: u32, peers: &[PeerId]| {
-            let runs = |peer: &PeerId| world.at(peer).is_some_and(|at| is_running(&at));
-            peers.iter().any(|peer| runs(peer) && !members[at as usize].pool.is_member(peer))
-        };
-        (marked().filter(|(at, peers)| gave_up(**at, peers)).count(), marked().count())
+        let gave_up = |at: u32, peers: &[PeerId]| peers.iter().any(|peer| is_given_up(at, peer, members, world));
+        (self.kept(world).filter(|(at, peers)| gave_up(*at, peers)).count(), self.kept(world).count())
     }
+
+    /// Of their memberships in indexers that run, those that are none any more.
+    fn given_up(&self, members: &[Member], world: &World) -> (usize, usize) {
+        let marked = || self.kept(world).flat_map(|(at, peers)| peers.iter().map(move |peer| (at, peer)));
+        let runs = |peer: &PeerId| world.at(peer).is_some_and(|at| world.net.up[at as usize] == Up::Running);
+        let given_up = marked().filter(|(at, peer)| is_given_up(*at, peer, members, world)).count();
+        (given_up, marked().filter(|(_, peer)| runs(peer)).count())
+    }
+
+    /// The nodes that were marked and run.
+    fn kept(&self, world: &World) -> impl Iterator<Item = (u32, &Vec<PeerId>)> {
+        let is_running = |at: &u32| world.net.up[*at as usize] == Up::Running;
+        self.marked.iter().filter(move |(at, _)| is_running(at)).map(|(at, peers)| (*at, peers))
+    }
+}
+
+/// The indexer runs, and is no member any more.
+fn is_given_up(at: u32, peer: &PeerId, members: &[Member], world: &World) -> bool {
+    let runs = world.at(peer).is_some_and(|at| world.net.up[at as usize] == Up::Running);
+    runs && !members[at as usize].pool.is_member(peer)
 }
 
 fn none(found: Option<String>) -> Result<(), String> {

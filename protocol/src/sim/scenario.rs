@@ -258,13 +258,21 @@ pub enum Wanted {
     Resolvable,
     /// Every one of these indexers knows all the others that run.
     Acquainted,
-    /// The fullest of these indexers has at most so many times their mean of sessions.
+    /// The fullest of these indexers has at most so many times their mean of sessions, the emptiest at least so many.
     Balanced {
         /// 1 is perfect.
         most: f64,
+        /// Not looked at where absent.
+        #[serde(default)]
+        least: f64,
     },
-    /// Of the memberships noted by `mark`, at most this share was given up by those whom it names.
+    /// Of the nodes that were there at `mark`, at most this share gave up an indexer that runs.
     Moved {
+        /// 0 to 1.
+        most: f64,
+    },
+    /// Of the memberships that were there at `mark`, in indexers that run, at most this share was given up.
+    GivenUp {
         /// 0 to 1.
         most: f64,
     },
