@@ -135,6 +135,13 @@ pub enum Msg {
         /// The offset.
         reply: Reply<Option<SignedDuration>>,
     },
+    /// How far is the clock of this indexer ahead of ours? Nothing when its hello was not heard, or is forgotten.
+    ClockOf {
+        /// Whose.
+        peer: PeerId,
+        /// Its clock less ours.
+        reply: Reply<Option<SignedDuration>>,
+    },
     /// Health began a life and wants to know how our record does.
     TellHealth,
     /// Suggestions began a life and wants to know the time to sign with.
@@ -201,6 +208,7 @@ impl Actor for Claim {
             Msg::Look(reply) => reply.send(state.signed.clone()),
             Msg::Clock { peer, offset } => state.clock(peer, offset),
             Msg::SoundClock { reply } => reply.send(state.clocks.sound_offset()),
+            Msg::ClockOf { peer, reply } => reply.send(state.clocks.of(&peer)),
             Msg::TellHealth => state.tell_health(),
             Msg::TellSuggestions => state.tell_suggestions(),
             Msg::TellPool => state.tell_pool(),
@@ -229,7 +237,7 @@ impl State {
     }
 
     fn sign_when_due(&mut self) {
-        let now = self.seat.now().wall;
+        let now = self.clocks.signing_time(self.seat.now().wall);
         let is_due = match &self.signed {
             None => true,
             Some(signed) => {

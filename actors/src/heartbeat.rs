@@ -7,6 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::SignedDuration;
 use libp2p::Multiaddr;
 use protocol::{
     PeerId, Timestamp,
@@ -92,6 +93,8 @@ pub struct State {
     /// Our own look-up in the DHT.
     looking: Option<AbortOnDropHandle<()>>,
     presenter: Presenter,
+    /// How far the indexer's clock is ahead of ours, as far as it is known.
+    clock_ahead: SignedDuration,
     /// The record for which an extra beat was made.
     nudged_for: Option<u64>,
     line: Line,
@@ -136,6 +139,8 @@ pub enum Msg {
         /// When its first byte came.
         first_byte: Mono,
     },
+    /// How far the indexer's clock is ahead of ours; nothing when it is not known.
+    Clock(Option<SignedDuration>),
     /// We looked our own record up in the DHT.
     Looked {
         /// It is there.
@@ -205,6 +210,7 @@ impl Actor for Heartbeat {
             witnesses: None,
             looking: None,
             presenter,
+            clock_ahead: SignedDuration::ZERO,
             nudged_for: None,
             line: Line::Closed,
             timer: None,
@@ -228,6 +234,7 @@ impl Actor for Heartbeat {
             Msg::Opened(opened) => state.opened(opened)?,
             Msg::Written { question, at } => state.written(&question, at),
             Msg::Heard { answer, first_byte } => state.heard(*answer, first_byte)?,
+            Msg::Clock(ahead) => state.clock_ahead = ahead.unwrap_or(state.clock_ahead),
             Msg::Looked { is_there } => state.dht.looked(is_there),
             Msg::Broken(error) => state.broken(error)?,
             Msg::Late { seq } => state.late(seq)?,
@@ -318,6 +325,11 @@ impl State {
         let own = &self.context.own;
         let challenges = self.challenges.draw(&own.peer_id, &[], settings, &mut self.rng);
         let asker = Asker { name: own.name.clone(), did: own.did.clone(), peer_id: own.peer_id };
+        if !challenges.is_empty() {
+            // Its answer tells times of its own clock; ours is told long before it comes.
+            let ask = claim::Msg::ClockOf { peer: self.peer, reply: self.seat.reply(Msg::Clock) };
+            inform(&self.context.addresses.claim, Class::Control, ask);
+        }
         let seq = self.conversation.ask();
         let Orders { need, referent, signed, .. } = &self.orders;
         let challenge_did = self.dht.draw().then(|| own.did.clone());
@@ -380,7 +392,7 @@ impl State {
                 &self.context.own.peer_id,
                 &given.challenged,
                 &response.challenges,
-                jiff::SignedDuration::ZERO,
+                self.clock_ahead,
                 now.wall,
                 &self.context.settings.heartbeat,
             );
@@ -412,6 +424,9 @@ impl State {
         let own = &self.context.own;
         let newest_seq = self.orders.signed.as_ref().map_or(0, |signed| signed.own.seq);
         let key = OwnRecordKey { peer_id: &own.peer_id, did: &own.did, newest_seq };
+        // By the time that it was signed with: by a wrong clock of ours it would be over before anybody could find it.
+        let ahead = self.orders.signed.as_ref().map_or(SignedDuration::ZERO, |signed| signed.clock_offset);
+        let now = now.checked_add(ahead).unwrap_or(now);
         if let Some(good) = self.dht.heard(response, &key, now) {
             self.observe(Observation::Dht { good });
         }

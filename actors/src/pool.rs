@@ -15,7 +15,7 @@ use ::store::MemberRow;
 use libp2p::Multiaddr;
 use protocol::{
     PeerId, Timestamp,
-    heartbeat::Given,
+    heartbeat::{Given, RESTARTS},
     pool::{Action, Event, Found, Input, Owner, Pool as Machine, Probed, Ranked, Shown, State as Life, Why},
     score::{Decision, Judged},
     search::Wanted,
@@ -32,7 +32,7 @@ use crate::{
     claim::{self, Signed},
     context::{Context, inform},
     discover, fetch, health, heartbeat, leave, lookup, peers, presence, probe, registry, score, store, suggestions,
-    supervision::{Address, ChildSpec, Children, Class, Due, Envelope, Outcome, Path, Reply, Seat, Timer, restarts},
+    supervision::{Address, ChildSpec, Children, Class, Due, Envelope, Outcome, Path, Reply, Seat, Timer},
     swarm,
     view::MemberState,
     witness,
@@ -55,16 +55,6 @@ const CANNOT_JOIN: &str = "cannot join";
 
 /// A member names candidates within this.
 const CANDIDATES_WITHIN: Duration = Duration::from_secs(5);
-
-/// A heartbeat that failed is given a new stream this soon, and thrice within 90 s; then its indexer is lost.
-const RESTARTS: restarts::Settings = restarts::Settings {
-    restarts_max: 3,
-    within: Duration::from_secs(90),
-    pause_first: Duration::from_secs(1),
-    pause_max: Duration::from_secs(20),
-    factor: 2,
-    jitter: 0.1,
-};
 
 /// The actor.
 pub struct Pool;
@@ -116,6 +106,8 @@ pub struct Scored {
     pub low: f64,
     /// 0 to 100.
     pub value: f64,
+    /// It would be evicted, were it a member.
+    pub is_condemned: bool,
     /// The evidence as JSON.
     pub evidence: String,
 }
@@ -607,7 +599,11 @@ impl State {
                 inform(&self.context.addresses.store, Class::History, store::Msg::KeepMember(row.clone()));
             }
         }
-        let ranked = scores.iter().map(|scored| Ranked { peer: scored.peer, low: scored.low }).collect();
+        let ranked = scores.iter().map(|scored| {
+            let Scored { peer, low, is_condemned, .. } = *scored;
+            Ranked { peer, low, is_condemned }
+        });
+        let ranked = ranked.collect();
         self.take(Input::Scores(ranked)).await
     }
 

@@ -177,7 +177,8 @@ impl State {
             .filter_map(|row| {
                 let score = self.book.score(&row.peer_id, now.mono)?;
                 let evidence = serde_json::to_string(&row).ok()?;
-                Some(pool::Scored { peer: row.peer_id, low: score.low, value: score.value, evidence })
+                let is_condemned = self.book.is_condemned(&row.peer_id, now.mono);
+                Some(pool::Scored { peer: row.peer_id, low: score.low, value: score.value, is_condemned, evidence })
             })
             .collect();
         inform(&self.context.addresses.pool, Class::Control, pool::Msg::Scores(scores));

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     record::PeerRecord,
+    restarts,
     signed::Verified,
     time::Mono,
     wire::{Answer, ChallengeAnswer, DhtValues, Heartbeat, HeartbeatResponse, Refused},
@@ -21,6 +22,16 @@ use crate::{
 /// The longest silence that an answer may ask for: a ban's first length. Longer wishes are cut, so that no indexer
 /// can silence a node for ever.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
+/// A heartbeat that failed is given a new stream this soon, and thrice within 90 s; then its indexer is lost.
+pub const RESTARTS: restarts::Settings = restarts::Settings {
+    restarts_max: 3,
+    within: Duration::from_secs(90),
+    pause_first: Duration::from_secs(1),
+    pause_max: Duration::from_secs(20),
+    factor: 2,
+    jitter: 0.1,
+};
 
 /// Every so many batches of challenges our own record is asked for in the DHT too: some nine minutes per indexer.
 pub const DHT_BATCHES: u32 = 5;
@@ -205,6 +216,9 @@ impl OwnRecord {
 }
 
 /// A record is signed anew when half its life is gone; or when it lasts longer than it can, because the clock went back.
+///
+/// `now` is the time that is signed with ([`crate::hello::ClockWatch::signing_time`]), or a clock that is known to be
+/// behind would sign anew at every look.
 #[must_use]
 pub fn sign_anew_due(expiry_date: Timestamp, now: Timestamp, settings: &Settings) -> bool {
     let life = SignedDuration::try_from(settings.record_life).unwrap_or(SignedDuration::MAX);
@@ -832,6 +846,27 @@ mod tests {
         check(60, true);
         check(500, true);
         check(-1, true);
+    }
+
+    #[test]
+    fn a_clock_found_to_be_wrong_signs_anew_once_and_not_at_every_look() {
+        let settings = Settings::default();
+        for behind in [240, 5, -240] {
+            let mut clocks = crate::hello::ClockWatch::new();
+            let due = |clocks: &crate::hello::ClockWatch, expiry, now| {
+                sign_anew_due(expiry, clocks.signing_time(wall(now)), &settings)
+            };
+            let before = wall(120);
+            (1..=3).for_each(|number| clocks.heard(peer(number), SignedDuration::from_secs(behind)));
+            assert_eq!(
+                due(&clocks, before, 1),
+                behind != 5,
+                "what was signed by the wrong time is not valid elsewhere"
+            );
+            let after = wall(1 + behind + 120);
+            assert!((1..61).all(|now| !due(&clocks, after, now)), "{behind}");
+            assert!(due(&clocks, after, 61), "{behind}");
+        }
     }
 
     #[test]

@@ -285,6 +285,12 @@ impl ClockWatch {
         self.offsets.retain(|(held, _)| held != peer);
     }
 
+    /// How far this peer's clock is ahead of ours, as its last hello told; nothing when it is not kept.
+    #[must_use]
+    pub fn of(&self, peer: &PeerId) -> Option<SignedDuration> {
+        self.offsets.iter().find(|(held, _)| held == peer).map(|(_, offset)| *offset)
+    }
+
     /// How far our clock is behind the one on which enough members agree.
     #[must_use]
     pub fn agreed(&self) -> Option<SignedDuration> {
@@ -486,6 +492,17 @@ mod tests {
         assert_eq!(watch.signing_time(Timestamp::MAX), Timestamp::MAX);
         watch.forget(&keys(1).peer_id());
         assert_eq!(watch.signing_time(now()), now());
+    }
+
+    #[test]
+    fn a_watch_tells_what_the_last_hello_of_a_peer_told() {
+        let mut watch = ClockWatch::new();
+        assert_eq!(watch.of(&keys(1).peer_id()), None);
+        watch.heard(keys(1).peer_id(), SignedDuration::from_secs(120));
+        watch.heard(keys(1).peer_id(), SignedDuration::from_secs(-5));
+        assert_eq!(watch.of(&keys(1).peer_id()), Some(SignedDuration::from_secs(-5)));
+        watch.forget(&keys(1).peer_id());
+        assert_eq!(watch.of(&keys(1).peer_id()), None);
     }
 
     #[test]

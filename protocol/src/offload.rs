@@ -7,7 +7,8 @@
 //! Why half, and only one's own excess: moving changes no mean, so the excesses of those above it are together what those
 //! below it lack, and indexers that each hand on their own overshoot nothing between them. What they know of each other is
 //! a beat old, so the mean is a little wrong while nodes are under way; what is left of an excess after three halves, an
-//! eighth, is of that size. Who was asked and has not gone is counted as gone.
+//! eighth, is of that size. Who was asked and has not gone is counted as gone, and who went is counted where it was sent
+//! until that indexer tells another load: one that says it is empty and takes nobody is sent its share once, and no more.
 
 use std::{
     cmp::Reverse,
@@ -38,8 +39,9 @@ const NAMED: usize = 2;
 /// With so many times its share an indexer hands nodes on: half of what F15 allows, for the others may be at 1 - that.
 const OVER_SHARE: f64 = 1.10;
 
-/// With less than this of its share an indexer is one to hand nodes to, by all that have more than theirs.
-const UNDER_SHARE: f64 = 0.85;
+/// With less than this of its share an indexer is one to hand nodes to, by all that have more than theirs: F10 asks for
+/// 0.85, and what they know of it is a beat old.
+const UNDER_SHARE: f64 = 0.88;
 
 /// Part of its excess that an indexer asks for at one step.
 const STEP: f64 = 0.5;
@@ -49,6 +51,10 @@ const RUSH: f64 = 0.10;
 
 /// Part of its sessions that a drained indexer has asked at a time: gone in a minute or two, and nobody is rushed.
 const DRAIN_AT_ONCE: f64 = 0.25;
+
+/// For so long who went counts where it was sent while the load that is told there does not change: three times as long
+/// as an `IndexerRecord` lives.
+const BELIEVED: Duration = Duration::from_secs(30 * 60);
 
 /// How old a load may be that an indexer told us with its answer: it told one with each of its last three.
 pub const FRESH: Duration = Duration::from_secs(60);
@@ -129,6 +135,14 @@ struct Asked {
     to: Vec<PeerId>,
 }
 
+/// What one told last, and who went there since.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    sessions: u32,
+    sent: u32,
+    at: Mono,
+}
+
 /// Why nodes are to move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
@@ -146,13 +160,22 @@ pub struct Offload {
     asked: BTreeMap<PeerId, Asked>,
     /// Until when those are left alone who were asked and did not go.
     resting: BTreeMap<PeerId, Mono>,
+    /// Of each indexer that could be named at the last step.
+    told: BTreeMap<PeerId, Told>,
 }
 
 impl Offload {
     /// Nobody is asked; a step is made once per beat, `every` so long.
     #[must_use]
     pub fn new(every: Duration) -> Self {
-        Self { every, next: Mono::ZERO, is_levelling: false, asked: BTreeMap::new(), resting: BTreeMap::new() }
+        Self {
+            every,
+            next: Mono::ZERO,
+            is_levelling: false,
+            asked: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            told: BTreeMap::new(),
+        }
     }
 
     /// Whether it is time for the next step.
@@ -175,8 +198,11 @@ impl Offload {
 
     /// A session ended: its peer need not be asked any more.
     pub fn gone(&mut self, peer: &PeerId) {
-        self.asked.remove(peer);
         self.resting.remove(peer);
+        let to = self.asked.remove(peer).and_then(|asked| asked.to.first().copied());
+        if let Some(told) = to.and_then(|to| self.told.get_mut(&to)) {
+            told.sent = told.sent.saturating_add(1);
+        }
     }
 
     /// One step: gives up on those who do not go, and asks as many more as there should be.
@@ -193,6 +219,7 @@ impl Offload {
     ) {
         self.next = now + self.every;
         self.lose_patience(now);
+        let others = &self.believed(others, now);
         let share = Share::of(own, others, is_drained);
         let Some((why, most)) = self.reason(own, others, &share, is_drained, rng) else {
             self.asked.clear();
@@ -209,6 +236,21 @@ impl Offload {
                 self.asked.insert(peer, Asked { until: now + PATIENCE, to });
             }
         }
+    }
+
+    /// The loads with those who went there and do not show in them yet.
+    fn believed(&mut self, others: &[Other], now: Mono) -> Vec<Other> {
+        let before = std::mem::take(&mut self.told);
+        let is_same = |told: &&Told, load: Load| told.sessions == load.sessions && now.since(told.at) < BELIEVED;
+        let mut believed = Vec::with_capacity(others.len());
+        for Other { peer, load } in others.iter().copied() {
+            let fresh = Told { sessions: load.sessions, sent: 0, at: now };
+            let told = before.get(&peer).filter(|told| is_same(told, load)).copied().unwrap_or(fresh);
+            let sessions = load.sessions.saturating_add(told.sent);
+            believed.push(Other { peer, load: Load { sessions, ..load } });
+            self.told.insert(peer, told);
+        }
+        believed
     }
 
     fn lose_patience(&mut self, now: Mono) {
@@ -601,7 +643,7 @@ mod tests {
             self.at += 1;
             let phase = |n: usize| n as u64 * 7 % 20;
             for one in 0..self.indexers.len() {
-                if (self.at + phase(one)) % 20 == 0 {
+                if (self.at + phase(one)).is_multiple_of(20) {
                     for other in (0..self.indexers.len()).filter(|other| *other != one) {
                         let load = self.load(one);
                         self.indexers[other].known.insert(one, load);
@@ -612,7 +654,7 @@ mod tests {
                 }
             }
             for node in 0..self.nodes.len() {
-                if (self.at + phase(node)) % 20 == 0 {
+                if (self.at + phase(node)).is_multiple_of(20) {
                     self.beat(node);
                 }
             }
@@ -712,6 +754,45 @@ mod tests {
         let (most, least) = sim.spread();
         assert!(most <= 1.15 && (0.85..=1.0).contains(&least), "{:?}", sim.loads());
         assert!(*sim.loads().last().unwrap() <= 110, "{:?}", sim.loads());
+    }
+
+    #[test]
+    fn one_that_takes_nobody_is_sent_its_share_once() {
+        let mut bed = Bed::new();
+        let others = [other(1, 0, 400), other(2, 200, 400)];
+        // They come back each time, for it does not serve them.
+        let (mut sent, sessions) = (0, 200);
+        let asked = |bed: &mut Bed, sessions: u32, beat: u64| bed.step(load(sessions, 400), &others, 20 * beat);
+        for beat in 0..80 {
+            for peer in asked(&mut bed, sessions, beat) {
+                bed.offload.gone(&peer);
+                sent += 1;
+            }
+        }
+        assert!((100..=205).contains(&sent), "{sent} were sent, expected at most as many as we have, once");
+        let before = sent;
+        for beat in 80..88 {
+            sent += asked(&mut bed, sessions, beat).len();
+        }
+        assert!(sent - before <= 5, "{} more", sent - before);
+    }
+
+    #[test]
+    fn a_load_that_is_told_anew_counts_instead_of_who_was_sent() {
+        let mut offload = Offload::new(BEAT);
+        let now = Mono::from_secs;
+        offload.believed(&[other(1, 10, 400)], now(0));
+        let to = vec![peer(1_001)];
+        for n in 0..3 {
+            offload.asked.insert(peer(n), Asked { until: now(180), to: to.clone() });
+            offload.gone(&peer(n));
+        }
+        let believed =
+            |offload: &mut Offload, told, at| offload.believed(&[other(1, told, 400)], now(at))[0].load.sessions;
+        assert_eq!(believed(&mut offload, 10, 20), 13);
+        assert_eq!(believed(&mut offload, 10, BELIEVED.as_secs() - 1), 13);
+        assert_eq!(believed(&mut offload, 12, BELIEVED.as_secs() - 1), 12);
+        assert_eq!(believed(&mut offload, 12, 2 * BELIEVED.as_secs()), 12);
     }
 
     proptest! {

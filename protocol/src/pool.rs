@@ -67,6 +67,10 @@ const OTHERS_ASKED: usize = 2;
 /// the most. Past it they go as others do.
 const VOUCHED_MAX: usize = 16;
 
+/// One that asks us to move is let go unreplaced once in this time: several may ask at the same time, and a pool that did
+/// what each of them wants would be left with one.
+const LET_GO_EVERY: Duration = Duration::from_secs(60);
+
 /// A probe whose outcome was lost with its actor is given up this long after its deadline.
 const PROBE_LOST_AFTER: Duration = Duration::from_secs(2);
 
@@ -192,6 +196,8 @@ pub struct Pool {
     alone: Option<Backoff>,
     departed: Mono,
     excess_since: Option<Mono>,
+    /// When one that asked us to move was last let go unreplaced.
+    let_go: Option<Mono>,
     is_started: bool,
     out: Vec<Action>,
 }
@@ -219,6 +225,7 @@ impl Pool {
             alone: None,
             departed: Mono::ZERO,
             excess_since: None,
+            let_go: None,
             is_started: false,
             out: Vec::new(),
         }
@@ -253,6 +260,7 @@ impl Pool {
             self.alone.map(|backoff| backoff.at),
             Some(self.departed),
             self.excess_since.map(|since| since + settings.excess_kept),
+            self.let_go.map(|at| at + LET_GO_EVERY),
             self.lead.map(|(_, since)| since + settings.referent_lead_held),
             self.referent.map(|_| self.referent_since + settings.referent_grace),
             self.asked.front().map(|first| *first + Duration::from_secs(60)),
@@ -347,6 +355,7 @@ impl Pool {
                 }
             }
             Input::Answered { peer, referent, suggestions, suggest_migrate } => {
+                let suggest_migrate = suggest_migrate && self.has_somewhere_to_go(&suggestions, now);
                 self.answered(peer, referent, suggest_migrate, now, rng);
                 if self.members.contains_key(&peer) {
                     let named: Vec<PeerId> = suggestions.iter().map(|info| info.id).collect();
@@ -378,9 +387,11 @@ impl Pool {
             Input::Inbound { info } => self.hear_one(info, Source::Inbound, None, now, rng),
             Input::Probed { peer, outcome } => self.probed(peer, outcome, now, rng),
             Input::Scores(scores) => {
-                for Ranked { peer, low } in scores {
+                for Ranked { peer, low, is_condemned } in scores {
                     if let Some(member) = self.members.get_mut(&peer) {
                         member.low = Some(low);
+                    } else if is_condemned {
+                        self.rest(&peer, now);
                     }
                 }
             }
@@ -462,11 +473,21 @@ impl Pool {
         }
     }
 
+    /// Nobody is named to us, or at least one of them carries us or may. To go where nobody answers, or to one that we gave up
+    /// for its score, would be to lose a member for nothing.
+    fn has_somewhere_to_go(&self, named: &[AddrInfo], now: Mono) -> bool {
+        let may = |info: &AddrInfo| match (self.members.get(&info.id), self.known.get(&info.id)) {
+            (Some(member), _) => is_usable_member(member),
+            (None, Some(known)) => known.is_open(now),
+            (None, None) => info.id != self.owner.peer_id,
+        };
+        named.is_empty() || named.iter().take(self.settings.candidates_per_answer_max as usize).any(may)
+    }
+
     /// One that asks us to move knows where there is room. A standby of our own would win by being at hand, and send us
     /// where we are asked to move again: it waits until those that were named had their probe.
     fn prefer(&mut self, named: &[PeerId], now: Mono) {
-        let has_room = |known: &Known| known.failures == 0 && known.rests_until <= now;
-        if !named.iter().any(|peer| self.known.get(peer).is_some_and(has_room)) {
+        if !named.iter().any(|peer| self.known.get(peer).is_some_and(|known| known.is_open(now))) {
             return;
         }
         let wait = now + self.settings.probe_within;
@@ -599,6 +620,14 @@ impl Pool {
             self.out.push(Action::Forget { peer });
         }
         self.stop(peer, Why::Evicted, self.settings.evicted_rest, now);
+    }
+
+    /// What was seen of it still says that it would be evicted: it is not taken up again while others answer.
+    fn rest(&mut self, peer: &PeerId, now: Mono) {
+        if let Some(known) = self.known.get_mut(peer) {
+            known.good = None;
+            known.rests_until = known.rests_until.max(now + self.settings.evicted_rest);
+        }
     }
 
     fn probed(&mut self, peer: PeerId, outcome: Probed, now: Mono, rng: &mut impl Rng) {
@@ -766,6 +795,12 @@ impl Pool {
             let carriers = self.usable().filter(|(_, member)| why != Why::Migrated || !member.about.seed).count();
             if carriers < self.settings.min_indexer.max(1) as usize {
                 continue;
+            }
+            if why == Why::Migrated && self.usable().count() < self.target() {
+                if self.let_go.is_some_and(|at| now.since(at) < LET_GO_EVERY) {
+                    continue;
+                }
+                self.let_go = Some(now);
             }
             let rest = if why == Why::Migrated { self.settings.migrated_rest } else { self.settings.backoff_first };
             self.stop(peer, why, rest, now);
@@ -1252,6 +1287,11 @@ impl Known {
     /// Only others spoke of it.
     fn is_hearsay(&self) -> bool {
         self.is_forgettable() && !self.about.remembered
+    }
+
+    /// It did not fail, and we did not give it up a while ago.
+    fn is_open(&self, now: Mono) -> bool {
+        self.failures == 0 && self.rests_until <= now
     }
 
     /// It is worth no probes for its own sake once it failed.

@@ -156,7 +156,6 @@ mod histogram;
 mod life;
 mod mailbox;
 mod path;
-pub mod restarts;
 pub mod supervisor;
 mod vitals;
 
@@ -165,6 +164,7 @@ pub use children::{ChildSpec, Children, Due, Failure, Outcome, StartError};
 pub use clock::{Chance, Clock};
 pub use life::{Hold, Seat, Timer};
 pub use path::Path;
+pub use protocol::restarts;
 pub use supervisor::{Ended, Root, Supervisor};
 pub use vitals::Tree;
 

@@ -445,6 +445,38 @@ fn an_evicted_member_is_stopped_forgotten_and_does_not_come_back_soon() {
 }
 
 #[test]
+fn one_whose_evidence_still_condemns_it_is_not_taken_up_again_while_others_answer() {
+    let mut bench = Bench::with([1, 2], []);
+    bench.feed(Input::Evicted { peer: peer(2) });
+    let condemned = |is_condemned| Input::Scores(vec![Ranked { peer: peer(2), low: 10.0, is_condemned }]);
+    for _ in 0..60 {
+        assert!(!bench.is_probed_within(2, secs(60)), "an hour, twice its rest");
+        bench.answered(1);
+        bench.feed(Input::Candidates { from: peer(1), candidates: infos([2]) });
+        bench.feed(condemned(true));
+    }
+    for _ in 0..32 {
+        bench.answered(1);
+        bench.feed(condemned(false));
+        bench.feed(Input::Candidates { from: peer(1), candidates: infos([2]) });
+        if bench.is_probed_within(2, secs(60)) {
+            return;
+        }
+    }
+    panic!("it is tried again once its evidence has faded");
+}
+
+#[test]
+fn one_that_is_condemned_is_better_than_nobody() {
+    let mut bench = Bench::with([1], []);
+    bench.feed(Input::Inbound { info: info(2) });
+    bench.feed(Input::Scores(vec![Ranked { peer: peer(2), low: 10.0, is_condemned: true }]));
+    bench.feed(Input::Reset { peer: peer(1) });
+    bench.feed(Input::BudgetSpent { peer: peer(1) });
+    assert!(bench.is_probed_within(2, secs(60)));
+}
+
+#[test]
 fn a_sticky_member_is_not_evicted() {
     let mut bench = Bench::with([1], [2]);
     assert_eq!(bench.feed(Input::Evicted { peer: peer(2) }), []);
@@ -516,6 +548,31 @@ fn a_move_is_obeyed_only_once_enough_others_that_are_no_seeds_answer() {
 }
 
 #[test]
+fn of_several_that_ask_us_to_move_one_a_minute_is_let_go_unreplaced() {
+    let mut bench = Bench::with(1..=5, []);
+    assert_eq!(stopped(&bench.migrate(1, infos([7]))), [(peer(1), Why::Migrated)]);
+    for number in 2..=4 {
+        assert_eq!(stopped(&bench.migrate(number, infos([7]))), []);
+    }
+    assert_eq!(stopped(&bench.wait(secs(59))), []);
+    assert_eq!(stopped(&bench.wait(secs(1))).len(), 1);
+    bench.feed(Input::Inbound { info: info(8) });
+    bench.probed(8, 0.1);
+    assert!(bench.pool.answering().len() >= 3, "it is not left with one");
+}
+
+#[test]
+fn a_move_to_where_nobody_answers_or_whom_we_gave_up_is_not_made() {
+    let mut bench = Bench::with(1..=5, []);
+    bench.feed(Input::Evicted { peer: peer(5) });
+    assert_eq!(stopped(&bench.migrate(1, infos([5]))), [], "it was evicted");
+    bench.feed(Input::Inbound { info: info(6) });
+    bench.feed(Input::Probed { peer: peer(6), outcome: Probed::Silent });
+    assert_eq!(stopped(&bench.migrate(1, infos([5, 6]))), [], "the other one does not answer");
+    assert_eq!(stopped(&bench.migrate(1, infos([5, 2]))), [(peer(1), Why::Migrated)], "that one carries us");
+}
+
+#[test]
 fn one_that_asks_us_to_move_carries_us_until_another_does_or_it_changes_its_mind() {
     let mut bench = Bench::with([1], []);
     bench.migrate(1, vec![]);
@@ -563,7 +620,7 @@ fn more_members_than_wanted_are_kept_a_while_and_then_the_worst_goes() {
     bench.answered(9);
     bench.answered(2);
     assert_eq!(bench.pool.members.len(), 6);
-    let ranked = |number| Ranked { peer: peer(number), low: f64::from(number) * 10.0 };
+    let ranked = |number| Ranked { peer: peer(number), low: f64::from(number) * 10.0, is_condemned: false };
     bench.feed(Input::Scores((1..=9).map(ranked).collect()));
     assert_eq!(bench.pool.referent(), Some(peer(1)), "the worst of all represents us and stays");
     assert_eq!(stopped(&bench.wait(secs(299))), []);
@@ -598,7 +655,10 @@ fn one_that_answers_replaces_a_first_choice_that_does_not() {
 #[test]
 fn a_lost_referent_is_replaced_by_a_nudge_at_once() {
     let mut bench = Bench::with(1..=3, []);
-    bench.feed(Input::Scores(vec![Ranked { peer: peer(3), low: 70.0 }, Ranked { peer: peer(2), low: 60.0 }]));
+    bench.feed(Input::Scores(vec![
+        Ranked { peer: peer(3), low: 70.0, is_condemned: false },
+        Ranked { peer: peer(2), low: 60.0, is_condemned: false },
+    ]));
     let actions = bench.feed(Input::Reset { peer: peer(1) });
     assert!(actions.contains(&Action::SetReferent { peer: peer(3), referent: true }));
     assert!(actions.contains(&Action::Nudge { peer: peer(3) }));
@@ -610,7 +670,10 @@ fn a_lost_referent_is_replaced_by_a_nudge_at_once() {
 fn the_referent_changes_only_for_a_lead_of_ten_points_held_for_five_minutes() {
     let mut bench = Bench::with(1..=2, []);
     let score = |bench: &mut Bench, lead| {
-        bench.feed(Input::Scores(vec![Ranked { peer: peer(1), low: 50.0 }, Ranked { peer: peer(2), low: 50.0 + lead }]))
+        bench.feed(Input::Scores(vec![
+            Ranked { peer: peer(1), low: 50.0, is_condemned: false },
+            Ranked { peer: peer(2), low: 50.0 + lead, is_condemned: false },
+        ]))
     };
     score(&mut bench, 9.9);
     bench.wait(secs(1_000));
@@ -1373,7 +1436,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         }),
         1 => number().prop_map(|number| Input::Inbound { info: info(number) }),
         4 => (who(), outcome).prop_map(|(peer, outcome)| Input::Probed { peer, outcome }),
-        1 => (who(), 0.0..=100.0f64).prop_map(|(peer, low)| Input::Scores(vec![Ranked { peer, low }])),
+        1 => (who(), 0.0..=100.0f64).prop_map(|(peer, low)| Input::Scores(vec![Ranked { peer, low, is_condemned: false }])),
         1 => who().prop_map(|peer| Input::Evicted { peer }),
         1 => (who(), 0u32..3).prop_map(|(peer, reach)| Input::Vouched { peer, answered: 2, reach }),
         2 => Just(Input::Tick),

@@ -52,13 +52,15 @@ pub struct Found {
     pub fill_rate: Option<f64>,
 }
 
-/// A member's score, as the pool prefers by it.
+/// An indexer's score, as the pool prefers by it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ranked {
     /// The indexer.
     pub peer: PeerId,
     /// Lower bound of its score, 0 to 100.
     pub low: f64,
+    /// It would be evicted for what was seen of it, were it a member.
+    pub is_condemned: bool,
 }
 
 /// Something that happened.

@@ -230,6 +230,19 @@ impl Book {
         self.accounts.get(peer)?.score(now, &self.settings)
     }
 
+    /// What was seen of it would have it evicted, were it a member judged now. Nobody is while we suspect ourselves.
+    #[must_use]
+    pub fn is_condemned(&self, peer: &PeerId, now: Mono) -> bool {
+        let Some(account) = self.accounts.get(peer).filter(|_| !self.is_self_suspect(now)) else { return false };
+        let facts = account.evidence.facts(now, &self.settings);
+        score(&facts, &self.settings).is_some_and(|score| is_below(&facts, &score, &self.settings))
+    }
+
+    /// Every indexer that it knows about.
+    pub fn peers(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.accounts.keys().copied()
+    }
+
     /// The facts that the score is computed from.
     #[must_use]
     pub fn facts(&self, peer: &PeerId, now: Mono) -> Option<Facts> {
@@ -279,7 +292,7 @@ impl Book {
         let account = self.accounts.get_mut(&member.peer)?;
         let facts = account.evidence.facts(now, settings);
         let score = score(&facts, settings)?;
-        let is_below = !member.sticky && facts.online >= settings.online_min && score.high < score.threshold;
+        let is_below = !member.sticky && is_below(&facts, &score, settings);
         let (before, needed) = (account.below, settings.judgements.max(1));
         account.below = if is_below { before.saturating_add(1) } else { 0 };
         let in_a_row = account.below;
@@ -326,4 +339,9 @@ impl Book {
             None => false,
         }
     }
+}
+
+/// It was online for long enough to be judged, and even its upper bound is below the threshold.
+fn is_below(facts: &Facts, score: &Score, settings: &Settings) -> bool {
+    facts.online >= settings.online_min && score.high < score.threshold
 }

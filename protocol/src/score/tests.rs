@@ -294,6 +294,19 @@ fn g45_it_takes_three_judgements_in_a_row_to_evict() {
 }
 
 #[test]
+fn one_that_would_be_evicted_is_condemned_whether_it_is_a_member_or_not() {
+    let (mut book, now) = old_and_bad();
+    let bad = members(false)[0].peer;
+    assert!(book.is_condemned(&bad, now));
+    assert!(book.peers().filter(|peer| *peer != bad).all(|peer| !book.is_condemned(&peer, now)));
+    for _ in 0..3 {
+        book.judge(&members(false), now);
+    }
+    book.set_members(&BTreeSet::new());
+    assert!(book.is_condemned(&bad, now));
+}
+
+#[test]
 fn nobody_is_evicted_who_is_sticky_or_the_last_or_hardly_known() {
     let (mut book, now) = old_and_bad();
     for _ in 0..10 {

@@ -1,10 +1,11 @@
-//! How often a child may fail, and how long it pauses before its next life. Pure.
+//! How often a supervised child may fail, and how long it pauses before its next life.
 
 use std::{collections::VecDeque, time::Duration};
 
-use protocol::time::Mono;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
+
+use crate::time::Mono;
 
 /// The budget of one child.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,13 +14,13 @@ pub struct Settings {
     /// Most restarts within any stretch of [`Settings::within`]; 0 means that the first failure is the last.
     pub restarts_max: u32,
     /// Length of that stretch. After as long without a restart the pauses begin anew.
-    #[serde(with = "protocol::time::text")]
+    #[serde(with = "crate::time::text")]
     pub within: Duration,
     /// Pause before the first restart.
-    #[serde(with = "protocol::time::text")]
+    #[serde(with = "crate::time::text")]
     pub pause_first: Duration,
     /// Longest pause.
-    #[serde(with = "protocol::time::text")]
+    #[serde(with = "crate::time::text")]
     pub pause_max: Duration,
     /// What a pause is multiplied by for the next one, at least 1.
     pub factor: u32,

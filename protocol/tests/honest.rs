@@ -1,0 +1,115 @@
+//! Over 30 days an honest indexer is never evicted for its score, at any fill, in a network of any size, while links work.
+//!
+//! Evidence is drawn as it comes to a node whose links work: some beats are late, some indexers restart, and a fifth of
+//! the witnesses are in league against the honest. `PROPTEST_CASES` says how many networks are lived through.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use protocol::{
+    identity::Keys,
+    score::{Book, Judged, Observation, Settings},
+    time::Mono,
+};
+use rand::{SeedableRng as _, rngs::StdRng};
+
+/// Days lived through.
+const DAYS: u64 = 30;
+
+/// Time between two beats, and between two judgements.
+const TICK_SECS: u64 = 20;
+
+/// Indexers in one pool: as many as an indexer has.
+const POOL_MAX: usize = 10;
+
+/// A few in the gate; as many as asked for where somebody asks.
+fn cases() -> ProptestConfig {
+    const USUAL: u32 = 256;
+    let asked = ProptestConfig::default();
+    let cases = if asked.cases == USUAL { 6 } else { asked.cases };
+    ProptestConfig { cases, ..asked }
+}
+
+/// How one honest indexer does.
+#[derive(Clone, Debug)]
+struct Honest {
+    /// Mean round trip.
+    rtt_ms: u64,
+    /// Its fill wanders between these, in thousandths.
+    fill: (u32, u32),
+    max_nodes: u32,
+    /// Share of its answers that are late, in thousandths.
+    late: u32,
+    /// Days between two restarts of its process, announced and not.
+    restart_days: (u64, u64),
+}
+
+fn honest() -> impl Strategy<Value = Honest> {
+    let fill = (0..=1_000_u32, 0..=1_000_u32).prop_map(|(one, other)| (one.min(other), one.max(other)));
+    (1..1_500_u64, fill, 1..=1_000_u32, 0..30_u32, (1..10_u64, 2..30_u64)).prop_map(
+        |(rtt_ms, fill, max_nodes, late, restart_days)| Honest { rtt_ms, fill, max_nodes, late, restart_days },
+    )
+}
+
+fn is_day_of(tick: u64, days: u64) -> bool {
+    tick > 0 && tick.is_multiple_of(days * 86_400 / TICK_SECS)
+}
+
+fn observe(book: &mut Book, peer: protocol::PeerId, honest: &Honest, tick: u64, born: &mut i64, rng: &mut StdRng) {
+    let now = Mono::from_secs(tick * TICK_SECS);
+    if is_day_of(tick, honest.restart_days.0) {
+        book.observe(peer, &Observation::RestartAnnounced, now);
+        *born += 1;
+    } else if is_day_of(tick, honest.restart_days.1) {
+        *born += 1;
+    }
+    if rng.random_range(0..1_000) < honest.late {
+        book.observe(peer, &Observation::Missed, now);
+        return;
+    }
+    let fill = f64::from(rng.random_range(honest.fill.0..=honest.fill.1)) / 1_000.0;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to `max_nodes`")]
+    let peer_count = (fill * f64::from(honest.max_nodes)).round() as u32;
+    let answered = Observation::Answered {
+        rtt: Duration::from_millis(honest.rtt_ms).mul_f64(rng.random_range(0.5..1.5)),
+        fill_rate: f64::from(peer_count) / f64::from(honest.max_nodes),
+        peer_count,
+        max_nodes: honest.max_nodes,
+        born_at: Timestamp::from_second(*born).unwrap_or(Timestamp::UNIX_EPOCH),
+    };
+    book.observe(peer, &answered, now);
+    match rng.random_range(0..50) {
+        0..9 => book.observe(peer, &Observation::Challenged { good: 1, bad: 0 }, now),
+        9 => book.observe(peer, &Observation::Dht { good: true }, now),
+        10..20 => book.observe(peer, &Observation::Witness { agrees: rng.random_range(0..5) > 0 }, now),
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn g14_an_honest_indexer_is_never_evicted_by_score_over_30_days(
+        indexers in proptest::collection::vec(honest(), 1..=POOL_MAX),
+        seed: u64,
+    ) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut book = Book::new(Settings::default());
+        let peers: Vec<_> = indexers.iter().map(|_| Keys::generate(&mut rng).peer_id()).collect();
+        let members: Vec<Judged> = peers.iter().map(|peer| Judged { peer: *peer, sticky: false }).collect();
+        book.set_members(&peers.iter().copied().collect::<BTreeSet<_>>());
+        let mut born = vec![0; indexers.len()];
+        for tick in 0..DAYS * 86_400 / TICK_SECS {
+            for ((peer, honest), born) in peers.iter().zip(&indexers).zip(&mut born) {
+                observe(&mut book, *peer, honest, tick, born, &mut rng);
+            }
+            let evicted = book.judge(&members, Mono::from_secs(tick * TICK_SECS + 10));
+            if let Some(eviction) = evicted.first() {
+                let at = peers.iter().position(|peer| *peer == eviction.peer);
+                prop_assert!(false, "{:?} after {tick} ticks: {:?}", at.map(|at| &indexers[at]), eviction.score);
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Plays the scenarios of `tests/sim/scenarios` in virtual time: run by `tests/sim/run`, explained in
+//! `docs/performance.md`.
+//!
+//! The rules are `protocol`'s, and so is the simulator ([`protocol::sim`]); here are files, seeds, threads, and words. A
+//! run that breaks what must hold is a failure, told with the seed that plays it again.
+
+#![allow(missing_docs, clippy::cast_precision_loss)]
+
+mod batch;
+mod files;
+mod plot;
+mod scale;
+
+use std::{path::PathBuf, process::ExitCode, time::Instant};
+
+use clap::Parser;
+use protocol::sim::{Outcome, Sim};
+
+use self::{batch::Batch, files::Play};
+
+/// Plays members in virtual time, and looks at what must hold.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Only this scenario, by the name of its file.
+    #[arg(long, value_name = "NAME")]
+    scenario: Option<String>,
+
+    /// Only this seed; needs a scenario.
+    #[arg(long, requires = "scenario")]
+    seed: Option<u64>,
+
+    /// So many seeds of each scenario.
+    #[arg(long, default_value_t = 8)]
+    seeds: u64,
+
+    /// The first of them; drawn from the date where absent.
+    #[arg(long)]
+    first_seed: Option<u64>,
+
+    /// Plays no further seed after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    within: Option<u64>,
+
+    /// Plays those too that wait for rules that are still to come.
+    #[arg(long)]
+    waiting: bool,
+
+    /// Instead: so many nodes and a hundredth of indexers for a simulated hour.
+    #[arg(long, value_name = "NODES")]
+    scale: Vec<u32>,
+
+    /// Writes plots of a single run here.
+    #[arg(long, value_name = "FOLDER", requires = "seed")]
+    plot: Option<PathBuf>,
+
+    /// Writes the log of a single run here.
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    log: Option<PathBuf>,
+
+    /// Writes the result between the marks of this page.
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
+
+    /// Given by `cargo test` and of no meaning here.
+    #[arg(long, hide = true)]
+    nocapture: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match play(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn play(args: &Args) -> Result<bool, String> {
+    if !args.scale.is_empty() {
+        return scale::table(&args.scale, args.document.as_deref());
+    }
+    let plays = files::read(args.scenario.as_deref(), args.waiting)?;
+    if let (Some(seed), [play]) = (args.seed, plays.as_slice()) {
+        return replay(args, play, seed);
+    }
+    let first = args.first_seed.unwrap_or_else(batch::seed_of_the_day);
+    let batch = Batch { first, seeds: args.seeds, within: args.within };
+    let results = batch.run(&plays);
+    let table = batch.table(&results);
+    println!("{table}");
+    if let Some(page) = &args.document {
+        files::write_between(page, "tests/sim/run", &table)?;
+    }
+    Ok(results.iter().all(|result| result.failed.is_empty()))
+}
+
+/// One run, told in full.
+fn replay(args: &Args, play: &Play, seed: u64) -> Result<bool, String> {
+    let began = Instant::now();
+    let sim = Sim::new(play.scenario.clone(), seed, args.log.is_some()).map_err(|error| error.to_string())?;
+    let outcome = sim.run();
+    tell(play, &outcome);
+    let (took, length) = (began.elapsed(), play.scenario.length.0);
+    println!(
+        "{} events and {} lines in {:.2} s, {:.0} times as fast as life",
+        outcome.events,
+        outcome.lines,
+        took.as_secs_f64(),
+        length.as_secs_f64() / took.as_secs_f64()
+    );
+    if let (Some(file), Some(log)) = (&args.log, &outcome.log) {
+        std::fs::write(file, log).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    if let Some(folder) = &args.plot {
+        plot::write(folder, &play.name, &outcome)?;
+    }
+    Ok(outcome.is_kept())
+}
+
+fn tell(play: &Play, outcome: &Outcome) {
+    println!("{} seed {}: {}", play.name, outcome.seed, play.scenario.about);
+    println!("log {}", outcome.hash);
+    for met in &outcome.met {
+        let words = files::words(&met.expectation);
+        match (&met.failed, met.at) {
+            (Some((at, why)), _) => println!("  FAILED {words}: after {:.1} s {why}", at.as_secs_f64()),
+            (None, Some(at)) => println!("  kept   {words}: first after {:.1} s", at.as_secs_f64()),
+            (None, None) => println!("  unseen {words}"),
+        }
+    }
+    for violation in &outcome.violations {
+        println!("  BROKEN after {:.3} s by {}: {}", violation.at.as_secs_f64(), violation.who, violation.what);
+    }
+}
