@@ -630,20 +630,15 @@ fn write_text(out: &mut String, text: &str) {
     out.push_str(&serde_json::to_string(text).expect("a string can always be written"));
 }
 
-/// The number as ECMAScript writes it: Rust's shortest digits are the same, only tiny ones take an exponent.
+/// The number as ECMAScript writes it; of two shortest forms that are equally near, the even one, which Rust's own writer
+/// does not promise.
 fn write_number(out: &mut String, token: &str, is_whole: bool) {
-    use std::fmt::Write;
     if is_whole {
         out.push_str(if token == "-0" { "0" } else { token });
         return;
     }
     let number: f64 = token.parse().expect("a scanned number can be read");
-    let written = match number.abs() {
-        0.0 => write!(out, "0"),
-        tiny if tiny < 1e-6 => write!(out, "{number:e}"),
-        _ => write!(out, "{number}"),
-    };
-    written.expect("writing to a string cannot fail");
+    out.push_str(ryu_js::Buffer::new().format(number));
 }
 
 #[cfg(test)]
@@ -837,6 +832,12 @@ mod tests {
         );
         let keys = r#"{"\u20ac":1,"\r":2,"\ufb33":3,"1":4,"\ud83d\ude00":5,"\u0080":6,"\u00f6":7}"#;
         assert_eq!(canonical(keys), "{\"\\r\":2,\"1\":4,\"\u{80}\":6,\"ö\":7,\"€\":1,\"😀\":5,\"\u{fb33}\":3}");
+    }
+
+    #[test]
+    fn of_two_shortest_numbers_that_are_equally_near_the_even_one_is_written() {
+        assert_eq!(canonical("[802130573850313.25]"), "[802130573850313.2]");
+        assert_eq!(canonical("[0.0, -0.0, 1e-7, 0.000001, 123456.75]"), "[0,0,1e-7,0.000001,123456.75]");
     }
 
     #[test]

@@ -236,7 +236,7 @@ impl Sim {
             Happening::Clock { ahead_secs } => self.world.set_clock(at, SignedDuration::from_secs(*ahead_secs)),
             Happening::Starve { every, stall } => self.world.starve(at, every.0, stall.0),
             Happening::Lie { lies } => self.lie(at, lies.clone()),
-            Happening::Drain { is_on } if up == Up::Running => self.members[at as usize].drain(*is_on, &mut self.world),
+            Happening::Drain { is_on } if up == Up::Running => self.members[at as usize].drain(*is_on, &self.world),
             _ => {}
         }
     }

@@ -82,7 +82,10 @@ fn observe(book: &mut Book, peer: protocol::PeerId, honest: &Honest, tick: u64, 
     match rng.random_range(0..50) {
         0..9 => book.observe(peer, &Observation::Challenged { good: 1, bad: 0 }, now),
         9 => book.observe(peer, &Observation::Dht { good: true }, now),
-        10..20 => book.observe(peer, &Observation::Witness { agrees: rng.random_range(0..5) > 0 }, now),
+        10..20 => {
+            let agrees = rng.random_range(0..5) > 0;
+            book.observe(peer, &Observation::Witness { by: peer, agrees, weight: 1.0 }, now);
+        }
         _ => {}
     }
 }
