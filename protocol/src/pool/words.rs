@@ -170,7 +170,7 @@ pub enum Input {
         /// Who.
         peer: PeerId,
     },
-    /// Time went by; due at [`Pool::wake`].
+    /// Time went by; due at [`super::Pool::wake`].
     Tick,
 }
 
