@@ -17,14 +17,14 @@ use protocol::{
     behaviour::{Behaviour, Kind, Offence},
     dht::{self, Valid},
     identity::{Did, peer_id_of},
-    offload::{Load, Loads, Offload, Other},
+    offload::{Load, Loads, Offload},
     record::{IndexerRecord, PeerRecord},
     search::{Absent, Question, Wanted},
     session::{BeatError, Presence, Put, RecordError, Registry as Sessions, Stored, Values},
     signed::Verified,
     suggestions::{IndexerBook, Source},
     time::Mono,
-    wire::{AddrInfo, Heartbeat, HeartbeatResponse, PublishReceipt, RefusalCode, Refused, SearchPeerResult},
+    wire::{Heartbeat, HeartbeatResponse, PublishReceipt, RefusalCode, Refused, SearchPeerResult},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
@@ -381,7 +381,7 @@ impl State {
             debug!(peer = %from, sessions = self.sessions.count(), "session began");
         }
         if beat.presence != Presence::Probed {
-            self.suggest_a_move(&from, &mut answer);
+            self.offload.suggest(&from, &self.book, &mut answer);
         }
         Ok(answer)
     }
@@ -502,34 +502,14 @@ impl State {
     }
 
     /// What the other indexers carry: as they told us with an answer of the last minute, else as they signed it last.
-    fn others(&self) -> Vec<Other> {
-        let now = self.seat.now();
-        let other = |record: &Verified<IndexerRecord>| {
-            let signed = Load { sessions: record.peer_count, capacity: record.capacity };
-            Other { peer: record.peer_id, load: self.loads.fresh(&record.peer_id, now.mono).unwrap_or(signed) }
-        };
-        self.book.suggestible(now.wall).map(other).collect()
-    }
-
     fn offload_step(&mut self) {
         let own = Load { sessions: self.sessions.count(), capacity: self.context.settings.gate.max_nodes };
-        let (others, now, before) = (self.others(), self.seat.now().mono, self.offload.asked_now());
-        self.offload.step(own, &others, self.sessions.stays(), self.is_drained, now, &mut self.rng);
+        let (now, before) = (self.seat.now(), self.offload.asked_now());
+        let others = self.loads.others(&self.book, now);
+        self.offload.step(own, &others, self.sessions.stays(), self.is_drained, now.mono, &mut self.rng);
         let asked = self.offload.asked_now();
         if asked != before {
             debug!(asked, sessions = own.sessions, others = others.len(), "nodes are asked to move");
-        }
-    }
-
-    /// Nothing else is suggested along with it: whoever moves elsewhere would be asked to move on.
-    fn suggest_a_move(&self, from: &PeerId, answer: &mut HeartbeatResponse) {
-        let Some(to) = self.offload.asked(from) else { return };
-        let records = to.iter().filter(|peer| *peer != from).filter_map(|peer| self.book.get(peer));
-        let infos: Vec<AddrInfo> =
-            records.map(|(record, _)| AddrInfo { id: record.peer_id, addrs: record.addrs.clone() }).collect();
-        if !infos.is_empty() {
-            answer.suggest_migrate = true;
-            answer.suggestions = infos;
         }
     }
 

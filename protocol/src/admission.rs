@@ -282,12 +282,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn peer(n: u32) -> PeerId {
-        // A sha2-256 multihash: no key is needed to be admitted.
-        let digest = [&n.to_be_bytes()[..], &[0; 28]].concat();
-        PeerId::from_bytes(&[&[0x12, 0x20][..], &digest].concat()).unwrap()
-    }
+    use crate::testing::peer;
 
     const DAY: u64 = 86_400;
 

@@ -271,12 +271,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn peer(n: u32) -> PeerId {
-        // A sha2-256 multihash: no key is needed to be banned.
-        let digest = [&n.to_be_bytes()[..], &[0; 28]].concat();
-        PeerId::from_bytes(&[&[0x12, 0x20][..], &digest].concat()).unwrap()
-    }
+    use crate::testing::peer;
 
     fn now(secs: u64) -> Now {
         Now { mono: Mono::from_secs(secs), wall: Timestamp::from_second(1_000_000 + secs as i64).unwrap() }

@@ -326,11 +326,7 @@ mod tests {
     use rand::{SeedableRng, rngs::StdRng};
 
     use super::*;
-
-    fn peer(n: u32) -> PeerId {
-        let digest = [&n.to_be_bytes()[..], &[0; 28]].concat();
-        PeerId::from_bytes(&[&[0x12, 0x20][..], &digest].concat()).unwrap()
-    }
+    use crate::testing::peer;
 
     fn subnet(n: u32) -> Subnet {
         Subnet::of(IpAddr::V4(Ipv4Addr::from_bits(n << 8 | 1)))

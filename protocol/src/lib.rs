@@ -32,6 +32,8 @@ pub mod signed;
 pub mod sim;
 pub mod suggestions;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod time;
 pub mod wire;
 pub mod witness;

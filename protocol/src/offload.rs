@@ -19,7 +19,11 @@ use std::{
 use libp2p_identity::PeerId;
 use rand::{Rng, RngExt};
 
-use crate::time::Mono;
+use crate::{
+    suggestions::IndexerBook,
+    time::{Mono, Now},
+    wire::{AddrInfo, HeartbeatResponse},
+};
 
 /// Above this fill nodes are asked to move, whatever the others carry.
 pub const FILL_HIGH: f64 = 0.80;
@@ -127,6 +131,16 @@ impl Loads {
     pub fn fresh(&self, peer: &PeerId, now: Mono) -> Option<Load> {
         self.told.get(peer).filter(|(at, _)| now.since(*at) <= FRESH).map(|(_, load)| *load)
     }
+
+    /// The indexers of `book` that can be named to a node: with what each told lately, else with what it signed.
+    #[must_use]
+    pub fn others(&self, book: &IndexerBook, now: Now) -> Vec<Other> {
+        let others = book.suggestible(now.wall).map(|record| {
+            let signed = Load { sessions: record.peer_count, capacity: record.capacity };
+            Other { peer: record.peer_id, load: self.fresh(&record.peer_id, now.mono).unwrap_or(signed) }
+        });
+        others.collect()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -188,6 +202,21 @@ impl Offload {
     #[must_use]
     pub fn asked(&self, peer: &PeerId) -> Option<&[PeerId]> {
         self.asked.get(peer).map(|asked| asked.to.as_slice())
+    }
+
+    /// Writes into the answer to `peer` that it should move, if it is asked to and `book` knows where to.
+    ///
+    /// Nothing else is suggested along with it: whoever moves elsewhere would be asked to move on.
+    pub fn suggest(&self, peer: &PeerId, book: &IndexerBook, answer: &mut HeartbeatResponse) {
+        let to = self.asked(peer).unwrap_or_default().iter().filter(|to| *to != peer);
+        let infos: Vec<AddrInfo> = to
+            .filter_map(|to| book.get(to))
+            .map(|(record, _)| AddrInfo { id: record.peer_id, addrs: record.addrs.clone() })
+            .collect();
+        if !infos.is_empty() {
+            answer.suggest_migrate = true;
+            answer.suggestions = infos;
+        }
     }
 
     /// How many are asked now.

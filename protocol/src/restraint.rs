@@ -92,11 +92,7 @@ mod tests {
 
     use super::*;
     use crate::behaviour::{Behaviour, Verdict};
-
-    fn peer(n: u32) -> PeerId {
-        let digest = [&n.to_be_bytes()[..], &[0; 28]].concat();
-        PeerId::from_bytes(&[&[0x12, 0x20][..], &digest].concat()).unwrap()
-    }
+    use crate::testing::peer;
 
     fn restraint() -> Restraint {
         Restraint::new(&Settings::default(), 1)

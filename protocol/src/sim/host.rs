@@ -20,7 +20,7 @@ use crate::{
     admission::{Admission, Conduct, TooLow},
     behaviour::{Behaviour, Kind, Offence},
     gate::{self, Cause, DRAINED_WAIT, Gate, spread_secs},
-    offload::{Load, Loads, Offload, Other},
+    offload::{Load, Loads, Offload},
     record::{DIGEST_MAX, INDEXER_RECORD_LIFE, IndexerRecord, PeerRecord, digest},
     session::{BeatError, Presence, RecordError, Registry},
     signed::{SignedObject as _, Verified},
@@ -229,7 +229,7 @@ impl Host {
             world.note(own.at, format_args!("session {} began, {count} in all", world.names[from as usize].clone()));
         }
         if beat.presence != Presence::Probed {
-            self.suggest_a_move(&peer, &mut answer);
+            self.offload.suggest(&peer, &self.book, &mut answer);
             self.streams.insert(from, (stream, answer.record_seq));
         }
         self.tell_sought(from, stream, &mut answer);
@@ -292,30 +292,10 @@ impl Host {
     }
 
     /// What the other indexers carry: as they told us with an answer of the last minute, else as they signed it last.
-    fn others(&self, now: Now) -> Vec<Other> {
-        let other = |record: &Verified<IndexerRecord>| {
-            let signed = Load { sessions: record.peer_count, capacity: record.capacity };
-            Other { peer: record.peer_id, load: self.loads.fresh(&record.peer_id, now.mono).unwrap_or(signed) }
-        };
-        self.book.suggestible(now.wall).map(other).collect()
-    }
-
     fn offload_step(&mut self, own: &Own, now: Now, rng: &mut StdRng) {
         let load = Load { sessions: self.registry.count(), capacity: own.max_nodes };
-        let others = self.others(now);
+        let others = self.loads.others(&self.book, now);
         self.offload.step(load, &others, self.registry.stays(), self.is_drained, now.mono, rng);
-    }
-
-    /// Nothing else is suggested along with it: whoever moves elsewhere would be asked to move on.
-    fn suggest_a_move(&self, from: &PeerId, answer: &mut HeartbeatResponse) {
-        let Some(to) = self.offload.asked(from) else { return };
-        let records = to.iter().filter(|peer| *peer != from).filter_map(|peer| self.book.get(peer));
-        let infos: Vec<AddrInfo> =
-            records.map(|(record, _)| AddrInfo { id: record.peer_id, addrs: record.addrs.clone() }).collect();
-        if !infos.is_empty() {
-            answer.suggest_migrate = true;
-            answer.suggestions = infos;
-        }
     }
 
     /// What came along and is news. The signature was verified when it was made; the rest is checked here.
