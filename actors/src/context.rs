@@ -13,7 +13,7 @@ use protocol::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    audit, claim, gate, gc, health, peers, pool, presence, registry, relay, score, search,
+    audit, auditor, claim, gate, gc, health, peers, pool, presence, registry, relay, score, search,
     settings::Settings,
     stats::Stats,
     store, suggestions,
@@ -75,8 +75,10 @@ pub struct Addresses {
     pub swarm: Address<swarm::Msg>,
     /// Who comes, goes and died among the indexers.
     pub presence: Address<presence::Msg>,
-    /// Tokens of our nodes, and the counting of others'.
+    /// Tokens of our nodes.
     pub audit: Address<audit::Msg>,
+    /// The counting of others' tokens.
+    pub auditor: Address<auditor::Msg>,
 }
 
 /// Messages that wait at an actor that serves the network; a second's worth at full load.
@@ -108,6 +110,7 @@ impl Addresses {
             swarm: tree.address(root.child("swarm"), "swarm", BOUND_BUSY),
             presence: tree.address(indexer.child("presence"), "presence", BOUND),
             audit: tree.address(indexer.child("audit"), "audit", BOUND_BUSY),
+            auditor: tree.address(node.child("auditor"), "auditor", BOUND),
         }
     }
 }

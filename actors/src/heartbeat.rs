@@ -397,6 +397,12 @@ impl State {
                 &self.context.settings.heartbeat,
             );
             self.observe(Observation::Challenged { good: verdict.good, bad: verdict.bad });
+            if verdict.bad > 0 {
+                self.challenges.doubt();
+            }
+        }
+        if let Some(good) = given.is_recorded {
+            self.observe(Observation::Recorded { good });
         }
         self.judge_dht(response, now.wall);
         self.born = self.born.filter(|(born, _)| *born == response.born_at).or(Some((response.born_at, now.mono)));
@@ -429,12 +435,15 @@ impl State {
         let now = now.checked_add(ahead).unwrap_or(now);
         if let Some(good) = self.dht.heard(response, &key, now) {
             self.observe(Observation::Dht { good });
+            if !good {
+                self.challenges.doubt();
+            }
         }
     }
 
     /// Only what we found ourselves is an indexer asked to find.
     fn look_in_dht(&mut self) {
-        if !self.dht.batch() {
+        if !self.dht.batch(self.clock_ahead) {
             return;
         }
         let (context, me) = (self.context.clone(), self.seat.me().clone());

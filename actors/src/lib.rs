@@ -4,6 +4,7 @@
 //! its head. What an actor decides by is in [`protocol`]; what it keeps over restarts is in [`store`](::store).
 
 pub mod audit;
+pub mod auditor;
 pub mod claim;
 pub mod context;
 mod discover;

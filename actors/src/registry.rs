@@ -32,7 +32,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 use tracing::{debug, warn};
 
 use crate::{
-    audit,
+    auditor,
     claim::{self, Signed},
     context::{Context, inform},
     gate, health,
@@ -277,7 +277,7 @@ impl Actor for Registry {
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellRegistry);
         inform(&context.addresses.suggestions, Class::Control, suggestions::Msg::TellRegistry);
         inform(&context.addresses.gate, Class::Control, gate::Msg::TellPolicy);
-        inform(&context.addresses.audit, Class::Control, audit::Msg::TellExposed);
+        inform(&context.addresses.auditor, Class::Control, auditor::Msg::TellExposed);
         let timer = seat.after(TICK, Msg::Tick);
         let mut state = State {
             rng: seat.rng(),

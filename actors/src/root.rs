@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    audit, claim,
+    audit, auditor, claim,
     context::{Addresses, Context, Own, Shared, inform},
     gate, gc,
     handle::Handle,
@@ -203,7 +203,7 @@ fn children(context: &Context) -> Vec<ChildSpec> {
         children.push(Supervisor::spec(&context.tree, Path::root().child("indexer"), branch));
     }
     // An indexer is a node of other indexers, so this branch is in every member.
-    let branch = vec![child!(context, claim, Claim), child!(context, pool, Pool)];
+    let branch = vec![child!(context, claim, Claim), child!(context, pool, Pool), child!(context, auditor, Auditor)];
     children.push(Supervisor::spec(&context.tree, Path::root().child("node"), branch));
     children.push(child!(context, gc, Gc));
     children.push(child!(context, swarm, SwarmActor));

@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use crate::{
-    audit, claim,
+    auditor, claim,
     context::{Context, inform},
     discover, health, presence, registry, store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
@@ -149,7 +149,7 @@ impl Actor for Suggestions {
         inform(&context.addresses.peers, Class::Control, crate::peers::Msg::TellListening);
         inform(&context.addresses.registry, Class::Control, registry::Msg::TellCounts);
         inform(&context.addresses.gate, Class::Control, crate::gate::Msg::TellPolicy);
-        inform(&context.addresses.audit, Class::Control, audit::Msg::TellExposed);
+        inform(&context.addresses.auditor, Class::Control, auditor::Msg::TellExposed);
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellSuggestions);
         let timer = seat.after(TICK, Msg::Tick);
         Ok(State {

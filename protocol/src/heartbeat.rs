@@ -33,8 +33,14 @@ pub const RESTARTS: restarts::Settings = restarts::Settings {
     jitter: 0.1,
 };
 
+/// Batches that follow each other after a check failed: as many as catch one that fails them all.
+const DOUBTED_BATCHES: u32 = 10;
+
 /// Every so many batches of challenges our own record is asked for in the DHT too: some nine minutes per indexer.
 pub const DHT_BATCHES: u32 = 5;
+
+/// So many for the first time.
+const DHT_BATCHES_FIRST: u32 = 2;
 
 /// Answers within which a DHT challenge is answered: that to the question itself, and those of two more ticks, for the
 /// indexer looks up beside its answers and not before them.
@@ -332,6 +338,8 @@ pub struct Given {
     pub challenged: Vec<PeerId>,
     /// The question told it that it is the referent.
     pub referent: bool,
+    /// The question carried our record: whether the answer says that it is held.
+    pub is_recorded: Option<bool>,
 }
 
 /// What was heard on the stream.
@@ -349,6 +357,8 @@ pub enum Heard {
 struct Waiting {
     challenged: Vec<PeerId>,
     referent: bool,
+    /// `seq` of the record that went along.
+    record: Option<u64>,
     /// `seq` of the record whose DHT values went along.
     values: Option<u64>,
     written: Mono,
@@ -376,8 +386,9 @@ impl Conversation {
     /// The last byte of `question` was written, which was built from `record`.
     pub fn written(&mut self, question: &Heartbeat, record: Option<&OwnRecord>, at: Mono) {
         let values = record.filter(|_| question.values.is_some()).map(|record| record.seq);
+        let carried = record.filter(|_| question.record.is_some()).map(|record| record.seq);
         let challenged = question.challenges.clone();
-        self.waiting = Some(Waiting { challenged, referent: question.referent, values, written: at });
+        self.waiting = Some(Waiting { challenged, referent: question.referent, record: carried, values, written: at });
     }
 
     /// From when on the answer is missed; nothing while none is waited for.
@@ -446,7 +457,9 @@ fn measure(response: HeartbeatResponse, waiting: Waiting, first_byte: Mono) -> G
     let served = Duration::from_micros(response.served_us);
     let is_served_time_false = served > elapsed;
     let rtt = if is_served_time_false { elapsed } else { elapsed - served };
-    Given { response, rtt, is_served_time_false, challenged: waiting.challenged, referent: waiting.referent }
+    let is_recorded = waiting.record.map(|carried| response.record_seq.is_some_and(|held| held >= carried));
+    let Waiting { challenged, referent, .. } = waiting;
+    Given { response, rtt, is_served_time_false, challenged, referent, is_recorded }
 }
 
 fn believable(response: &HeartbeatResponse, challenged: &[PeerId]) -> Result<(), AnswerError> {
@@ -463,17 +476,25 @@ fn believable(response: &HeartbeatResponse, challenged: &[PeerId]) -> Result<(),
     Ok(())
 }
 
-/// When the next batch of challenges to one indexer is drawn.
+/// When the next batch of challenges to one indexer is drawn: by chance, and at every tick while its word is in doubt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenges {
     ticks_left: u32,
+    /// Batches that follow each other without a pause.
+    doubted: u32,
 }
 
 impl Challenges {
     /// The first batch comes after the first beat, which makes the session that the challenge asks about.
     #[must_use]
     pub fn new(settings: &Settings, rng: &mut impl Rng) -> Self {
-        Self { ticks_left: 1 + draw_ticks(settings, rng) }
+        Self { ticks_left: 1 + draw_ticks(settings, rng), doubted: 0 }
+    }
+
+    /// A check failed: the next batches follow at once, so that an honest one is soon cleared and a liar soon caught.
+    pub fn doubt(&mut self) {
+        self.doubted = DOUBTED_BATCHES;
+        self.ticks_left = self.ticks_left.min(1);
     }
 
     /// Called once a tick: the peers to challenge now, ourselves first; empty on most ticks.
@@ -482,7 +503,8 @@ impl Challenges {
         if self.ticks_left > 0 {
             return Vec::new();
         }
-        self.ticks_left = draw_ticks(settings, rng);
+        self.ticks_left = if self.doubted > 0 { 1 } else { draw_ticks(settings, rng) };
+        self.doubted = self.doubted.saturating_sub(1);
         let mut others: Vec<PeerId> = known.iter().filter(|peer| *peer != own).copied().collect();
         let mut batch = vec![*own];
         while batch.len() <= settings.challenge_others as usize && !others.is_empty() {
@@ -494,11 +516,18 @@ impl Challenges {
 
 /// When one indexer is asked for our own record in the DHT, and what its answer is worth.
 ///
-/// It is asked only after we found the record there ourselves: one that was not put yet is no indexer's fault.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// It is asked only after we found the record there ourselves: one that was not put yet is no indexer's fault. The first
+/// time comes with the second batch, so that a newcomer is known early, then with every fifth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DhtChallenge {
     batches: u32,
     stage: DhtStage,
+}
+
+impl Default for DhtChallenge {
+    fn default() -> Self {
+        Self { batches: DHT_BATCHES - DHT_BATCHES_FIRST, stage: DhtStage::Idle }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -515,10 +544,12 @@ enum DhtStage {
 }
 
 impl DhtChallenge {
-    /// A batch of challenges goes; tells whether it is time to look our record up.
-    pub fn batch(&mut self) -> bool {
-        self.batches += 1;
-        let is_time = self.batches >= DHT_BATCHES && self.stage == DhtStage::Idle;
+    /// A batch of challenges goes; tells whether it is time to look our record up. It is not where the indexer's clock is
+    /// apart from ours (`clock_ahead`): by that clock our record may be over.
+    pub fn batch(&mut self, clock_ahead: SignedDuration) -> bool {
+        self.batches = self.batches.saturating_add(1);
+        let is_near = clock_ahead.abs() <= CLOCK_TOLERANCE;
+        let is_time = self.batches >= DHT_BATCHES && self.stage == DhtStage::Idle && is_near;
         if is_time {
             *self = Self { batches: 0, stage: DhtStage::Looking };
         }
@@ -541,7 +572,8 @@ impl DhtChallenge {
         is_due
     }
 
-    /// What an answer says to it: right, wrong, or nothing yet. Three answers without a word are wrong.
+    /// What an answer says to it: right, wrong, or nothing yet. Three answers without a word are wrong. One that was wrong is
+    /// asked again with the next batch.
     pub fn heard(&mut self, response: &HeartbeatResponse, own: &OwnRecordKey<'_>, now: Timestamp) -> Option<bool> {
         let DhtStage::Asked { answers } = self.stage else { return None };
         let verdict = match response.dht_found {
@@ -550,6 +582,9 @@ impl DhtChallenge {
             None => None,
         };
         self.stage = verdict.map_or(DhtStage::Asked { answers: answers + 1 }, |_| DhtStage::Idle);
+        if verdict == Some(false) {
+            self.batches = DHT_BATCHES - 1;
+        }
         verdict
     }
 }
@@ -1078,8 +1113,12 @@ mod tests {
     /// A challenge that was asked and waits for its answer.
     fn asked_dht() -> DhtChallenge {
         let mut challenge = DhtChallenge::default();
-        for batch in 1..=DHT_BATCHES {
-            assert_eq!(challenge.batch(), batch == DHT_BATCHES, "every fifth batch");
+        for batch in 1..=DHT_BATCHES_FIRST {
+            assert_eq!(
+                challenge.batch(SignedDuration::ZERO),
+                batch == DHT_BATCHES_FIRST,
+                "first with the second batch"
+            );
         }
         challenge.looked(true);
         assert!(challenge.draw() && !challenge.draw(), "one question asks");
@@ -1124,15 +1163,75 @@ mod tests {
     }
 
     #[test]
+    fn one_whose_clock_is_apart_is_not_asked_for_what_may_be_over_by_it() {
+        let mut challenge = DhtChallenge::default();
+        for ahead in [31, -31, 120] {
+            assert!((0..10).all(|_| !challenge.batch(SignedDuration::from_secs(ahead))), "{ahead}");
+        }
+        assert!(challenge.batch(SignedDuration::from_secs(-30)));
+    }
+
+    #[test]
+    fn one_whose_answer_was_wrong_is_asked_again_with_the_next_batch() {
+        let mut challenge = asked_dht();
+        let key = OwnRecordKey { peer_id: &peer(1), did: "did:key:zParis", newest_seq: 9 };
+        let wrong = HeartbeatResponse { dht_found: Some(false), ..response(1) };
+        assert_eq!(challenge.heard(&wrong, &key, wall(0)), Some(false));
+        assert!(challenge.batch(SignedDuration::ZERO), "and not five batches later");
+    }
+
+    #[test]
+    fn one_that_fails_a_check_is_challenged_at_every_tick_for_ten_batches() {
+        let (settings, mut rng) = (Settings::default(), rng());
+        let mut challenges = Challenges::new(&settings, &mut rng);
+        let mut ticks = |challenges: &mut Challenges| {
+            let mut ticks = 1;
+            while challenges.draw(&peer(1), &[], &settings, &mut rng).is_empty() {
+                ticks += 1;
+            }
+            ticks
+        };
+        ticks(&mut challenges);
+        challenges.doubt();
+        for batch in 1..=DOUBTED_BATCHES {
+            assert_eq!(ticks(&mut challenges), 1, "batch {batch}");
+        }
+        let later: u32 = (0..20).map(|_| ticks(&mut challenges)).sum();
+        assert!(later > 40, "{later}: chance draws again");
+    }
+
+    #[test]
+    fn an_answer_says_whether_the_record_that_went_along_is_held() {
+        let (own, mut conversation) = (record(5, 120), Conversation::default());
+        let mut held = |with: bool, record_seq: Option<u64>| {
+            let ask = Ask { seq: conversation.ask(), ..Ask::default() };
+            let acked = if with { Acked::default() } else { Acked { record: Some(5), values: Some(5) } };
+            let question = asker().question(ask, Some(&own), acked, wall(0));
+            assert_eq!(question.record.is_some(), with);
+            conversation.written(&question, Some(&own), Mono::ZERO);
+            let answer = HeartbeatResponse { record_seq, ..response(question.seq) };
+            match conversation.hear(Answer::Given(answer), Mono::ZERO) {
+                Ok(Heard::Given(given)) => given.is_recorded,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(held(true, Some(5)), Some(true));
+        assert_eq!(held(true, Some(6)), Some(true), "a newer one of another life");
+        assert_eq!(held(true, Some(4)), Some(false));
+        assert_eq!(held(true, None), Some(false));
+        assert_eq!(held(false, None), None, "none went along");
+    }
+
+    #[test]
     fn nobody_is_asked_for_what_we_do_not_find_ourselves() {
         let mut challenge = DhtChallenge::default();
         for _ in 0..DHT_BATCHES {
-            challenge.batch();
+            challenge.batch(SignedDuration::ZERO);
         }
         assert!(!challenge.draw(), "we have not looked yet");
         challenge.looked(false);
         assert!(!challenge.draw());
-        let again = (0..DHT_BATCHES).filter(|_| challenge.batch()).count();
+        let again = (0..DHT_BATCHES).filter(|_| challenge.batch(SignedDuration::ZERO)).count();
         assert_eq!(again, 1, "and look again five batches later");
     }
 }

@@ -17,6 +17,7 @@ mod book;
 mod evidence;
 mod ledger;
 mod parts;
+mod suspicion;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ pub use self::{
     evidence::{Beta, Facts, Observation, RoundTrips},
     ledger::{DECISIONS_MAX, Decided, Decision, ENTRIES_MAX, Entry, Explained, Ledger, Verdict, replay},
     parts::{Basis, Part, PartScore, Score, score, threshold},
+    suspicion::{Check, SURE, Suspicions},
 };
 
 /// How indexers are scored and judged.

@@ -12,6 +12,7 @@
 //! What it leaves out: the cost of handling, gossip and search, the routing of the DHT, reading the own record back,
 //! presence tokens and their audits.
 
+mod audit;
 mod beat;
 mod check;
 mod dht;

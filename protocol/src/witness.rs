@@ -37,6 +37,9 @@ const FILL_TOLERANCE: f64 = 0.25;
 /// Targets tried within [`TRY_EVERY`]: six dials a second, beyond it nobody is tried for others.
 const TARGETS_MAX: usize = 64;
 
+/// Words of which a majority says something about those who stand against it.
+const MAJORITY_MIN: usize = 3;
+
 /// Witnesses whose agreement is remembered; past it the longest unheard is forgotten, and counts like a new one.
 const STANDINGS_MAX: usize = 256;
 
@@ -133,6 +136,22 @@ pub struct Testimony {
     pub weight: f64,
 }
 
+/// What most say, by the weight of their words: whether they agree with the indexer. Nothing of fewer than three, nor of a draw.
+#[must_use]
+pub fn majority(testimonies: &[Testimony]) -> Option<bool> {
+    if testimonies.len() < MAJORITY_MIN {
+        return None;
+    }
+    outweighs(testimonies)
+}
+
+/// Which side has more weight; nothing of a draw.
+fn outweighs(testimonies: &[Testimony]) -> Option<bool> {
+    let sum = |agrees: bool| testimonies.iter().filter(|word| word.agrees == agrees).map(|word| word.weight).sum();
+    let (agreeing, disagreeing): (f64, f64) = (sum(true), sum(false));
+    (agreeing != disagreeing).then_some(agreeing > disagreeing)
+}
+
 /// How often a witness agreed with the majority.
 #[derive(Clone, Copy, Debug)]
 struct Standing {
@@ -169,12 +188,11 @@ impl Standings {
             .iter()
             .map(|(by, agrees)| Testimony { by: *by, agrees: *agrees, weight: self.weight(by, now, half_life) })
             .collect();
-        let sum = |agrees: bool| testimonies.iter().filter(|word| word.agrees == agrees).map(|word| word.weight).sum();
-        let (agreeing, disagreeing): (f64, f64) = (sum(true), sum(false));
         // One witness is its own majority, which says nothing about it.
-        if testimonies.len() > 1 && agreeing != disagreeing {
-            for word in &testimonies {
-                self.note(word.by, word.agrees == (agreeing > disagreeing), now, half_life);
+        let said = outweighs(&testimonies).filter(|_| testimonies.len() > 1);
+        for word in &testimonies {
+            if let Some(said) = said {
+                self.note(word.by, word.agrees == said, now, half_life);
             }
         }
         testimonies

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, io::Read as _, path::Path};
 use actors::view::{ExplainView, IndexerView, MemberState};
 use comfy_table::{Cell, Color};
 use jiff::Timestamp;
-use protocol::score::{Explained, Verdict};
+use protocol::score::{Explained, SURE, Suspicions, Verdict};
 
 use super::{
     Context,
@@ -181,6 +181,7 @@ fn whole(view: &ExplainView, now: Timestamp) -> String {
     if let Some(score) = &explained.score {
         let (low, high) = (score.low, score.high);
         let _ = writeln!(text, "  the score lies between {low:.1} and {high:.1}; judged by the upper end");
+        text.push_str(&suspicions(&score.suspicions));
     }
     let ledger = &explained.ledger;
     let before = ledger.count() - ledger.entries().len() as u64;
@@ -195,6 +196,18 @@ fn whole(view: &ExplainView, now: Timestamp) -> String {
         let _ = writeln!(text, "  {:>12}  {}", ago(now, explained.wall(at)), clean(&line));
     }
     text
+}
+
+/// What speaks for its being a liar, the most first.
+fn suspicions(suspicions: &Suspicions) -> String {
+    let mut sums: Vec<_> = suspicions.sums().collect();
+    sums.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    let words: Vec<String> = sums.iter().map(|(check, sum)| format!("{} {sum:.1}", check.name())).collect();
+    match (words.is_empty(), suspicions.is_caught()) {
+        (true, _) => String::new(),
+        (false, false) => format!("  failed checks speak against it: {}; {SURE} is proof\n", words.join(", ")),
+        (false, true) => format!("  caught, its score is 0: {}; {SURE} is proof\n", words.join(", ")),
+    }
 }
 
 fn decision(what: String, verdict: Option<Verdict>) -> String {

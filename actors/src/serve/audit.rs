@@ -1,4 +1,4 @@
-//! Tokens of our nodes for another indexer that counts them.
+//! Tokens of our nodes for whoever counts them: another indexer, or a node of ours.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use protocol::{
@@ -11,7 +11,7 @@ use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy, refuse};
 use crate::{
     audit,
     context::Context,
-    peers,
+    peers, registry,
     supervision::Class,
     swarm::streams::{Io, Patience},
 };
@@ -28,7 +28,8 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
     Ok(())
 }
 
-/// Which nodes we serve is for other indexers to count, and for nobody else to list.
+/// Which nodes we serve is for other indexers to count, and for those who rely on us; our answers name witnesses to them
+/// anyway. It is for nobody else to list.
 async fn answer(context: &Context, asker: PeerId, request: &AuditRequest) -> Result<AuditResponse, Refused> {
     let salt = BASE64.decode(&request.salt).ok().and_then(|salt| Salt::try_from(salt).ok());
     let salt = salt.ok_or_else(|| {
@@ -36,8 +37,17 @@ async fn answer(context: &Context, asker: PeerId, request: &AuditRequest) -> Res
     })?;
     let role = |reply| peers::Msg::Role { peer: asker, reply };
     let role = context.addresses.peers.ask(Class::Search, role, ASK_WITHIN).await.map_err(|error| busy(&error))?;
-    if !role.indexer {
-        return Err(Refused::new(RefusalCode::UnknownPeer, "got an audit by a node, expected one by an indexer"));
+    let has_session = |reply| registry::Msg::HasSession { peer: asker, reply };
+    if !role.indexer
+        && !context
+            .addresses
+            .registry
+            .ask(Class::Search, has_session, ASK_WITHIN)
+            .await
+            .map_err(|error| busy(&error))?
+    {
+        let detail = "got an audit by a stranger, expected one by an indexer or by a node with a session here";
+        return Err(Refused::new(RefusalCode::UnknownPeer, detail));
     }
     admit(context, asker, Protocol::Audit).await?;
     let show = |reply| audit::Msg::Show { asker, salt, epoch: request.epoch, reply };

@@ -34,9 +34,9 @@
 //! [`STEP_MAX`] but for a chance below 10^-5, and three suffice. One that never answers is exposed after nine.
 //!
 //! # Who audits
-//! In each epoch the indexer nearest to `SHA-256(epoch ‖ audited)` by XOR, of all that are known. One that finds
+//! Each node the members of its own pool, by turns ([`super::rounds`]); and in each epoch the indexer nearest to `SHA-256(epoch ‖ audited)` by XOR, of all that are known. One that finds
 //! something goes on until the sum is 0 or the indexer exposed, so that its evidence does not wait for the hash to choose
-//! it again. The evidence stays with it: nobody else is told.
+//! it again. The evidence stays with whoever gathered it: nobody else is told.
 
 use std::collections::BTreeMap;
 
@@ -52,8 +52,8 @@ pub const SAMPLE: usize = 32;
 /// Smaller claims are not audited: chance is large in them and a lie about them is small.
 pub const CLAIM_MIN: u32 = 20;
 
-/// Sum at which an indexer is exposed: ln 10^9, cut.
-pub const SURE: f64 = 20.7;
+/// Sum at which an indexer is exposed: as sure as one is caught by any other check.
+pub const SURE: f64 = crate::score::SURE;
 
 /// The most that one audit adds: three reach [`SURE`], two do not.
 pub const STEP_MAX: f64 = 6.95;
@@ -139,7 +139,12 @@ pub fn weigh(
     let is_counted = |token: &&Verified<PresenceToken>| {
         token.indexer == *audited && (epoch.saturating_sub(1)..=epoch).contains(&token.epoch)
     };
-    let mut places: Vec<[u8; 32]> = tokens.iter().filter(is_counted).map(|token| place(salt, &token.node)).collect();
+    count(claimed, salt, tokens.iter().filter(is_counted).map(|token| token.node))
+}
+
+/// Counts the nodes whose tokens were shown and found valid; a second one of a node counts for nothing.
+pub(crate) fn count(claimed: u32, salt: &Salt, nodes: impl Iterator<Item = PeerId>) -> Option<Finding> {
+    let mut places: Vec<[u8; 32]> = nodes.map(|node| place(salt, &node)).collect();
     places.sort_unstable();
     places.dedup();
     let last = places.get(SAMPLE - 1).map(fraction);

@@ -30,8 +30,9 @@ pub const EPOCH_SECS: i64 = 600;
 /// node is one on which it may be asked to sign.
 pub const SPREAD: Duration = Duration::from_secs(60);
 
-/// How often one asker may see tokens in an epoch: its own audit, and again where an answer was lost.
-pub const AUDITS_PER_ASKER: u8 = 4;
+/// How often one asker may see tokens in an epoch: a hash's audit, those of one who suspects us, which are 200 s apart, and
+/// again where an answer was lost.
+pub const AUDITS_PER_ASKER: u8 = 6;
 
 /// The number of the epoch: unix seconds ÷ 600, rounded down; 0 before 1970.
 #[must_use]
@@ -211,7 +212,8 @@ impl Tokens {
             self.counted = epoch;
             self.askers.clear();
         }
-        let is_room = self.askers.len() < KNOWN_MAX || self.askers.contains_key(&asker);
+        // Indexers, and our own nodes.
+        let is_room = self.askers.len() < KNOWN_MAX + self.nodes_max || self.askers.contains_key(&asker);
         let asked = self.askers.get(&asker).copied().unwrap_or(0);
         if !is_room || asked >= AUDITS_PER_ASKER {
             let left = begins(epoch + 1).as_second() - now.as_second();

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Decision, Explained, Facts, Ledger, Observation, Score, Settings, Verdict,
-    evidence::{Evidence, faded, is_sane},
+    evidence::{Evidence, faded, is_sane, is_slow},
     score,
 };
 use crate::{
     time::{Mono, Now},
-    witness::{Standings, Testimony},
+    witness::{Standings, Testimony, majority},
 };
 
 /// Peers whose last sign of life tells whether we ourselves are cut off; more than any pool has.
@@ -125,6 +125,8 @@ impl Account {
 pub struct Book {
     settings: Settings,
     pub(super) accounts: BTreeMap<PeerId, Account>,
+    /// Those of the pool, whether anything was seen of them yet or not.
+    members: BTreeSet<PeerId>,
     ourselves: SelfSuspect,
     witnesses: Standings,
 }
@@ -166,9 +168,29 @@ impl Book {
         if !self.accounts.contains_key(&peer) && !self.make_room() {
             return;
         }
-        let settings = &self.settings;
-        let account = self.accounts.entry(peer).or_insert_with(|| Account::new(Facts::default(), now));
+        let is_slow = self.is_slow_alone(&peer, observation);
+        let (settings, is_member) = (&self.settings, self.members.contains(&peer));
+        let fresh = || Account { is_member, ..Account::new(Facts::default(), now) };
+        let account = self.accounts.entry(peer).or_insert_with(fresh);
         account.observe(observation, now, settings);
+        if is_slow {
+            account.observe(&Observation::Slow, now, settings);
+        }
+    }
+
+    /// Its answer was slow, and most other members are quick: else the fault may be in our own link.
+    fn is_slow_alone(&self, peer: &PeerId, observation: &Observation) -> bool {
+        let Observation::Answered { rtt, .. } = observation else { return false };
+        if !is_slow(*rtt, &self.settings) {
+            return false;
+        }
+        let is_quick = |account: &Account| {
+            let trips = account.evidence.facts.round_trips;
+            trips.is_some_and(|trips| trips.mean_secs < self.settings.rtt_worst.as_secs_f64() / 2.0)
+        };
+        let others = || self.accounts.iter().filter(|(other, account)| *other != peer && account.is_member);
+        let quick = others().filter(|(_, account)| is_quick(account)).count();
+        quick * 2 > others().count()
     }
 
     fn excuse(&self, peer: &PeerId, now: Mono) -> Option<Decision> {
@@ -198,8 +220,17 @@ impl Book {
     /// Witnesses reported on an indexer, at the same time: who, and whether it says the same as the indexer. Each word
     /// counts as much as its witness was in agreement with the others so far.
     pub fn witnessed(&mut self, indexer: PeerId, reports: &[(PeerId, bool)], now: Mono) {
-        for Testimony { by, agrees, weight } in self.witnesses.round(reports, now, self.settings.half_life) {
-            self.observe(indexer, &Observation::Witness { by, agrees, weight }, now);
+        let testimonies = self.witnesses.round(reports, now, self.settings.half_life);
+        for Testimony { by, agrees, weight } in &testimonies {
+            self.observe(indexer, &Observation::Witness { by: *by, agrees: *agrees, weight: *weight }, now);
+        }
+        // Of those that are indexers and known here the word is also evidence about themselves.
+        if let Some(said) = majority(&testimonies) {
+            for word in testimonies {
+                if self.accounts.contains_key(&word.by) {
+                    self.observe(word.by, &Observation::Testified { good: word.agrees == said }, now);
+                }
+            }
         }
     }
 
@@ -210,6 +241,7 @@ impl Book {
 
     /// Who is a member now: their evidence is never forgotten for want of room, and a verdict on others begins anew.
     pub fn set_members(&mut self, members: &BTreeSet<PeerId>) {
+        self.members.clone_from(members);
         for (peer, account) in &mut self.accounts {
             account.is_member = members.contains(peer);
             if !account.is_member {
@@ -323,7 +355,8 @@ impl Book {
                 continue;
             }
             let facts = faded(facts, away, &self.settings);
-            self.accounts.insert(peer_id, Account::new(facts, now.mono));
+            let is_member = self.members.contains(&peer_id);
+            self.accounts.insert(peer_id, Account { is_member, ..Account::new(facts, now.mono) });
         }
     }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::Settings;
+use super::{Check, Settings, Suspicions};
 use crate::time::Mono;
 
 /// Weight of a new round trip in the moving average, and of its deviation: those of RFC 6298.
@@ -19,9 +19,8 @@ const RTT_SAMPLES_MAX: u32 = 15;
 /// A longer acquaintance in the database is nonsense: 100 years.
 const TIME_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
-/// What an exposure weighs in the two parts that rest on an indexer's word: more than the consistent beats that it sends
-/// until the next audit, of which there are 30 in an epoch.
-const EXPOSURE: f64 = 100.0;
+/// An answer that takes this share of the worst round trip is slow.
+const SLOW: f64 = 0.75;
 
 /// Below this many faded observations nothing is known any more.
 const OBSERVATIONS_MIN: f64 = 0.5;
@@ -67,10 +66,24 @@ pub enum Observation {
         /// How much its word counts, 0 to 1.
         weight: f64,
     },
+    /// It was given our record.
+    Recorded {
+        /// Its answer says that it holds it.
+        good: bool,
+    },
+    /// As a witness of another it said what most said, or not.
+    Testified {
+        /// The same as the majority of at least three.
+        good: bool,
+    },
+    /// Its answer took three quarters of the worst round trip or more, and most other members were quick.
+    Slow,
     /// It said that it will restart.
     RestartAnnounced,
-    /// An audit of its presence tokens proved that it claims far more nodes than it has.
+    /// Audits of its presence tokens proved that it claims far more nodes than it has.
     Exposed,
+    /// After that, audits found that its claims fit again.
+    Cleared,
 }
 
 impl fmt::Display for Observation {
@@ -89,8 +102,14 @@ impl fmt::Display for Observation {
                 let word = if *agrees { "agrees" } else { "disagrees" };
                 write!(f, "witness {by} {word}, weight {weight:.2}")
             }
+            Self::Recorded { good: true } => f.write_str("took our record"),
+            Self::Recorded { good: false } => f.write_str("does not hold the record that we gave it"),
+            Self::Testified { good: true } => f.write_str("said of another what most said"),
+            Self::Testified { good: false } => f.write_str("said of another what most did not say"),
+            Self::Slow => f.write_str("was slow while others were quick"),
             Self::RestartAnnounced => f.write_str("said that it restarts"),
-            Self::Exposed => f.write_str("claims far more nodes than it has, as an audit of its tokens proved"),
+            Self::Exposed => f.write_str("claims far more nodes than it has, as audits of its tokens proved"),
+            Self::Cleared => f.write_str("has tokens for the nodes that it claims again"),
         }
     }
 }
@@ -180,6 +199,9 @@ pub struct Facts {
     pub round_trips: Option<RoundTrips>,
     /// Fill rate as it last said, 0 to 1.
     pub fill_rate: Option<f64>,
+    /// What speaks for its being a liar.
+    #[serde(default)]
+    pub suspicions: Suspicions,
 }
 
 /// The evidence about one indexer, with the times that the next observation is measured from.
@@ -232,7 +254,11 @@ impl Evidence {
                     Some(self.facts.round_trips.map_or_else(|| RoundTrips::first(secs), |trips| trips.next(secs)));
                 self.facts.fill_rate = Some(fill_rate);
                 let fits = is_consistent(fill_rate, peer_count, max_nodes, settings);
-                self.facts.fill_consistency.add(f64::from(u8::from(fits)), f64::from(u8::from(!fits)));
+                self.facts.fill_consistency.add(one_if(fits), one_if(!fits));
+                self.suspect(Check::Fill, fits, 1.0);
+                if !is_slow(rtt, settings) {
+                    self.suspect(Check::Pace, true, 1.0);
+                }
             }
             Observation::Missed => {
                 // Without contact there is nothing to have been away from.
@@ -241,23 +267,29 @@ impl Evidence {
                     self.missed = Some((first, now));
                 }
             }
-            Observation::Challenged { good, bad } => self.facts.challenges.add(f64::from(good), f64::from(bad)),
-            Observation::Dht { good } => self.facts.dht.add(f64::from(u8::from(good)), f64::from(u8::from(!good))),
-            Observation::Witness { agrees, weight, .. } => {
-                let against = if agrees { 0.0 } else { weight };
-                self.facts.witnesses.add(weight - against, against);
+            Observation::Challenged { good, bad } => {
+                self.facts.challenges.add(f64::from(good), f64::from(bad));
+                self.facts.suspicions.add(Check::OwnId, f64::from(good), f64::from(bad));
             }
+            Observation::Dht { good } => {
+                self.facts.dht.add(one_if(good), one_if(!good));
+                self.suspect(Check::Dht, good, 1.0);
+            }
+            Observation::Witness { agrees, weight, .. } => {
+                self.facts.witnesses.add(weight * one_if(agrees), weight * one_if(!agrees));
+                self.suspect(Check::Witnesses, agrees, weight);
+            }
+            Observation::Recorded { good } => self.suspect(Check::Record, good, 1.0),
+            Observation::Testified { good } => self.suspect(Check::Testimony, good, 1.0),
+            Observation::Slow => self.suspect(Check::Pace, false, 1.0),
             Observation::RestartAnnounced => self.announced = Some(now),
-            Observation::Exposed => self.exposed(),
+            Observation::Exposed => self.facts.suspicions.prove(Check::Presence),
+            Observation::Cleared => self.facts.suspicions.clear(Check::Presence),
         }
     }
 
-    /// What it says of itself was proved false, so that its numbers fitted each other and those that witnesses heard of it
-    /// speaks for it no longer.
-    fn exposed(&mut self) {
-        let proved = Beta { good: 0.0, bad: EXPOSURE };
-        self.facts.fill_consistency = proved;
-        self.facts.witnesses = proved;
+    fn suspect(&mut self, check: Check, is_passed: bool, weight: f64) {
+        self.facts.suspicions.add(check, weight * one_if(is_passed), weight * one_if(!is_passed));
     }
 
     /// Writes the time since the last answer down. Tells whether we watched it all the while.
@@ -303,7 +335,17 @@ pub(super) fn faded(mut facts: Facts, elapsed: Duration, settings: &Settings) ->
     facts.witnesses = facts.witnesses.faded(factor);
     facts.dht = facts.dht.faded(factor);
     facts.restarts *= factor;
+    facts.suspicions.fade(factor);
     facts
+}
+
+/// Whether a round trip is one that no working link has.
+pub(super) fn is_slow(rtt: Duration, settings: &Settings) -> bool {
+    rtt >= settings.rtt_worst.mul_f64(SLOW)
+}
+
+fn one_if(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
 }
 
 fn is_consistent(fill_rate: f64, peer_count: u32, max_nodes: u32, settings: &Settings) -> bool {
@@ -317,6 +359,7 @@ pub(super) fn is_sane(facts: &Facts) -> bool {
     let counts = [facts.challenges, facts.fill_consistency, facts.witnesses, facts.dht];
     counts.iter().all(|beta| is_count(beta.good) && is_count(beta.bad))
         && is_count(facts.restarts)
+        && facts.suspicions.is_sane()
         && facts.fill_rate.is_none_or(|rate| (0.0..=1.0).contains(&rate))
         && facts.round_trips.is_none_or(|trips| is_count(trips.mean_secs) && is_count(trips.deviation_secs))
         && is_time(facts.age)

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Beta, Facts, RoundTrips, Settings};
+use super::{Beta, Facts, RoundTrips, Settings, Suspicions};
 
 /// Two-sided 95 % of a normal distribution, in standard deviations.
 const DEVIATIONS: f64 = 1.96;
@@ -134,6 +134,9 @@ pub struct Score {
     pub flawless: f64,
     /// By what unexplained restarts multiply the score, 0 to 1.
     pub restart_factor: f64,
+    /// What speaks for its being a liar; one that is caught has a score of 0.
+    #[serde(default)]
+    pub suspicions: Suspicions,
     /// Below this an indexer of this age goes, 0 to 100.
     pub threshold: f64,
     /// Every part, also those without evidence.
@@ -155,7 +158,8 @@ pub fn score(facts: &Facts, settings: &Settings) -> Option<Score> {
         .map(|(part, value)| part.weight / weights * if part.part == Part::Fill { value } else { 1.0 })
         .sum::<f64>()
         * 100.0;
-    let whole = |share: f64, restarts: f64| (100.0 * share * restart_factor(restarts)).clamp(0.0, 100.0);
+    let honesty = if facts.suspicions.is_caught() { 0.0 } else { 1.0 };
+    let whole = |share: f64, restarts: f64| (100.0 * share * restart_factor(restarts) * honesty).clamp(0.0, 100.0);
     let (spread, restarts) = (DEVIATIONS * variance.sqrt(), facts.restarts);
     let restarts_spread = DEVIATIONS * restarts.sqrt();
     Some(Score {
@@ -164,6 +168,7 @@ pub fn score(facts: &Facts, settings: &Settings) -> Option<Score> {
         high: whole(mean + spread, restarts - restarts_spread),
         flawless,
         restart_factor: restart_factor(restarts),
+        suspicions: facts.suspicions.clone(),
         threshold: threshold(facts.age, flawless, settings),
         parts,
     })

@@ -256,6 +256,94 @@ fn an_indexer_that_was_exposed_goes_though_its_numbers_fit_each_other() {
     assert_eq!(gone, [peer(1)]);
 }
 
+#[test]
+fn one_that_is_exposed_and_cleared_has_its_score_again() {
+    let mut book = Book::default();
+    let now = beats(&mut book, 0, 3_600);
+    let before = book.score(&peer(1), now).unwrap();
+    book.observe(peer(1), &Observation::Exposed, now);
+    let caught = book.score(&peer(1), now).unwrap();
+    assert_eq!((caught.value, caught.low, caught.high), (0.0, 0.0, 0.0));
+    assert!(book.is_condemned(&peer(1), now));
+    book.observe(peer(1), &Observation::Cleared, now);
+    assert_eq!(book.score(&peer(1), now).unwrap(), before);
+}
+
+#[test]
+fn f8_a_liar_about_one_thing_is_out_in_its_first_hour_though_it_does_all_else_well() {
+    let lies: [(&str, fn(u64) -> Option<Observation>); 4] = [
+        ("fill", |_| {
+            let Observation::Answered { rtt, peer_count, max_nodes, born_at, .. } = answered(20, 0.5) else { panic!() };
+            Some(Observation::Answered { rtt, fill_rate: 0.0, peer_count, max_nodes, born_at })
+        }),
+        ("challenges", |second| second.is_multiple_of(120).then_some(Observation::Challenged { good: 0, bad: 1 })),
+        ("DHT", |second| second.is_multiple_of(300).then_some(Observation::Dht { good: false })),
+        ("on and off", |second| {
+            let good = u32::from(second % 240 < 120);
+            second.is_multiple_of(60).then_some(Observation::Challenged { good, bad: 1 - good })
+        }),
+    ];
+    for (name, lie) in lies {
+        let mut book = Book::default();
+        let is_out = (0..3_600).step_by(TICK as usize).any(|second| {
+            let now = Mono::from_secs(second);
+            book.observe(peer(2), &answered(20, 0.5), now);
+            let told = lie(second);
+            if !matches!(told, Some(Observation::Answered { .. })) {
+                book.observe(peer(1), &answered(20, 0.5), now);
+            }
+            if let Some(told) = told {
+                book.observe(peer(1), &told, now);
+            }
+            book.judge(&members(false), now).iter().any(|eviction| eviction.peer == peer(1))
+        });
+        assert!(is_out, "{name}");
+    }
+}
+
+#[test]
+fn one_that_is_slow_while_others_are_quick_is_caught_and_nobody_is_when_all_are_slow() {
+    let run = |others_ms: u64| {
+        let mut book = Book::default();
+        book.set_members(&(1..=3).map(peer).collect());
+        for second in (0..600).step_by(TICK as usize) {
+            let now = Mono::from_secs(second);
+            for number in 2..=3 {
+                book.observe(peer(number), &answered(others_ms, 0.5), now);
+            }
+            book.observe(peer(1), &answered(3_900, 0.5), now);
+        }
+        book.score(&peer(1), Mono::from_secs(600)).unwrap().suspicions.is_caught()
+    };
+    assert!(run(20));
+    assert!(run(1_900));
+    assert!(!run(3_900), "the fault may be in our own link");
+}
+
+#[test]
+fn a_witness_that_says_of_others_what_most_do_not_say_is_caught() {
+    let mut book = Book::default();
+    for number in 1..=4 {
+        book.observe(peer(number), &answered(20, 0.5), Mono::ZERO);
+    }
+    for round in 1..=30 {
+        let reports = [(peer(1), false), (peer(2), true), (peer(3), true)];
+        book.witnessed(peer(4), &reports, Mono::from_secs(round * TICK));
+    }
+    let now = Mono::from_secs(31 * TICK);
+    assert!(book.score(&peer(1), now).unwrap().suspicions.is_caught());
+    for number in 2..=4 {
+        let suspicions = book.score(&peer(number), now).unwrap().suspicions;
+        assert!(!suspicions.is_caught(), "{number}: {suspicions:?}");
+    }
+    // Two words are no majority, and a stranger's word is no evidence about a stranger.
+    let mut book = Book::default();
+    book.observe(peer(1), &answered(20, 0.5), Mono::ZERO);
+    book.witnessed(peer(4), &[(peer(1), false), (peer(2), true)], Mono::ZERO);
+    book.witnessed(peer(1), &[(peer(7), false), (peer(8), true), (peer(9), true)], Mono::ZERO);
+    assert_eq!((book.len(), book.facts(&peer(7), Mono::ZERO)), (2, None));
+}
+
 /// A book in which peer 1 is old, bad and online, and peer 2 is a good one; and the time.
 fn old_and_bad() -> (Book, Mono) {
     let mut book = Book::default();
@@ -456,6 +544,7 @@ prop_compose! {
             born_at: None,
             round_trips: mean_secs.map(|mean_secs| RoundTrips { mean_secs, deviation_secs, samples }),
             fill_rate,
+            suspicions: Suspicions::default(),
         }
     }
 }
@@ -540,8 +629,12 @@ fn any_observation() -> impl Strategy<Value = Observation> {
         1 => any::<bool>().prop_map(|good| Observation::Dht { good }),
         2 => (1u16..9, any::<bool>(), 0.0..=1.0f64)
             .prop_map(|(by, agrees, weight)| Observation::Witness { by: peer(by), agrees, weight }),
+        1 => any::<bool>().prop_map(|good| Observation::Recorded { good }),
+        1 => any::<bool>().prop_map(|good| Observation::Testified { good }),
+        1 => Just(Observation::Slow),
         1 => Just(Observation::RestartAnnounced),
         1 => Just(Observation::Exposed),
+        1 => Just(Observation::Cleared),
     ]
 }
 

@@ -52,6 +52,8 @@ pub(super) struct Beat {
     pub(super) round: Option<u64>,
     /// When it last answered, and its `born_at` and fill rate then; more than one life long.
     pub(super) heard: Option<(Mono, Timestamp, f64)>,
+    /// Sessions that it claims.
+    pub(super) claimed: Option<u32>,
     /// The record for which an extra beat was made.
     nudged_for: Option<u64>,
     line: Line,
@@ -74,6 +76,7 @@ impl Beat {
             born: None,
             round: None,
             heard: None,
+            claimed: None,
             nudged_for: None,
             line: Line::Closed,
             waiting: None,
@@ -291,9 +294,13 @@ impl Member {
                 judge_challenges(&self.own.peer, &given.challenged, &response.challenges, ahead, now.wall, settings);
             self.book.observe(id, &Observation::Challenged { good: verdict.good, bad: verdict.bad }, now.mono);
             if verdict.bad > 0 {
+                beat.challenges.doubt();
                 let name = world.names[peer as usize].clone();
                 world.note(self.own.at, format_args!("{name} answered a challenge wrongly"));
             }
+        }
+        if let Some(good) = given.is_recorded {
+            self.book.observe(id, &Observation::Recorded { good }, now.mono);
         }
         self.judge_dht(peer, &given.response, now, world);
         self.hear_of(peer, &given, now, world);
@@ -313,6 +320,7 @@ impl Member {
         let Some(good) = beat.dht.heard(response, &key, self.clocks.signing_time(now.wall)) else { return };
         self.book.observe(world.id(peer), &Observation::Dht { good }, now.mono);
         if !good {
+            beat.challenges.doubt();
             let name = world.names[peer as usize].clone();
             world.note(self.own.at, format_args!("{name} did not find our record in the DHT"));
         }
@@ -323,6 +331,7 @@ impl Member {
         let response = &given.response;
         let Some(beat) = self.beats.get_mut(&peer) else { return };
         beat.heard = Some((now.mono, response.born_at, response.fill_rate));
+        beat.claimed = Some(response.peer_count);
         beat.born = beat.born.filter(|(born, _)| *born == response.born_at).or(Some((response.born_at, now.mono)));
         if let Some(host) = &mut self.host {
             // One that asks even an indexer to move takes nobody.
@@ -332,7 +341,8 @@ impl Member {
         if given.challenged.is_empty() {
             return;
         }
-        let (life, is_time) = (beat.life, beat.dht.batch());
+        let ahead = self.clocks.of(&world.id(peer)).unwrap_or_default();
+        let (life, is_time) = (beat.life, beat.dht.batch(ahead));
         self.ask_witnesses(peer, given, now.mono, world);
         if is_time {
             // Only what we found ourselves is an indexer asked to find.

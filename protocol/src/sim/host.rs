@@ -543,6 +543,11 @@ impl Host {
         self.registry.views(0, usize::MAX).0.into_iter().map(|session| session.peer).collect()
     }
 
+    /// Those whom it serves.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = PeerId> {
+        self.registry.stays().map(|stay| stay.peer)
+    }
+
     /// What must stay within its bounds, and does not.
     pub(super) fn unbounded(&self, own: &Own) -> Option<String> {
         let sessions = self.registry.count();

@@ -15,6 +15,7 @@ use multiaddr::Multiaddr;
 use rand::rngs::StdRng;
 
 use super::{
+    audit::Audit,
     beat::Beat,
     host::{COLLECT_EVERY, Carried, DHT_TAKES, Host, look, next_seq, role},
     lie::Lying,
@@ -30,6 +31,7 @@ use crate::{
     hello::{ClockWatch, capabilities, clock_offset},
     identity::Keys,
     pool::{Action, Event, Found, Input, Owner, Pool, Probed, Ranked, State, Why},
+    presence::{audit::Evidence, rounds::Rounds},
     record::PeerRecord,
     score::{Book, Judged, Observation, Row},
     session::Values,
@@ -154,6 +156,10 @@ pub(super) struct Member {
     pub(super) rounds: BTreeMap<u64, Round>,
     /// Whom we tried for others.
     pub(super) tries: Tries,
+    /// Audits under way, whose turn is next, and what they found.
+    pub(super) audits: BTreeMap<u64, Audit>,
+    pub(super) turns: Rounds,
+    pub(super) evidence: Evidence,
     pub(super) clocks: ClockWatch,
     pub(super) signed: Carried,
     pub(super) unreached: BTreeSet<u32>,
@@ -181,6 +187,9 @@ impl Member {
             questions: BTreeMap::new(),
             rounds: BTreeMap::new(),
             tries: Tries::default(),
+            audits: BTreeMap::new(),
+            turns: Rounds::default(),
+            evidence: Evidence::default(),
             clocks: ClockWatch::new(),
             signed: None,
             unreached: BTreeSet::new(),
@@ -226,6 +235,7 @@ impl Member {
             What::Claim => self.claim_due(world),
             What::Looked { peer, life, is_there } => self.looked(peer, life, is_there),
             What::Close { peer } => self.close(peer, world),
+            What::AuditLate { number } => self.audit_late(number, world),
             What::WitnessLate { number } => self.question_ended(number, None, false, world),
             What::Host | What::Collect | What::Found | What::Put { .. } | What::Sought { .. } => {
                 self.host_due(what, world);
@@ -259,6 +269,9 @@ impl Member {
         self.questions.clear();
         self.rounds.clear();
         self.tries = Tries::default();
+        self.audits.clear();
+        self.turns = Rounds::default();
+        self.evidence = Evidence::default();
         self.clocks = ClockWatch::new();
         self.signed = None;
         self.unreached.clear();
@@ -597,6 +610,8 @@ impl Member {
                 self.asked_as_witness(from, number, about, is_try, world);
             }
             Message::Witnessed { number, report } => self.witness_answered(number, report, world),
+            Message::AskTokens { number, salt } => self.show_tokens(from, number, &salt, world),
+            Message::Tokens { number, nodes } => self.tokens_shown(number, nodes, world),
         }
     }
 
@@ -713,6 +728,7 @@ impl Member {
 
     fn judge(&mut self, world: &mut World) {
         self.close_idle(world);
+        self.audit(world);
         let now = self.now(world);
         for eviction in self.book.judge(&self.members, now.mono) {
             let peer = eviction.peer;
@@ -845,6 +861,7 @@ impl Member {
         let bounds = [
             ("indexers scored", self.book.len(), scenario.score.indexers_max),
             ("heartbeats", self.beats.len(), self.members.len()),
+            ("audits", self.audits.len(), self.members.len() + 1),
             ("probes", self.probes.len(), scenario.pool.probes_max as usize),
             ("peers shown", known, 2 * scenario.pool.candidates_max as usize + 128),
             ("remembered", self.disk.remembered.len(), scenario.pool.remembered_max as usize + self.members.len()),

@@ -7,6 +7,7 @@ use libp2p_identity::PeerId;
 
 use crate::{
     heartbeat::OwnRecord,
+    presence::audit::Salt,
     record::PeerRecord,
     session::Values,
     signed::Verified,
@@ -43,6 +44,10 @@ pub(super) enum Message {
     AskWitness { number: u64, about: PeerId, is_try: bool },
     /// What is seen of it; nothing where the question is refused.
     Witnessed { number: u64, report: Option<WitnessReport> },
+    /// An auditor wants to see tokens.
+    AskTokens { number: u64, salt: Salt },
+    /// The nodes whose tokens come first under its salt.
+    Tokens { number: u64, nodes: Vec<PeerId> },
 }
 
 /// What a member is told.
@@ -74,6 +79,8 @@ pub(super) enum What {
     Close { peer: u32 },
     /// A witness did not answer in time.
     WitnessLate { number: u64 },
+    /// Tokens were not shown in time.
+    AuditLate { number: u64 },
     /// A stream did not open in time.
     OpenLate { peer: u32, stream: u64 },
     /// A heartbeat's restart is due.

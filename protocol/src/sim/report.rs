@@ -23,13 +23,15 @@ pub enum Kind {
     Leave,
     /// Questions to witnesses and their answers.
     Witness,
+    /// Questions for tokens and their answers.
+    Audit,
     /// Puts and looks of the DHT, to each holder and back; routing is not played.
     Dht,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Beat,
         Self::Answer,
         Self::Probe,
@@ -38,6 +40,7 @@ impl Kind {
         Self::Candidates,
         Self::Leave,
         Self::Witness,
+        Self::Audit,
         Self::Dht,
     ];
 
@@ -53,6 +56,7 @@ impl Kind {
             Self::Candidates => "candidates",
             Self::Leave => "leaves",
             Self::Witness => "witnesses",
+            Self::Audit => "audits",
             Self::Dht => "DHT",
         }
     }
