@@ -1,9 +1,10 @@
 //! One heartbeat: the conversation with one indexer of the pool.
 //!
 //! Owns one stream, its questions and answers, and with each batch of challenges a round of witnesses. The pool tells it
-//! what to say; it tells the pool how the indexer did and score what was observed. A failed beat ends it with an error: the pool restarts it with a new stream, and forgets it
-//! when its budget is spent. A restart forgets the stream and what was acknowledged; when it may beat again is the
-//! pool's. Bound: one question, one round of witnesses and one look-up under way.
+//! what to say; it tells the pool how the indexer did and score what was observed. A failed beat ends it with an error:
+//! the pool restarts it with a new stream, and forgets it when its budget is spent. A restart forgets the stream, what was
+//! acknowledged and when to look next; when it may beat again is the pool's. Bound: one question, one round of witnesses,
+//! one look-up and one bandwidth probe under way.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,6 +17,7 @@ use protocol::{
     },
     json,
     presence::token::{PresenceToken, Presenter},
+    sampling::Every,
     score::Observation,
     signed::Verified,
     time::Mono,
@@ -30,6 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use crate::{
+    bandwidth,
     claim::{self, Signed},
     context::{Context, inform},
     fetch, lookup, pool, score,
@@ -92,6 +95,8 @@ pub struct State {
     witnesses: Option<AbortOnDropHandle<()>>,
     /// Our own look-up in the DHT.
     looking: Option<AbortOnDropHandle<()>>,
+    bandwidth_due: Every,
+    probing: Option<AbortOnDropHandle<()>>,
     presenter: Presenter,
     /// How far the indexer's clock is ahead of ours, as far as it is known.
     clock_ahead: SignedDuration,
@@ -146,6 +151,11 @@ pub enum Msg {
         /// It is there.
         is_there: bool,
     },
+    /// A bandwidth probe came back.
+    Measured {
+        /// Of the way back.
+        bytes_per_sec: f64,
+    },
     /// The stream is of no more use.
     Broken(LineError),
     /// The answer to this question is late.
@@ -195,6 +205,7 @@ impl Actor for Heartbeat {
         let begin = pool::Msg::Begin { peer, reply: seat.reply(Msg::Begin) };
         inform(&context.addresses.pool, Class::Control, begin);
         let challenges = Challenges::new(&context.settings.heartbeat, &mut rng);
+        let bandwidth_due = Every::new(context.settings.heartbeat.bandwidth_every, &mut rng);
         let presenter = Presenter::new(&mut rng);
         Ok(State {
             seat,
@@ -209,6 +220,8 @@ impl Actor for Heartbeat {
             born: None,
             witnesses: None,
             looking: None,
+            bandwidth_due,
+            probing: None,
             presenter,
             clock_ahead: SignedDuration::ZERO,
             nudged_for: None,
@@ -236,6 +249,7 @@ impl Actor for Heartbeat {
             Msg::Heard { answer, first_byte } => state.heard(*answer, first_byte)?,
             Msg::Clock(ahead) => state.clock_ahead = ahead.unwrap_or(state.clock_ahead),
             Msg::Looked { is_there } => state.dht.looked(is_there),
+            Msg::Measured { bytes_per_sec } => state.measured(bytes_per_sec),
             Msg::Broken(error) => state.broken(error)?,
             Msg::Late { seq } => state.late(seq)?,
         }
@@ -404,6 +418,7 @@ impl State {
             self.ask_witnesses(&given, now.mono);
             self.look_in_dht();
         }
+        self.probe_bandwidth();
         if given.is_served_time_false {
             debug!(indexer = %self.peer, served_us = response.served_us, "served longer than it took: not believed");
         }
@@ -442,6 +457,29 @@ impl State {
             let is_there = lookup::record_of(&context, &context.own.did).await.is_some();
             drop(me.tell(Class::Own, Msg::Looked { is_there }));
         })));
+    }
+
+    /// The beat was just answered: until the next one the link is free.
+    fn probe_bandwidth(&mut self) {
+        let is_probing = self.probing.as_ref().is_some_and(|task| !task.is_finished());
+        if !self.bandwidth_due.beat(self.context.settings.heartbeat.bandwidth_every) || is_probing {
+            return;
+        }
+        let (context, me, peer) = (self.context.clone(), self.seat.me().clone(), self.peer);
+        self.probing = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            match bandwidth::probe(&context, peer).await {
+                Ok(bytes_per_sec) => drop(me.tell(Class::Own, Msg::Measured { bytes_per_sec })),
+                // No evidence against anybody: it may be too busy, or of another version.
+                Err(error) => debug!(indexer = %peer, %error, "bandwidth not measured"),
+            }
+        })));
+    }
+
+    fn measured(&self, bytes_per_sec: f64) {
+        debug!(indexer = %self.peer, bytes_per_sec, "bandwidth measured");
+        self.observe(Observation::Bandwidth { bytes_per_sec });
+        let measured = pool::Msg::Measured { peer: self.peer, bytes_per_sec };
+        inform(&self.context.addresses.pool, Class::History, measured);
     }
 
     /// Others hear of a restart a tick later than we do: until then their word would be held against the honest.

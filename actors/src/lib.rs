@@ -4,6 +4,7 @@
 //! its head. What an actor decides by is in [`protocol`]; what it keeps over restarts is in [`store`](::store).
 
 pub mod audit;
+mod bandwidth;
 pub mod claim;
 pub mod context;
 mod discover;

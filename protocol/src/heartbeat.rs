@@ -75,6 +75,8 @@ pub struct Settings {
     /// From signing a record to its expiry.
     #[serde(with = "crate::time::text")]
     pub record_life: Duration,
+    /// Answered beats from one bandwidth probe to the next.
+    pub bandwidth_every: u32,
 }
 
 impl Default for Settings {
@@ -91,6 +93,7 @@ impl Default for Settings {
             challenge_others: 2,
             seen_within: Duration::from_secs(120),
             record_life: Duration::from_secs(120),
+            bandwidth_every: 15,
         }
     }
 }

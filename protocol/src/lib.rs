@@ -6,6 +6,7 @@
 
 pub mod addr;
 pub mod admission;
+pub mod bandwidth;
 pub mod bans;
 pub mod behaviour;
 pub mod book;
@@ -25,6 +26,7 @@ pub mod profile;
 pub mod record;
 pub mod restarts;
 pub mod restraint;
+pub mod sampling;
 pub mod score;
 pub mod search;
 pub mod session;

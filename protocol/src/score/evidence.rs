@@ -67,6 +67,11 @@ pub enum Observation {
         /// How much its word counts, 0 to 1.
         weight: f64,
     },
+    /// A bandwidth probe came back: shown, and no part of the score.
+    Bandwidth {
+        /// Of the way back, bytes per second.
+        bytes_per_sec: f64,
+    },
     /// It said that it will restart.
     RestartAnnounced,
     /// An audit of its presence tokens proved that it claims far more nodes than it has.
@@ -89,6 +94,7 @@ impl fmt::Display for Observation {
                 let word = if *agrees { "agrees" } else { "disagrees" };
                 write!(f, "witness {by} {word}, weight {weight:.2}")
             }
+            Self::Bandwidth { bytes_per_sec } => write!(f, "sent 64 KiB back at {:.0} kB/s", bytes_per_sec / 1e3),
             Self::RestartAnnounced => f.write_str("said that it restarts"),
             Self::Exposed => f.write_str("claims far more nodes than it has, as an audit of its tokens proved"),
         }
@@ -247,6 +253,7 @@ impl Evidence {
                 let against = if agrees { 0.0 } else { weight };
                 self.facts.witnesses.add(weight - against, against);
             }
+            Observation::Bandwidth { .. } => {}
             Observation::RestartAnnounced => self.announced = Some(now),
             Observation::Exposed => self.exposed(),
         }

@@ -1,0 +1,103 @@
+//! What members measure and look at beside their heartbeats.
+
+use std::fs;
+
+use actors::{
+    swarm::streams::{Bytes, Io},
+    view::ExplainView,
+};
+use libp2p::Multiaddr;
+use protocol::{
+    bandwidth::{PAYLOAD_BYTES, TOTAL, WITHIN},
+    identity::{Keys, PreSharedKey},
+    json,
+    wire::{Answer, Protocol, RefusalCode, Refused},
+};
+use tokio::runtime::Runtime;
+
+use crate::{
+    harness::{Federation, Member, PATIENCE, Spec, until_true},
+    thin::{Link, Network, Thin},
+};
+
+fn thin(member: &Member, seed: u8) -> Thin {
+    let text = fs::read_to_string(member.dir.join("swarm.key")).unwrap();
+    let key: PreSharedKey = text.parse().unwrap();
+    let network = Network { key: Some(*key.as_bytes()), id: "opencloud".to_owned() };
+    Thin::start(Keys::from_seed([seed; 32]), &format!("thin-{seed}"), &network).unwrap()
+}
+
+/// Writes these bytes as one probe, and takes what comes back.
+async fn probe(link: &Link, bytes: &[u8], is_ended: bool) -> Bytes {
+    let mut io: Io = link.open(Protocol::Bandwidth).await.unwrap();
+    // It may be refused, and closed, before all is written.
+    let _ = io.write_bytes(bytes, is_ended, WITHIN).await;
+    io.read_bytes(PAYLOAD_BYTES, TOTAL, WITHIN).await.unwrap()
+}
+
+fn refused(back: &Bytes) -> Refused {
+    let line = back.taken.strip_suffix(b"\n").unwrap_or(&back.taken);
+    match json::parse::<Answer<serde_json::Value>>(line, 4 * 1024).unwrap() {
+        Answer::Refused(refused) => refused,
+        Answer::Given(other) => panic!("no refusal: {other}"),
+    }
+}
+
+#[test]
+fn g15_g39_a_bandwidth_probe_that_is_none_is_refused_in_words_and_counted() {
+    let mut federation = Federation::new();
+    // Ten times as many for the profile of one machine.
+    federation.add(Spec::indexer("indexer-1").set("behaviour.bandwidth_probes", "1")).start();
+    let member = federation.member("indexer-1");
+    until_true("indexer-1 is ready", PATIENCE, || member.ask("/readyz").is_ok_and(|answer| answer.code == 200));
+    let address: Multiaddr = member.address().parse().unwrap();
+    let payload: Vec<u8> = (0..=PAYLOAD_BYTES).map(|byte| (byte * 7 % 251) as u8).collect();
+    let whole = &payload[..PAYLOAD_BYTES];
+    Runtime::new().unwrap().block_on(async {
+        let stranger = thin(member, 1).connect(&address).await.unwrap();
+        assert_eq!(refused(&probe(&stranger, whole, true).await).refused, RefusalCode::UnknownPeer);
+
+        let node = thin(member, 2);
+        let link = node.connect(&address).await.unwrap();
+        let mut beats = node.beats(&link).await.unwrap();
+        beats.beat().await.unwrap();
+        assert_eq!(probe(&link, whole, true).await.taken, whole, "an honest one comes back as it was");
+
+        let many = refused(&probe(&link, &payload, true).await);
+        assert_eq!((many.refused, many.detail.contains("more than 65536")), (RefusalCode::Limit, true), "{many:?}");
+        let few = refused(&probe(&link, &whole[1..], true).await);
+        assert_eq!((few.refused, few.detail.contains("65535")), (RefusalCode::Invalid, true), "{few:?}");
+        assert_eq!(member.metric("muster_bad_inputs_total"), 2.0, "both were counted");
+
+        let slow = refused(&probe(&link, &whole[..10], false).await);
+        assert_eq!((slow.refused, slow.detail.contains("10 bytes")), (RefusalCode::Limit, true), "{slow:?}");
+        assert_eq!(member.metric("muster_bad_inputs_total"), 2.0, "to be slow is no bad will");
+
+        for _ in 4..10 {
+            assert_eq!(probe(&link, whole, true).await.taken, whole);
+        }
+        let often = refused(&probe(&link, whole, true).await);
+        assert_eq!(often.refused, RefusalCode::Limit);
+        assert!(often.retry_after.is_some_and(|secs| (1..=60).contains(&secs)), "{often:?}");
+        assert!(beats.beat().await.is_ok(), "its heartbeats are no worse for it");
+    });
+    assert_eq!(member.metric("muster_bandwidth_probes_served_total"), 7.0);
+    assert_eq!(member.metric("muster_bandwidth_probes_refused_total"), 5.0);
+}
+
+#[test]
+fn a_node_measures_what_its_indexer_sends() {
+    let mut federation = Federation::new();
+    federation.add(Spec::indexer("indexer-1")).start();
+    let seed = federation.member("indexer-1").address();
+    federation.add(Spec::node("paris").seed(seed).set("heartbeat.bandwidth_every", "2")).start();
+    let (indexer, paris) = (federation.member("indexer-1"), federation.member("paris"));
+    until_true("paris has measured its indexer", PATIENCE, || {
+        paris.indexers().first().is_some_and(|indexer| indexer.bytes_per_sec.is_some_and(|speed| speed > 0.0))
+    });
+    let view: ExplainView = paris.get(&format!("/api/v1/indexers/{}/explain", indexer.peer_id));
+    let ledger = view.explained.unwrap().ledger;
+    assert!(ledger.entries().any(|entry| entry.seen.to_string().contains("64 KiB")), "it is in the ledger");
+    let shown = paris.verb(&["indexers", "--explain"]).ok().out;
+    assert!(shown.contains("sends us") && shown.contains("sent 64 KiB back"), "{shown}");
+}
