@@ -12,7 +12,7 @@ use ::store::{Binding, Refusal, Write};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use protocol::{
     PeerId, Timestamp,
-    admission::{Admission, Conduct, TooLow},
+    admission::{Admission, Conduct, Link, TooLow},
     bans::{Ban, Bans},
     behaviour::{Behaviour, Kind, Offence},
     dht::{self, Valid},
@@ -230,6 +230,13 @@ pub enum Msg {
     Drained(bool),
     /// A peer signed what does not verify, or came with another DID.
     Offended(PeerId),
+    /// The link to a peer was measured.
+    Measured {
+        /// To whom.
+        peer: PeerId,
+        /// How it is.
+        link: Link,
+    },
     /// Another indexer told what it carries.
     Load {
         /// Which.
@@ -332,6 +339,7 @@ impl Actor for Registry {
             Msg::Unbanned(peer) => state.unbanned(&peer),
             Msg::Drained(is_on) => state.drained(is_on),
             Msg::Offended(peer) => state.admission.offended(peer, state.seat.now().mono),
+            Msg::Measured { peer, link } => state.measured(peer, link),
             Msg::Load { peer, load } => state.loads.hear(peer, load, state.seat.now().mono),
             Msg::Recalled(bindings) => state.recalled(bindings),
             Msg::Bound { peer, did, kept } => state.bound(peer, did, kept),
@@ -406,6 +414,14 @@ impl State {
         }
         self.counted += 1;
         self.behaviour.observe(from, Kind::Heartbeat, now).refusal().map_or(Ok(()), Err)
+    }
+
+    /// Of those alone that have a session, so that nobody else has a place in the table.
+    fn measured(&mut self, peer: PeerId, link: Link) {
+        let now = self.seat.now().mono;
+        if self.sessions.has_session(&peer, now) {
+            self.admission.measured(peer, link, now);
+        }
     }
 
     /// An old record is no offence: it is simply not taken, and the answer says which one is held.
@@ -630,7 +646,10 @@ impl State {
         let (views, _) = self.sessions.views(0, SHOWN_MAX);
         views
             .into_iter()
-            .map(|session| SessionView {
+            .map(|session| (self.admission.link(&session.peer, now.mono), session))
+            .map(|(link, session)| SessionView {
+                bytes_per_sec: link.map(|link| link.bytes_per_sec),
+                rtt_ms: link.and_then(|link| link.rtt).map(|rtt| rtt.as_secs_f64() * 1e3),
                 peer_id: session.peer,
                 name: session.name,
                 did: session.did,

@@ -314,6 +314,12 @@ pub struct SessionView {
     pub record_seq: u64,
     /// Beats answered.
     pub beats: u64,
+    /// What its last bandwidth probe measured of the way from it to us, bytes per second; absent after an hour.
+    #[serde(default)]
+    pub bytes_per_sec: Option<f64>,
+    /// How long it took to answer our last ping before that, milliseconds.
+    #[serde(default)]
+    pub rtt_ms: Option<f64>,
 }
 
 /// One verified record.

@@ -86,7 +86,7 @@ fn g15_g39_a_bandwidth_probe_that_is_none_is_refused_in_words_and_counted() {
 }
 
 #[test]
-fn a_node_measures_what_its_indexer_sends() {
+fn a_node_and_its_indexer_measure_what_the_other_sends() {
     let mut federation = Federation::new();
     federation.add(Spec::indexer("indexer-1")).start();
     let seed = federation.member("indexer-1").address();
@@ -100,4 +100,12 @@ fn a_node_measures_what_its_indexer_sends() {
     assert!(ledger.entries().any(|entry| entry.seen.to_string().contains("64 KiB")), "it is in the ledger");
     let shown = paris.verb(&["indexers", "--explain"]).ok().out;
     assert!(shown.contains("sends us") && shown.contains("sent 64 KiB back"), "{shown}");
+    until_true("indexer-1 has measured paris, its pings too", PATIENCE, || {
+        indexer.sessions().iter().any(|session| {
+            let is_fast = session.bytes_per_sec.is_some_and(|speed| speed > 16_384.0);
+            session.peer_id.to_string() == paris.peer_id && is_fast && session.rtt_ms.is_some_and(|millis| millis < 4e3)
+        })
+    });
+    let shown = indexer.verb(&["sessions"]).ok().out;
+    assert!(shown.contains("B/s") && shown.contains(" ms"), "{shown}");
 }

@@ -1,17 +1,26 @@
 //! A bandwidth probe: what a node of ours sends is measured and sent back.
 
+use std::time::Duration;
+
+use libp2p::swarm::ConnectionId;
 use protocol::{
-    PeerId, bandwidth,
+    PeerId,
+    admission::Link,
+    bandwidth,
     wire::{Protocol, RefusalCode, Refused},
 };
+use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::{ASK_WITHIN, ServeError, admit, busy, refuse};
 use crate::{
-    context::Context,
+    context::{Context, inform},
     registry,
     supervision::Class,
-    swarm::streams::{Io, Patience},
+    swarm::{
+        self,
+        streams::{Io, Patience},
+    },
 };
 
 pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result<(), ServeError> {
@@ -30,10 +39,20 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
             return Err(error.into());
         }
     };
-    debug!(%peer, bytes_per_sec, "bandwidth measured");
+    let link = Link { bytes_per_sec, rtt: round_trip(context, io.connection()).await };
+    debug!(%peer, ?link, "link measured");
+    inform(&context.addresses.registry, Class::History, registry::Msg::Measured { peer, link });
     io.write_bytes(&bytes.taken, true, bandwidth::WITHIN).await?;
     context.stats.bandwidth_probes_served.inc();
     Ok(())
+}
+
+/// Of our last ping on this connection, which is the probe's.
+async fn round_trip(context: &Context, connection: ConnectionId) -> Option<Duration> {
+    let (reply, answer) = oneshot::channel();
+    let ask = swarm::Command::RoundTrip { connection, reply };
+    context.addresses.swarm.tell(Class::History, swarm::Msg::Do(ask)).ok()?;
+    tokio::time::timeout(ASK_WITHIN, answer).await.ok()?.ok()?
 }
 
 /// G39: bytes are sent back to those that have a session here, and to nobody else.
