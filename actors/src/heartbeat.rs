@@ -4,7 +4,7 @@
 //! what to say; it tells the pool how the indexer did and score what was observed. A failed beat ends it with an error:
 //! the pool restarts it with a new stream, and forgets it when its budget is spent. A restart forgets the stream, what was
 //! acknowledged and when to look next; when it may beat again is the pool's. Bound: one question, one round of witnesses,
-//! one look-up and one bandwidth probe under way.
+//! one look-up, one spot check and one bandwidth probe under way.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,6 +36,7 @@ use crate::{
     claim::{self, Signed},
     context::{Context, inform},
     fetch, lookup, pool, score,
+    spot::{self, Spot},
     supervision::{Address, Class, Envelope, Seat, Timer},
     swarm::{
         OpenError,
@@ -95,6 +96,8 @@ pub struct State {
     witnesses: Option<AbortOnDropHandle<()>>,
     /// Our own look-up in the DHT.
     looking: Option<AbortOnDropHandle<()>>,
+    spot_due: Every,
+    spotting: Option<AbortOnDropHandle<()>>,
     bandwidth_due: Every,
     probing: Option<AbortOnDropHandle<()>>,
     presenter: Presenter,
@@ -205,6 +208,7 @@ impl Actor for Heartbeat {
         let begin = pool::Msg::Begin { peer, reply: seat.reply(Msg::Begin) };
         inform(&context.addresses.pool, Class::Control, begin);
         let challenges = Challenges::new(&context.settings.heartbeat, &mut rng);
+        let spot_due = Every::new(context.settings.heartbeat.spot_every, &mut rng);
         let bandwidth_due = Every::new(context.settings.heartbeat.bandwidth_every, &mut rng);
         let presenter = Presenter::new(&mut rng);
         Ok(State {
@@ -220,6 +224,8 @@ impl Actor for Heartbeat {
             born: None,
             witnesses: None,
             looking: None,
+            spot_due,
+            spotting: None,
             bandwidth_due,
             probing: None,
             presenter,
@@ -418,6 +424,7 @@ impl State {
             self.ask_witnesses(&given, now.mono);
             self.look_in_dht();
         }
+        self.check_spot();
         self.probe_bandwidth();
         if given.is_served_time_false {
             debug!(indexer = %self.peer, served_us = response.served_us, "served longer than it took: not believed");
@@ -456,6 +463,21 @@ impl State {
         self.looking = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let is_there = lookup::record_of(&context, &context.own.did).await.is_some();
             drop(me.tell(Class::Own, Msg::Looked { is_there }));
+        })));
+    }
+
+    /// Whether what its record says of its sessions is true: asked of others, beside its beats.
+    fn check_spot(&mut self) {
+        let is_checking = self.spotting.as_ref().is_some_and(|task| !task.is_finished());
+        if !self.spot_due.beat(self.context.settings.heartbeat.spot_every) || is_checking {
+            return;
+        }
+        let (context, peer) = (self.context.clone(), self.peer);
+        self.spotting = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Some(Spot { by, good }) = spot::check(&context, peer).await {
+                let observed = score::Msg::Observed { peer, observation: Observation::Spot { by, good } };
+                inform(&context.addresses.score, Class::Control, observed);
+            }
         })));
     }
 

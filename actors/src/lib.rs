@@ -27,6 +27,7 @@ pub mod score;
 pub mod search;
 mod serve;
 pub mod settings;
+mod spot;
 pub mod stats;
 pub mod store;
 pub mod suggestions;

@@ -18,7 +18,7 @@ use protocol::{
     dht::{self, Valid},
     identity::{Did, peer_id_of},
     offload::{Load, Loads, Offload},
-    record::{IndexerRecord, PeerRecord},
+    record::{DIGEST_MAX, IndexerRecord, PeerRecord},
     search::{Absent, Question, Wanted},
     session::{BeatError, Presence, Put, RecordError, Registry as Sessions, Stored, Values},
     signed::Verified,
@@ -67,9 +67,6 @@ const SHOWN_MAX: usize = 2_000;
 /// While the database is away it is asked this often for the first keys.
 const RECALL_EVERY: Duration = Duration::from_secs(1);
 
-/// Connected peers that an `IndexerRecord` may sample.
-const SAMPLE_MAX: usize = protocol::record::DIGEST_MAX;
-
 /// The actor.
 pub struct Registry;
 
@@ -81,15 +78,13 @@ pub struct Args {
     pub context: Context,
 }
 
-/// How many are here, and some of them.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// How many are here.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Census {
     /// Sessions.
     pub sessions: u32,
     /// Sessions ÷ capacity.
     pub fill_rate: f64,
-    /// Some that are here.
-    pub sample: Vec<PeerId>,
 }
 
 /// A verified record that came with a beat.
@@ -263,6 +258,8 @@ pub enum Msg {
     Look(Reply<Vec<SessionView>>),
     /// Everybody who has a session.
     Peers(Reply<Vec<PeerId>>),
+    /// Some that have a session, drawn by chance for one record.
+    Sample(Reply<Vec<PeerId>>),
     /// See whether something is due.
     Tick,
 }
@@ -347,6 +344,7 @@ impl Actor for Registry {
             Msg::Collect => state.collect(),
             Msg::Look(reply) => reply.send(state.look()),
             Msg::Peers(reply) => reply.send(state.peers()),
+            Msg::Sample(reply) => reply.send(state.sample()),
             Msg::Tick => state.tick(),
         }
         Ok(())
@@ -597,14 +595,12 @@ impl State {
 
     fn tell_counts(&mut self) {
         let sessions = self.sessions.count();
-        let (some, _) = self.sessions.views(0, SAMPLE_MAX);
-        let sample = some.into_iter().map(|session| session.peer).collect();
-        self.told = Census { sessions, fill_rate: self.sessions.fill_rate(), sample };
+        self.told = Census { sessions, fill_rate: self.sessions.fill_rate() };
         self.context.stats.sessions.set(i64::from(sessions));
         let to = &self.context.addresses;
         inform(&to.gate, Class::Control, gate::Msg::Sessions(sessions as usize));
         inform(&to.health, Class::Control, health::Msg::Sessions(sessions));
-        inform(&to.suggestions, Class::Control, suggestions::Msg::Counted(self.told.clone()));
+        inform(&to.suggestions, Class::Control, suggestions::Msg::Counted(self.told));
     }
 
     // The DHT.
@@ -635,6 +631,10 @@ impl State {
     fn peers(&self) -> Vec<PeerId> {
         let (views, _) = self.sessions.views(0, usize::MAX);
         views.into_iter().map(|session| session.peer).collect()
+    }
+
+    fn sample(&mut self) -> Vec<PeerId> {
+        self.sessions.sample(DIGEST_MAX, self.seat.now().mono, &mut self.rng)
     }
 
     fn look(&self) -> Vec<SessionView> {

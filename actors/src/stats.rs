@@ -67,6 +67,8 @@ cells! {
     audits_answered: Counter,
     /// Audits of other indexers that we made.
     audits_made: Counter,
+    /// Peers that were asked whether they are connected to an indexer that names them.
+    spot_checks_made: Counter,
     /// Bandwidth probes of ours that were sent back.
     bandwidth_probes_made: Counter,
     /// Bandwidth probes of others sent back.

@@ -32,6 +32,7 @@ pub mod search;
 pub mod session;
 pub mod signed;
 pub mod sim;
+pub mod spot;
 pub mod suggestions;
 pub mod table;
 #[cfg(test)]

@@ -122,6 +122,11 @@ fn observe(book: &mut Book, peer: protocol::PeerId, honest: &Honest, tick: u64, 
     match rng.random_range(0..50) {
         0..9 => book.observe(peer, &Observation::Challenged { good: 1, bad: 0 }, now),
         9 => book.observe(peer, &Observation::Dht { good: true }, now),
+        // One of five that an honest indexer names denies it; of a larger share nobody's word is worth anything.
+        20..30 => {
+            let good = rng.random_range(0..5) > 0;
+            book.observe(peer, &Observation::Spot { by: peer, good }, now);
+        }
         10..20 => {
             let agrees = rng.random_range(0..5) > 0;
             book.observe(peer, &Observation::Witness { by: peer, agrees, weight: 1.0 }, now);

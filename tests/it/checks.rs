@@ -11,6 +11,7 @@ use protocol::{
     bandwidth::{PAYLOAD_BYTES, TOTAL, WITHIN},
     identity::{Keys, PreSharedKey},
     json,
+    score::Observation,
     wire::{Answer, Protocol, RefusalCode, Refused},
 };
 use tokio::runtime::Runtime;
@@ -108,4 +109,40 @@ fn a_node_and_its_indexer_measure_what_the_other_sends() {
     });
     let shown = indexer.verb(&["sessions"]).ok().out;
     assert!(shown.contains("B/s") && shown.contains(" ms"), "{shown}");
+}
+
+#[test]
+fn spot_checks_find_what_an_indexers_record_says_and_stand_in_the_ledger() {
+    let mut federation = Federation::new();
+    // With so little room each session is worth a new record.
+    federation.add(Spec::indexer("indexer-1").set("gate.max_nodes", "10")).start();
+    let seed = federation.member("indexer-1").address();
+    federation.add(Spec::indexer("indexer-2").set("gate.max_nodes", "10").seed(&seed)).start();
+    let other = federation.member("indexer-2").address();
+    let node = Spec::node("paris").seed(seed).seed(other);
+    federation.add(node.set("heartbeat.spot_every", "2")).start();
+    let paris = federation.member("paris");
+    let explained = |name: &str| {
+        let view: Option<ExplainView> =
+            paris.try_get(&format!("/api/v1/indexers/{}/explain", federation.member(name).peer_id));
+        view.and_then(|view| view.explained)
+    };
+    for (about, by) in [("indexer-1", "indexer-2"), ("indexer-2", "indexer-1")] {
+        let by = federation.member(by).peer_id.clone();
+        until_true(&format!("{by} is named by {about}, and says that it is connected"), PATIENCE, || {
+            explained(about).is_some_and(|explained| {
+                assert!(explained.holds(), "its score can be computed again");
+                explained.ledger.entries().any(|entry| match entry.seen {
+                    Observation::Spot { by: asked, good } => {
+                        assert!(good, "an honest indexer is contradicted by {asked}");
+                        asked.to_string() == by
+                    }
+                    _ => false,
+                })
+            })
+        });
+    }
+    let shown = paris.verb(&["indexers", "--explain"]).ok().out;
+    assert!(shown.contains("which its record names, is connected to it"), "{shown}");
+    assert!(paris.metric("muster_spot_checks_made_total") >= 2.0);
 }

@@ -67,6 +67,15 @@ pub enum Observation {
         /// How much its word counts, 0 to 1.
         weight: f64,
     },
+    /// A peer that its record names was asked whether it is connected to it. A challenge like its own: is what it says of
+    /// its sessions true?
+    Spot {
+        /// Who was asked.
+        #[serde(with = "crate::wire::text")]
+        by: PeerId,
+        /// It is connected; otherwise it has not seen it for longer than the record can be old.
+        good: bool,
+    },
     /// A bandwidth probe came back: shown, and no part of the score.
     Bandwidth {
         /// Of the way back, bytes per second.
@@ -94,6 +103,8 @@ impl fmt::Display for Observation {
                 let word = if *agrees { "agrees" } else { "disagrees" };
                 write!(f, "witness {by} {word}, weight {weight:.2}")
             }
+            Self::Spot { by, good: true } => write!(f, "spot check: {by}, which its record names, is connected to it"),
+            Self::Spot { by, good: false } => write!(f, "spot check: {by}, which its record names, never saw it"),
             Self::Bandwidth { bytes_per_sec } => write!(f, "sent 64 KiB back at {:.0} kB/s", bytes_per_sec / 1e3),
             Self::RestartAnnounced => f.write_str("said that it restarts"),
             Self::Exposed => f.write_str("claims far more nodes than it has, as an audit of its tokens proved"),
@@ -252,6 +263,9 @@ impl Evidence {
             Observation::Witness { agrees, weight, .. } => {
                 let against = if agrees { 0.0 } else { weight };
                 self.facts.witnesses.add(weight - against, against);
+            }
+            Observation::Spot { good, .. } => {
+                self.facts.challenges.add(f64::from(u8::from(good)), f64::from(u8::from(!good)));
             }
             Observation::Bandwidth { .. } => {}
             Observation::RestartAnnounced => self.announced = Some(now),
