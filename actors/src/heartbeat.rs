@@ -12,6 +12,7 @@ use jiff::SignedDuration;
 use libp2p::Multiaddr;
 use protocol::{
     PeerId, Timestamp,
+    diversity::{Named, Spread},
     heartbeat::{
         Ask, Asker, Challenges, Conversation, DhtChallenge, Given, Heard, OwnRecordKey, Rhythm, judge_challenges,
     },
@@ -96,6 +97,9 @@ pub struct State {
     witnesses: Option<AbortOnDropHandle<()>>,
     /// Our own look-up in the DHT.
     looking: Option<AbortOnDropHandle<()>>,
+    /// Whom the indexer named since they were last counted.
+    named: Named,
+    subnets_due: Every,
     spot_due: Every,
     spotting: Option<AbortOnDropHandle<()>>,
     bandwidth_due: Every,
@@ -208,6 +212,7 @@ impl Actor for Heartbeat {
         let begin = pool::Msg::Begin { peer, reply: seat.reply(Msg::Begin) };
         inform(&context.addresses.pool, Class::Control, begin);
         let challenges = Challenges::new(&context.settings.heartbeat, &mut rng);
+        let subnets_due = Every::new(context.settings.heartbeat.subnets_every, &mut rng);
         let spot_due = Every::new(context.settings.heartbeat.spot_every, &mut rng);
         let bandwidth_due = Every::new(context.settings.heartbeat.bandwidth_every, &mut rng);
         let presenter = Presenter::new(&mut rng);
@@ -224,6 +229,8 @@ impl Actor for Heartbeat {
             born: None,
             witnesses: None,
             looking: None,
+            named: Named::default(),
+            subnets_due,
             spot_due,
             spotting: None,
             bandwidth_due,
@@ -424,6 +431,7 @@ impl State {
             self.ask_witnesses(&given, now.mono);
             self.look_in_dht();
         }
+        self.count_subnets(&given.response);
         self.check_spot();
         self.probe_bandwidth();
         if given.is_served_time_false {
@@ -464,6 +472,16 @@ impl State {
             let is_there = lookup::record_of(&context, &context.own.did).await.is_some();
             drop(me.tell(Class::Own, Msg::Looked { is_there }));
         })));
+    }
+
+    /// Shown to operators: whoever is judged by his neighbours is judged by where he lives.
+    fn count_subnets(&mut self, response: &HeartbeatResponse) {
+        self.named.hear(&response.witnesses);
+        self.named.hear(&response.suggestions);
+        let is_due = self.subnets_due.beat(self.context.settings.heartbeat.subnets_every);
+        if let Some(Spread { peers, subnets }) = is_due.then(|| self.named.reckon()).flatten() {
+            self.observe(Observation::Spread { peers, subnets });
+        }
     }
 
     /// Whether what its record says of its sessions is true: asked of others, beside its beats.

@@ -11,6 +11,7 @@ pub mod bans;
 pub mod behaviour;
 pub mod book;
 pub mod dht;
+pub mod diversity;
 pub mod frame;
 pub mod gate;
 pub mod health;

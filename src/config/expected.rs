@@ -117,6 +117,7 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("heartbeat.seen_within", Span(1_000, 3_600_000)),
     ("heartbeat.record_life", Span(2_000, 600_000)),
     ("heartbeat.spot_every", Whole(1, 1_000)),
+    ("heartbeat.subnets_every", Whole(1, 1_000)),
     ("heartbeat.bandwidth_every", Whole(1, 1_000)),
     ("score.half_life", Span(60_000, 2_592_000_000)),
     ("score.rtt_worst", Span(10, 60_000)),

@@ -120,7 +120,8 @@ fn spot_checks_find_what_an_indexers_record_says_and_stand_in_the_ledger() {
     federation.add(Spec::indexer("indexer-2").set("gate.max_nodes", "10").seed(&seed)).start();
     let other = federation.member("indexer-2").address();
     let node = Spec::node("paris").seed(seed).seed(other);
-    federation.add(node.set("heartbeat.spot_every", "2")).start();
+    let node = node.set("heartbeat.spot_every", "2").set("heartbeat.subnets_every", "2");
+    federation.add(node.set("heartbeat.challenge_every_max", "2")).start();
     let paris = federation.member("paris");
     let explained = |name: &str| {
         let view: Option<ExplainView> =
@@ -142,7 +143,12 @@ fn spot_checks_find_what_an_indexers_record_says_and_stand_in_the_ledger() {
             })
         });
     }
+    until_true("the subnets of those that were named are counted", PATIENCE, || {
+        let is_one = |seen: &Observation| matches!(seen, Observation::Spread { peers: 1.., subnets: 1 });
+        explained("indexer-1").is_some_and(|explained| explained.ledger.entries().any(|entry| is_one(&entry.seen)))
+    });
     let shown = paris.verb(&["indexers", "--explain"]).ok().out;
     assert!(shown.contains("which its record names, is connected to it"), "{shown}");
+    assert!(shown.contains("peers that it named lie in 1 subnets"), "{shown}");
     assert!(paris.metric("muster_spot_checks_made_total") >= 2.0);
 }

@@ -76,6 +76,13 @@ pub enum Observation {
         /// It is connected; otherwise it has not seen it for longer than the record can be old.
         good: bool,
     },
+    /// In how many subnets the peers lie that it named lately: shown, and no part of the score.
+    Spread {
+        /// Peers with an IP address.
+        peers: u32,
+        /// Different /24 (IPv6 /48) among them.
+        subnets: u32,
+    },
     /// A bandwidth probe came back: shown, and no part of the score.
     Bandwidth {
         /// Of the way back, bytes per second.
@@ -105,6 +112,7 @@ impl fmt::Display for Observation {
             }
             Self::Spot { by, good: true } => write!(f, "spot check: {by}, which its record names, is connected to it"),
             Self::Spot { by, good: false } => write!(f, "spot check: {by}, which its record names, never saw it"),
+            Self::Spread { peers, subnets } => write!(f, "the {peers} peers that it named lie in {subnets} subnets"),
             Self::Bandwidth { bytes_per_sec } => write!(f, "sent 64 KiB back at {:.0} kB/s", bytes_per_sec / 1e3),
             Self::RestartAnnounced => f.write_str("said that it restarts"),
             Self::Exposed => f.write_str("claims far more nodes than it has, as an audit of its tokens proved"),
@@ -267,7 +275,7 @@ impl Evidence {
             Observation::Spot { good, .. } => {
                 self.facts.challenges.add(f64::from(u8::from(good)), f64::from(u8::from(!good)));
             }
-            Observation::Bandwidth { .. } => {}
+            Observation::Spread { .. } | Observation::Bandwidth { .. } => {}
             Observation::RestartAnnounced => self.announced = Some(now),
             Observation::Exposed => self.exposed(),
         }
