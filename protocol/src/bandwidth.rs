@@ -80,10 +80,10 @@ impl ProbeError {
         Refused::new(code, self.to_string())
     }
 
-    /// The peer sent what it should not, rather than too slowly.
+    /// The peer sent what it should not, rather than too slowly or too little: a connection that ends looks like the latter.
     #[must_use]
     pub const fn is_bad_input(self) -> bool {
-        matches!(self, Self::TooMany | Self::TooFew { .. })
+        matches!(self, Self::TooMany)
     }
 }
 
@@ -166,7 +166,8 @@ mod tests {
         let many = judged(PAYLOAD_BYTES, End::TooMany).unwrap_err();
         assert_eq!((many, many.refusal().refused), (ProbeError::TooMany, RefusalCode::Limit));
         assert_eq!(judged(PAYLOAD_BYTES + 1, End::Closed), Err(ProbeError::TooMany));
-        assert!(few.is_bad_input() && many.is_bad_input());
+        assert!(many.is_bad_input());
+        assert!(!few.is_bad_input(), "its connection may have ended");
     }
 
     #[test]
