@@ -1,10 +1,10 @@
 //! Registry: the sessions of an indexer, their records, and what is put into the DHT for them.
 //!
-//! Owns [`protocol::session::Registry`] and the counts of heartbeats. The tasks that serve streams ask it; suggestions tell
-//! it whom to suggest, claim our own record, gate whom to refuse and whether we are drained. It tells gate, health and
-//! suggestions how many there are, gate of offences, the store which key came first for a UUID. A restart forgets every
-//! session: the next beat of each node makes it anew, and its record comes along because it is no longer acknowledged; first
-//! keys are read back. Bounds: `gate.max_nodes` sessions; `PUTS_AT_ONCE` puts a tick; those of the book of bans.
+//! Owns [`protocol::session::Registry`] and the counts of heartbeats. The tasks that serve streams ask it, and tell it what
+//! bandwidth probes measured; suggestions tell it whom to suggest, claim our own record, gate whom to refuse and whether we
+//! are drained. It tells gate, health and suggestions how many there are, gate of offences, the store which key came first
+//! for a UUID. A restart forgets every session: the next beat of each node makes it anew, and its record comes along because
+//! it is no longer acknowledged; first keys are read back. Bounds: `gate.max_nodes` sessions; `PUTS_AT_ONCE` puts a tick; those of the book of bans.
 
 use std::{sync::Arc, time::Duration};
 

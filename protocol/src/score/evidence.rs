@@ -111,7 +111,7 @@ impl fmt::Display for Observation {
                 write!(f, "witness {by} {word}, weight {weight:.2}")
             }
             Self::Spot { by, good: true } => write!(f, "spot check: {by}, which its record names, is connected to it"),
-            Self::Spot { by, good: false } => write!(f, "spot check: {by}, which its record names, never saw it"),
+            Self::Spot { by, good: false } => write!(f, "spot check: {by}, which its record names, has not seen it"),
             Self::Spread { peers, subnets } => write!(f, "the {peers} peers that it named lie in {subnets} subnets"),
             Self::Bandwidth { bytes_per_sec } => write!(f, "sent 64 KiB back at {:.0} kB/s", bytes_per_sec / 1e3),
             Self::RestartAnnounced => f.write_str("said that it restarts"),
