@@ -364,5 +364,6 @@ fn indexer_view(member: MemberView, score: Option<protocol::score::Score>, name:
         last_answer: said.last_answer,
         missed: shown.missed,
         beats: said.beats,
+        bytes_per_sec: said.bytes_per_sec,
     }
 }

@@ -1,9 +1,10 @@
 //! One heartbeat: the conversation with one indexer of the pool.
 //!
 //! Owns one stream, its questions and answers, and with each batch of challenges a round of witnesses. The pool tells it
-//! what to say; it tells the pool how the indexer did and score what was observed. A failed beat ends it with an error: the pool restarts it with a new stream, and forgets it
-//! when its budget is spent. A restart forgets the stream and what was acknowledged; when it may beat again is the
-//! pool's. Bound: one question, one round of witnesses and one look-up under way.
+//! what to say; it tells the pool how the indexer did and score what was observed. A failed beat ends it with an error:
+//! the pool restarts it with a new stream, and forgets it when its budget is spent. A restart forgets the stream, what was
+//! acknowledged and when to look next; when it may beat again is the pool's. Bound: one question, one round of witnesses,
+//! one look-up, one spot check and one bandwidth probe under way.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,11 +12,13 @@ use jiff::SignedDuration;
 use libp2p::Multiaddr;
 use protocol::{
     PeerId, Timestamp,
+    diversity::{Named, Spread},
     heartbeat::{
         Ask, Asker, Challenges, Conversation, DhtChallenge, Given, Heard, OwnRecordKey, Rhythm, judge_challenges,
     },
     json,
     presence::token::{PresenceToken, Presenter},
+    sampling::Every,
     score::Observation,
     signed::Verified,
     time::Mono,
@@ -30,9 +33,11 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use crate::{
+    bandwidth,
     claim::{self, Signed},
     context::{Context, inform},
     fetch, lookup, pool, score,
+    spot::{self, Spot},
     supervision::{Address, Class, Envelope, Seat, Timer},
     swarm::{
         OpenError,
@@ -92,6 +97,13 @@ pub struct State {
     witnesses: Option<AbortOnDropHandle<()>>,
     /// Our own look-up in the DHT.
     looking: Option<AbortOnDropHandle<()>>,
+    /// Whom the indexer named since they were last counted.
+    named: Named,
+    subnets_due: Every,
+    spot_due: Every,
+    spotting: Option<AbortOnDropHandle<()>>,
+    bandwidth_due: Every,
+    probing: Option<AbortOnDropHandle<()>>,
     presenter: Presenter,
     /// How far the indexer's clock is ahead of ours, as far as it is known.
     clock_ahead: SignedDuration,
@@ -146,6 +158,11 @@ pub enum Msg {
         /// It is there.
         is_there: bool,
     },
+    /// A bandwidth probe came back.
+    Measured {
+        /// Of the way back.
+        bytes_per_sec: f64,
+    },
     /// The stream is of no more use.
     Broken(LineError),
     /// The answer to this question is late.
@@ -195,6 +212,9 @@ impl Actor for Heartbeat {
         let begin = pool::Msg::Begin { peer, reply: seat.reply(Msg::Begin) };
         inform(&context.addresses.pool, Class::Control, begin);
         let challenges = Challenges::new(&context.settings.heartbeat, &mut rng);
+        let subnets_due = Every::new(context.settings.heartbeat.subnets_every, &mut rng);
+        let spot_due = Every::new(context.settings.heartbeat.spot_every, &mut rng);
+        let bandwidth_due = Every::new(context.settings.heartbeat.bandwidth_every, &mut rng);
         let presenter = Presenter::new(&mut rng);
         Ok(State {
             seat,
@@ -209,6 +229,12 @@ impl Actor for Heartbeat {
             born: None,
             witnesses: None,
             looking: None,
+            named: Named::default(),
+            subnets_due,
+            spot_due,
+            spotting: None,
+            bandwidth_due,
+            probing: None,
             presenter,
             clock_ahead: SignedDuration::ZERO,
             nudged_for: None,
@@ -236,6 +262,7 @@ impl Actor for Heartbeat {
             Msg::Heard { answer, first_byte } => state.heard(*answer, first_byte)?,
             Msg::Clock(ahead) => state.clock_ahead = ahead.unwrap_or(state.clock_ahead),
             Msg::Looked { is_there } => state.dht.looked(is_there),
+            Msg::Measured { bytes_per_sec } => state.measured(bytes_per_sec),
             Msg::Broken(error) => state.broken(error)?,
             Msg::Late { seq } => state.late(seq)?,
         }
@@ -410,6 +437,9 @@ impl State {
             self.ask_witnesses(&given, now.mono);
             self.look_in_dht();
         }
+        self.count_subnets(&given.response);
+        self.check_spot();
+        self.probe_bandwidth();
         if given.is_served_time_false {
             debug!(indexer = %self.peer, served_us = response.served_us, "served longer than it took: not believed");
         }
@@ -451,6 +481,54 @@ impl State {
             let is_there = lookup::record_of(&context, &context.own.did).await.is_some();
             drop(me.tell(Class::Own, Msg::Looked { is_there }));
         })));
+    }
+
+    /// Shown to operators: whoever is judged by his neighbours is judged by where he lives.
+    fn count_subnets(&mut self, response: &HeartbeatResponse) {
+        self.named.hear(&response.witnesses);
+        self.named.hear(&response.suggestions);
+        let is_due = self.subnets_due.beat(self.context.settings.heartbeat.subnets_every);
+        if let Some(Spread { peers, subnets }) = is_due.then(|| self.named.reckon()).flatten() {
+            self.observe(Observation::Spread { peers, subnets });
+        }
+    }
+
+    /// Whether what its record says of its sessions is true: asked of others, beside its beats.
+    fn check_spot(&mut self) {
+        let is_checking = self.spotting.as_ref().is_some_and(|task| !task.is_finished());
+        if !self.spot_due.beat(self.context.settings.heartbeat.spot_every) || is_checking {
+            return;
+        }
+        let (context, peer) = (self.context.clone(), self.peer);
+        self.spotting = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Some(Spot { by, good }) = spot::check(&context, peer).await {
+                let observed = score::Msg::Observed { peer, observation: Observation::Spot { by, good } };
+                inform(&context.addresses.score, Class::Control, observed);
+            }
+        })));
+    }
+
+    /// The beat was just answered: until the next one the link is free.
+    fn probe_bandwidth(&mut self) {
+        let is_probing = self.probing.as_ref().is_some_and(|task| !task.is_finished());
+        if !self.bandwidth_due.beat(self.context.settings.heartbeat.bandwidth_every) || is_probing {
+            return;
+        }
+        let (context, me, peer) = (self.context.clone(), self.seat.me().clone(), self.peer);
+        self.probing = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            match bandwidth::probe(&context, peer).await {
+                Ok(bytes_per_sec) => drop(me.tell(Class::Own, Msg::Measured { bytes_per_sec })),
+                // No evidence against anybody: it may be too busy, or of another version.
+                Err(error) => debug!(indexer = %peer, %error, "bandwidth not measured"),
+            }
+        })));
+    }
+
+    fn measured(&self, bytes_per_sec: f64) {
+        debug!(indexer = %self.peer, bytes_per_sec, "bandwidth measured");
+        self.observe(Observation::Bandwidth { bytes_per_sec });
+        let measured = pool::Msg::Measured { peer: self.peer, bytes_per_sec };
+        inform(&self.context.addresses.pool, Class::History, measured);
     }
 
     /// Others hear of a restart a tick later than we do: until then their word would be held against the honest.

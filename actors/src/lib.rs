@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod auditor;
+mod bandwidth;
 pub mod claim;
 pub mod context;
 mod discover;
@@ -27,6 +28,7 @@ pub mod score;
 pub mod search;
 mod serve;
 pub mod settings;
+mod spot;
 pub mod stats;
 pub mod store;
 pub mod suggestions;

@@ -141,6 +141,13 @@ pub enum Msg {
         /// Its addresses, best first.
         reply: Reply<AddrInfo>,
     },
+    /// Which indexers were met?
+    Indexers {
+        /// At most so many.
+        at_most: usize,
+        /// Their ids.
+        reply: Reply<Vec<PeerId>>,
+    },
     /// What is it called?
     Names {
         /// Of these.
@@ -194,6 +201,7 @@ impl Actor for Peers {
             Msg::Restored(peers) => state.restored(peers),
             Msg::Acquainted { peer, reply } => reply.send(state.acquainted(&peer)),
             Msg::Find { peer, reply } => reply.send(state.book.addr_info(peer)),
+            Msg::Indexers { at_most, reply } => reply.send(state.indexers(at_most)),
             Msg::Names { peers, reply } => reply.send(state.names(&peers)),
             Msg::Look(reply) => reply.send(state.look()),
             Msg::Collect => state.collect(),
@@ -281,6 +289,11 @@ impl State {
                 self.book.restore(peer, entry, &rule);
             }
         }
+    }
+
+    fn indexers(&self, at_most: usize) -> Vec<PeerId> {
+        let indexers = self.book.iter().filter(|(_, entry)| entry.role.indexer);
+        indexers.map(|(peer, _)| *peer).take(at_most).collect()
     }
 
     fn names(&self, peers: &[PeerId]) -> Vec<String> {

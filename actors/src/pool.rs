@@ -86,6 +86,8 @@ pub struct Said {
     pub answered_at: Option<Mono>,
     /// Beats answered.
     pub beats: u64,
+    /// What the last bandwidth probe measured of the way to us.
+    pub bytes_per_sec: Option<f64>,
 }
 
 /// What this pool can tell another peer of an indexer.
@@ -168,6 +170,13 @@ pub enum Msg {
         peer: PeerId,
         /// The answer.
         given: Box<Given>,
+    },
+    /// A bandwidth probe came back.
+    Measured {
+        /// From whom.
+        peer: PeerId,
+        /// How fast.
+        bytes_per_sec: f64,
     },
     /// An answer did not come.
     Missed {
@@ -349,6 +358,7 @@ impl Actor for Pool {
             Msg::Begin { peer, reply } => reply.send(state.orders(&peer)),
             Msg::Sent { peer } => state.take(Input::Sent { peer }).await?,
             Msg::Answered { peer, given } => state.answered(peer, *given).await?,
+            Msg::Measured { peer, bytes_per_sec } => state.measured(&peer, bytes_per_sec),
             Msg::Missed { peer } => state.take(Input::Missed { peer }).await?,
             Msg::Vouched { peer, answered, reach } => state.take(Input::Vouched { peer, answered, reach }).await?,
             Msg::Sight { asker, indexer, reply } => reply.send(state.sight(&asker, &indexer)),
@@ -520,6 +530,12 @@ impl State {
             need: self.machine.need(),
             referent: self.machine.referent() == Some(*peer),
             signed: self.signed.clone(),
+        }
+    }
+
+    fn measured(&mut self, peer: &PeerId, bytes_per_sec: f64) {
+        if let Some(said) = self.said.get_mut(peer) {
+            said.bytes_per_sec = Some(bytes_per_sec);
         }
     }
 

@@ -1,10 +1,10 @@
 //! Registry: the sessions of an indexer, their records, and what is put into the DHT for them.
 //!
-//! Owns [`protocol::session::Registry`] and the counts of heartbeats. The tasks that serve streams ask it; suggestions tell
-//! it whom to suggest, claim our own record, gate whom to refuse and whether we are drained. It tells gate, health and
-//! suggestions how many there are, gate of offences, the store which key came first for a UUID. A restart forgets every
-//! session: the next beat of each node makes it anew, and its record comes along because it is no longer acknowledged; first
-//! keys are read back. Bounds: `gate.max_nodes` sessions; `PUTS_AT_ONCE` puts a tick; those of the book of bans.
+//! Owns [`protocol::session::Registry`] and the counts of heartbeats. The tasks that serve streams ask it, and tell it what
+//! bandwidth probes measured; suggestions tell it whom to suggest, claim our own record, gate whom to refuse and whether we
+//! are drained. It tells gate, health and suggestions how many there are, gate of offences, the store which key came first
+//! for a UUID. A restart forgets every session: the next beat of each node makes it anew, and its record comes along because
+//! it is no longer acknowledged; first keys are read back. Bounds: `gate.max_nodes` sessions; `PUTS_AT_ONCE` puts a tick; those of the book of bans.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,13 +12,13 @@ use ::store::{Binding, Refusal, Write};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use protocol::{
     PeerId, Timestamp,
-    admission::{Admission, Conduct, TooLow},
+    admission::{Admission, Conduct, Link, TooLow},
     bans::{Ban, Bans},
     behaviour::{Behaviour, Kind, Offence},
     dht::{self, Valid},
     identity::{Did, peer_id_of},
     offload::{Load, Loads, Offload},
-    record::{IndexerRecord, PeerRecord},
+    record::{DIGEST_MAX, IndexerRecord, PeerRecord},
     search::{Absent, Question, Wanted},
     session::{BeatError, Presence, Put, RecordError, Registry as Sessions, Stored, Values},
     signed::Verified,
@@ -67,9 +67,6 @@ const SHOWN_MAX: usize = 2_000;
 /// While the database is away it is asked this often for the first keys.
 const RECALL_EVERY: Duration = Duration::from_secs(1);
 
-/// Connected peers that an `IndexerRecord` may sample.
-const SAMPLE_MAX: usize = protocol::record::DIGEST_MAX;
-
 /// The actor.
 pub struct Registry;
 
@@ -81,15 +78,13 @@ pub struct Args {
     pub context: Context,
 }
 
-/// How many are here, and some of them.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// How many are here.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Census {
     /// Sessions.
     pub sessions: u32,
     /// Sessions ÷ capacity.
     pub fill_rate: f64,
-    /// Some that are here.
-    pub sample: Vec<PeerId>,
 }
 
 /// A verified record that came with a beat.
@@ -230,6 +225,13 @@ pub enum Msg {
     Drained(bool),
     /// A peer signed what does not verify, or came with another DID.
     Offended(PeerId),
+    /// The link to a peer was measured.
+    Measured {
+        /// To whom.
+        peer: PeerId,
+        /// How it is.
+        link: Link,
+    },
     /// Another indexer told what it carries.
     Load {
         /// Which.
@@ -256,6 +258,8 @@ pub enum Msg {
     Look(Reply<Vec<SessionView>>),
     /// Everybody who has a session.
     Peers(Reply<Vec<PeerId>>),
+    /// Some that have a session, drawn by chance for one record.
+    Sample(Reply<Vec<PeerId>>),
     /// See whether something is due.
     Tick,
 }
@@ -332,6 +336,7 @@ impl Actor for Registry {
             Msg::Unbanned(peer) => state.unbanned(&peer),
             Msg::Drained(is_on) => state.drained(is_on),
             Msg::Offended(peer) => state.admission.offended(peer, state.seat.now().mono),
+            Msg::Measured { peer, link } => state.measured(peer, link),
             Msg::Load { peer, load } => state.loads.hear(peer, load, state.seat.now().mono),
             Msg::Recalled(bindings) => state.recalled(bindings),
             Msg::Bound { peer, did, kept } => state.bound(peer, did, kept),
@@ -339,6 +344,7 @@ impl Actor for Registry {
             Msg::Collect => state.collect(),
             Msg::Look(reply) => reply.send(state.look()),
             Msg::Peers(reply) => reply.send(state.peers()),
+            Msg::Sample(reply) => reply.send(state.sample()),
             Msg::Tick => state.tick(),
         }
         Ok(())
@@ -406,6 +412,14 @@ impl State {
         }
         self.counted += 1;
         self.behaviour.observe(from, Kind::Heartbeat, now).refusal().map_or(Ok(()), Err)
+    }
+
+    /// Of those alone that have a session, so that nobody else has a place in the table.
+    fn measured(&mut self, peer: PeerId, link: Link) {
+        let now = self.seat.now().mono;
+        if self.sessions.has_session(&peer, now) {
+            self.admission.measured(peer, link, now);
+        }
     }
 
     /// An old record is no offence: it is simply not taken, and the answer says which one is held.
@@ -581,14 +595,12 @@ impl State {
 
     fn tell_counts(&mut self) {
         let sessions = self.sessions.count();
-        let (some, _) = self.sessions.views(0, SAMPLE_MAX);
-        let sample = some.into_iter().map(|session| session.peer).collect();
-        self.told = Census { sessions, fill_rate: self.sessions.fill_rate(), sample };
+        self.told = Census { sessions, fill_rate: self.sessions.fill_rate() };
         self.context.stats.sessions.set(i64::from(sessions));
         let to = &self.context.addresses;
         inform(&to.gate, Class::Control, gate::Msg::Sessions(sessions as usize));
         inform(&to.health, Class::Control, health::Msg::Sessions(sessions));
-        inform(&to.suggestions, Class::Control, suggestions::Msg::Counted(self.told.clone()));
+        inform(&to.suggestions, Class::Control, suggestions::Msg::Counted(self.told));
     }
 
     // The DHT.
@@ -621,6 +633,10 @@ impl State {
         views.into_iter().map(|session| session.peer).collect()
     }
 
+    fn sample(&mut self) -> Vec<PeerId> {
+        self.sessions.sample(DIGEST_MAX, self.seat.now().mono, &mut self.rng)
+    }
+
     fn look(&self) -> Vec<SessionView> {
         let now = self.seat.now();
         let at = |then: Mono| -> Timestamp {
@@ -630,7 +646,10 @@ impl State {
         let (views, _) = self.sessions.views(0, SHOWN_MAX);
         views
             .into_iter()
-            .map(|session| SessionView {
+            .map(|session| (self.admission.link(&session.peer, now.mono), session))
+            .map(|(link, session)| SessionView {
+                bytes_per_sec: link.map(|link| link.bytes_per_sec),
+                rtt_ms: link.and_then(|link| link.rtt).map(|rtt| rtt.as_secs_f64() * 1e3),
                 peer_id: session.peer,
                 name: session.name,
                 did: session.did,

@@ -67,6 +67,14 @@ cells! {
     audits_answered: Counter,
     /// Audits of other indexers that we made.
     audits_made: Counter,
+    /// Peers that were asked whether they are connected to an indexer that names them.
+    spot_checks_made: Counter,
+    /// Bandwidth probes of ours that were sent back.
+    bandwidth_probes_made: Counter,
+    /// Bandwidth probes of others sent back.
+    bandwidth_probes_served: Counter,
+    /// Bandwidth probes of others refused: too much, too little, too slow, too often, without a session.
+    bandwidth_probes_refused: Counter,
     /// Look-ups served.
     gets_served: Counter,
     /// Records published over their own stream and accepted.

@@ -35,8 +35,8 @@ use crate::{
 /// How often it is seen whether something is due.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The store writes a sequence down within this, or has died with the question.
-const SEQ_WITHIN: Duration = Duration::from_secs(5);
+/// The registry samples and the store writes a sequence down within this, or one of them has died with the question.
+const SIGN_WITHIN: Duration = Duration::from_secs(5);
 
 /// A listing lives three minutes; two may be lost.
 const LIST_EVERY: Duration = Duration::from_secs(60);
@@ -66,10 +66,12 @@ pub struct State {
     /// How far the time to sign with is ahead of our clock.
     clock_offset: SignedDuration,
     census: registry::Census,
+    /// Of our sessions, drawn for the record that is being made.
+    sample: Vec<PeerId>,
     is_drained: bool,
     own: Option<Verified<IndexerRecord>>,
     is_stale: bool,
-    /// When the store was asked for a sequence; a store that died with the question is asked again.
+    /// When a record was begun: a registry or a store that died with its question is asked again.
     signing_since: Option<Mono>,
     listed_at: Option<Mono>,
     told: u32,
@@ -90,6 +92,8 @@ pub enum Msg {
     },
     /// So many sessions are there, and these are some of them.
     Counted(registry::Census),
+    /// Some of our sessions, for the record that is being made.
+    Sampled(Vec<PeerId>),
     /// Our next sequence is on disk.
     Seq(Option<u64>),
     /// The DHT named these.
@@ -159,6 +163,7 @@ impl Actor for Suggestions {
             addrs: Vec::new(),
             clock_offset: SignedDuration::ZERO,
             census: registry::Census::default(),
+            sample: Vec::new(),
             is_drained: false,
             own: None,
             is_stale: false,
@@ -181,6 +186,7 @@ impl Actor for Suggestions {
             Msg::Reachable { addrs } => state.reachable(addrs),
             Msg::Clock { offset } => state.clock(offset),
             Msg::Counted(census) => state.counted(census),
+            Msg::Sampled(sample) => state.sampled(sample),
             Msg::Seq(seq) => state.sign(seq),
             Msg::Found(records) => state.found(records),
             Msg::Learned(record) => state.learned(*record),
@@ -221,6 +227,9 @@ impl State {
     fn counted(&mut self, census: registry::Census) {
         let told = self.own.as_ref().map_or(0.0, |own| own.fill_rate);
         self.is_stale |= !self.is_drained && (census.fill_rate - told).abs() >= FILL_CHANGE;
+        // The first sessions are worth a record: until then nobody can be asked about it.
+        let names_nobody = self.own.as_ref().is_some_and(|own| own.peers_digest.is_empty());
+        self.is_stale |= names_nobody && census.sessions > 0;
         self.census = census;
     }
 
@@ -261,14 +270,21 @@ impl State {
 
     fn sign_when_due(&mut self) {
         let (now, mono) = (self.signing_time(), self.seat.now().mono);
-        let is_asked = self.signing_since.is_some_and(|at| mono.since(at) < SEQ_WITHIN);
+        let is_asked = self.signing_since.is_some_and(|at| mono.since(at) < SIGN_WITHIN);
         let half = jiff::SignedDuration::try_from(INDEXER_RECORD_LIFE / 2).unwrap_or_default();
         let is_due = self.own.as_ref().is_none_or(|own| self.is_stale || own.expiry_date.duration_since(now) <= half);
         if is_due && !is_asked {
-            let did = format!("indexer:{}", self.context.own.peer_id);
-            let ask = store::Msg::NextSeq { did, reply: self.seat.reply(Msg::Seq) };
-            self.signing_since = self.context.addresses.store.tell(Class::Control, ask).is_ok().then_some(mono);
+            let ask = registry::Msg::Sample(self.seat.reply(Msg::Sampled));
+            self.signing_since = self.context.addresses.registry.tell(Class::Control, ask).is_ok().then_some(mono);
         }
+    }
+
+    /// Drawn by chance for each record: an indexer that showed the same few for ever could be honest about those alone.
+    fn sampled(&mut self, sample: Vec<PeerId>) {
+        self.sample = sample;
+        let did = format!("indexer:{}", self.context.own.peer_id);
+        let ask = store::Msg::NextSeq { did, reply: self.seat.reply(Msg::Seq) };
+        inform(&self.context.addresses.store, Class::Control, ask);
     }
 
     fn sign(&mut self, seq: Option<u64>) {
@@ -287,7 +303,7 @@ impl State {
             fill_rate: if self.is_drained { 1.0 } else { self.census.fill_rate },
             peer_count: self.census.sessions,
             salt: BASE64.encode(salt),
-            peers_digest: self.census.sample.iter().map(|peer| digest(&salt, peer)).collect(),
+            peers_digest: std::mem::take(&mut self.sample).iter().map(|peer| digest(&salt, peer)).collect(),
             born_at: self.context.own.born_at,
             expiry_date: now.checked_add(INDEXER_RECORD_LIFE).unwrap_or(now),
             seq,

@@ -145,7 +145,7 @@ pub struct BanView {
     /// Who.
     #[serde(with = "text")]
     pub peer_id: PeerId,
-    /// From what: `all`, `publish`, `get` or `search`.
+    /// From what: `all`, `publish`, `get`, `search` or `bandwidth`.
     pub from: String,
     /// When it began.
     pub since: Timestamp,
@@ -276,6 +276,9 @@ pub struct IndexerView {
     pub missed: u32,
     /// Beats answered.
     pub beats: u64,
+    /// What the last bandwidth probe measured of the way from it to us, bytes per second.
+    #[serde(default)]
+    pub bytes_per_sec: Option<f64>,
 }
 
 /// Why an indexer has the score that it has.
@@ -311,6 +314,12 @@ pub struct SessionView {
     pub record_seq: u64,
     /// Beats answered.
     pub beats: u64,
+    /// What its last bandwidth probe measured of the way from it to us, bytes per second; absent after an hour.
+    #[serde(default)]
+    pub bytes_per_sec: Option<f64>,
+    /// How long it took to answer our last ping before that, milliseconds.
+    #[serde(default)]
+    pub rtt_ms: Option<f64>,
 }
 
 /// One verified record.

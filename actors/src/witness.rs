@@ -74,7 +74,12 @@ pub(crate) async fn greets(context: &Context, target: PeerId) -> bool {
 }
 
 /// Whoever cannot be reached, refuses or talks nonsense is no evidence.
-async fn ask_one(context: &Context, witness: AddrInfo, about: PeerId, is_try: bool) -> Option<WitnessReport> {
+pub(crate) async fn ask_one(
+    context: &Context,
+    witness: AddrInfo,
+    about: PeerId,
+    is_try: bool,
+) -> Option<WitnessReport> {
     let addrs = addr::hearsay(&witness.id, &witness.addrs, &context.settings.network.rule());
     let question = WitnessRequest { indexer_peer_id: about, is_try };
     let asked = fetch::exchange(context, witness.id, addrs, Protocol::Witness, &question, witness::WITHIN);

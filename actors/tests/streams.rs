@@ -14,7 +14,9 @@ use std::{
 
 use actors::swarm::{
     doors::{self, Denial, Denials, Doors},
-    streams::{Accept, Counters, Inbound, Io, IoError, Open, OpenError, Patience, RefusalCause, Settings, Streams},
+    streams::{
+        Accept, Bytes, Counters, Inbound, Io, IoError, Open, OpenError, Patience, RefusalCause, Settings, Streams,
+    },
     transport,
 };
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt, stream};
@@ -31,6 +33,7 @@ use libp2p::{
 };
 use multistream_select::dialer_select_proto;
 use protocol::{
+    bandwidth::{End, PAYLOAD_BYTES},
     time::Mono,
     wire::{Answer, Protocol, RefusalCode},
 };
@@ -546,6 +549,46 @@ async fn a_value_at_the_limit_passes_and_ours_past_it_is_not_written() {
     assert_eq!(asked.write_text(b"{\n}", SOON).await, Err(IoError::Unwritable { max }), "it is not one line");
     let length = asked.ask(&"x".repeat(max - 2), SOON, |answer| answer.bytes.len()).await.unwrap();
     assert_eq!(length, max);
+}
+
+/// Sends these bytes as one of a probe's, and tells what the other side took.
+async fn bytes(client: &Member, server: &mut Member, sent: &[u8], is_last: bool, rest: Duration) -> (Io, Io, Bytes) {
+    let mut asked = client.open(server.peer, Protocol::Bandwidth).await.unwrap();
+    asked.write_bytes(sent, is_last, SOON).await.unwrap();
+    let mut served = server.next().await.stream;
+    let taken = served.read_bytes(PAYLOAD_BYTES, SOON, rest).await.unwrap();
+    (asked, served, taken)
+}
+
+#[tokio::test]
+async fn g15_bytes_are_taken_up_to_their_limit_and_either_side_may_go_on_when_the_other_has_ended() {
+    let (mut server, client, ..) = pair(Plan::default(), Plan::default()).await;
+    let sent: Vec<u8> = (0..=PAYLOAD_BYTES).map(|byte| (byte % 251) as u8).collect();
+    let (mut asked, mut served, whole) = bytes(&client, &mut server, &sent[..PAYLOAD_BYTES], true, SOON).await;
+    assert_eq!((whole.came.bytes, whole.came.end), (PAYLOAD_BYTES, End::Closed));
+    assert_eq!(whole.taken, &sent[..PAYLOAD_BYTES]);
+    assert!(whole.came.took < SOON);
+    assert_eq!(asked.write_bytes(&sent, true, SOON).await, Err(IoError::Closed), "it said that no more comes");
+    served.write_bytes(&whole.taken, true, SOON).await.unwrap();
+    assert_eq!(asked.read_bytes(PAYLOAD_BYTES, SOON, SOON).await.unwrap().taken, whole.taken);
+
+    let (mut asked, mut served, many) = bytes(&client, &mut server, &sent, true, SOON).await;
+    assert_eq!((many.came.bytes, many.came.end), (PAYLOAD_BYTES, End::TooMany), "no more is kept than is allowed");
+    served.write_text(b"\"too many\"", SOON).await.unwrap();
+    served.close().await;
+    assert_eq!(read(&mut asked).await, Ok(Some("\"too many\"".to_owned())), "it is told so");
+}
+
+#[tokio::test]
+async fn bytes_that_trickle_or_never_come_have_a_deadline() {
+    const REST: Duration = Duration::from_millis(200);
+    let (mut server, client, ..) = pair(Plan::default(), Plan::default()).await;
+    let (_asked, mut served, slow) = bytes(&client, &mut server, b"some", false, REST).await;
+    assert_eq!((slow.taken.as_slice(), slow.came.end), (&b"some"[..], End::Late));
+    served.write_text(b"1", SOON).await.unwrap();
+    let _asked = client.open(server.peer, Protocol::Bandwidth).await.unwrap();
+    let mut served = server.next().await.stream;
+    assert_eq!(served.read_bytes(PAYLOAD_BYTES, REST, SOON).await, Err(IoError::Silent));
 }
 
 #[tokio::test]

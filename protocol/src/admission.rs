@@ -7,13 +7,19 @@
 //! | part | weight | evidence |
 //! |---|---|---|
 //! | uptime | 0.40 | time between beats that was online ÷ all of it; gaps over 2 min were not |
-//! | throughput | 0.20 | measured ÷ what is enough, at most 1 |
-//! | latency | 0.20 | 1 - round trip ÷ 4 s, 0 to 1 |
+//! | throughput | 0.20 | of its bandwidth probes, as we measured them: measured ÷ what is enough, at most 1 |
+//! | latency | 0.20 | of our pings, which nobody can answer before they come: 1 - round trip ÷ 4 s, 0 to 1 |
 //! | conduct | 0.20 | beats within the rules, (good + 1) ÷ (good + bad + 2) |
 //!
 //! score = 100 × Σ weight × part × max(0, 1 - 0.30 × n), where n counts false signatures and changed DIDs. A part without
 //! evidence is left out, and the other weights are scaled to sum to 1. Threshold: the least of 60 and 20 + 40 × age ÷ 24 h.
 //! Counts fade with a half-life of 6 h, n with one of 1 h, as long as a strike lives.
+//!
+//! # Why a working link refuses nobody
+//! Throughput and latency count only beside uptime and for an hour. A probe slower than [`crate::bandwidth::WITHIN`]
+//! measures nothing, so a measured throughput is worth 0.5 at least, and a latency comes with it. An honest node has an
+//! uptime of 1 and no n. With conduct unknown it has (0.40 + 0.20 × 0.5 + 0) ÷ 0.80 = 62.5 of 100 at the least; with a known
+//! one, of at least 2/3, 63.3. Both are above the highest threshold, however late our own pings are under load.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -47,6 +53,9 @@ pub const THROUGHPUT_ENOUGH: f64 = 16_384.0;
 
 /// Who is refused comes back after this: soon enough for its uptime not to suffer from our own refusal.
 pub const WAIT_SECS: u64 = 60;
+
+/// A link counts as it was measured within this: in a dozen bandwidth probes, or not at all.
+pub const LINK_FRESH: Duration = Duration::from_secs(3_600);
 
 /// A round trip this long is worth nothing.
 const RTT_WORST_SECS: f64 = 4.0;
@@ -87,8 +96,53 @@ impl TooLow {
     #[must_use]
     pub fn refusal(self) -> Refused {
         let Self { score, threshold } = self;
-        let detail = format!("this node's presence and conduct are worth {score:.0} here, expected {threshold:.0}");
+        let detail =
+            format!("this node's presence, link and conduct are worth {score:.0} here, expected {threshold:.0}");
         Refused::new(RefusalCode::Busy, detail).retry_after(WAIT_SECS)
+    }
+}
+
+/// One measurement of the link to a node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Link {
+    /// Of its bandwidth probe, bytes per second.
+    pub bytes_per_sec: f64,
+    /// Of our ping; nothing before the first was answered.
+    pub rtt: Option<Duration>,
+}
+
+/// What measurements of a link add up to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Measured {
+    at: Mono,
+    last: Link,
+    /// Moving averages of the parts, 0 to 1: of parts and not of figures, so that no single figure outweighs the others.
+    throughput: f64,
+    latency: Option<f64>,
+}
+
+impl Measured {
+    fn new(link: Link, at: Mono) -> Self {
+        let throughput = (link.bytes_per_sec / THROUGHPUT_ENOUGH).clamp(0.0, 1.0);
+        let latency = link.rtt.map(|rtt| (1.0 - rtt.as_secs_f64() / RTT_WORST_SECS).clamp(0.0, 1.0));
+        Self { at, last: link, throughput, latency }
+    }
+
+    fn next(self, link: Link, at: Mono) -> Self {
+        let new = Self::new(link, at);
+        if !self.is_fresh(at) {
+            return new;
+        }
+        let average = |held: f64, new: f64| held + GAIN * (new - held);
+        let latency = match (self.latency, new.latency) {
+            (Some(held), Some(new)) => Some(average(held, new)),
+            (held, new) => new.or(held),
+        };
+        Self { throughput: average(self.throughput, new.throughput), latency, ..new }
+    }
+
+    fn is_fresh(&self, now: Mono) -> bool {
+        now.since(self.at) <= LINK_FRESH
     }
 }
 
@@ -103,8 +157,7 @@ struct Evidence {
     good: f64,
     bad: f64,
     offences: f64,
-    rtt_secs: Option<f64>,
-    bytes_per_sec: Option<f64>,
+    link: Option<Measured>,
 }
 
 impl Evidence {
@@ -140,8 +193,9 @@ impl Evidence {
     /// The parts with evidence: weight and value.
     fn parts(&self) -> impl Iterator<Item = (f64, f64)> {
         let uptime = (self.observed_secs >= OBSERVED_MIN_SECS).then(|| self.online_secs / self.observed_secs);
-        let throughput = self.bytes_per_sec.map(|speed| speed / THROUGHPUT_ENOUGH);
-        let latency = self.rtt_secs.map(|rtt| 1.0 - rtt / RTT_WORST_SECS);
+        // Who was away for long is known by nothing yet: not by its link alone either.
+        let link = self.link.filter(|link| uptime.is_some() && link.is_fresh(self.faded));
+        let (throughput, latency) = (link.map(|link| link.throughput), link.and_then(|link| link.latency));
         let counted = self.good + self.bad;
         let conduct = (counted >= COUNTED_MIN).then(|| (self.good + 1.0) / (counted + 2.0));
         let parts = [(0.40, uptime), (0.20, throughput), (0.20, latency), (0.20, conduct)];
@@ -191,12 +245,19 @@ impl Admission {
         node.offences += 1.0;
     }
 
-    /// Notes a measured round trip and throughput.
-    pub fn measured(&mut self, peer: PeerId, rtt: Duration, bytes_per_sec: f64, now: Mono) {
+    /// Notes a measurement of a node's link. One that is no figure is left out.
+    pub fn measured(&mut self, peer: PeerId, link: Link, now: Mono) {
+        if !link.bytes_per_sec.is_finite() {
+            return;
+        }
         let node = self.node(peer, now);
-        let average = |held: Option<f64>, new: f64| Some(held.map_or(new, |held| held + GAIN * (new - held)));
-        node.rtt_secs = average(node.rtt_secs, rtt.as_secs_f64());
-        node.bytes_per_sec = average(node.bytes_per_sec, bytes_per_sec);
+        node.link = Some(node.link.map_or_else(|| Measured::new(link, now), |held| held.next(link, now)));
+    }
+
+    /// The last measurement of a node's link, if it still counts.
+    #[must_use]
+    pub fn link(&self, peer: &PeerId, now: Mono) -> Option<Link> {
+        self.nodes.get(peer)?.link.filter(|link| link.is_fresh(now)).map(|link| link.last)
     }
 
     /// Whether the node's heartbeats are taken. Who is unknown, or of whom there is no evidence, is taken.
@@ -282,9 +343,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::peer;
+    use crate::{bandwidth, testing::peer};
 
     const DAY: u64 = 86_400;
+
+    /// What the slowest probe that is measured at all tells.
+    fn slowest() -> f64 {
+        bandwidth::PAYLOAD_BYTES as f64 / bandwidth::WITHIN.as_secs_f64()
+    }
+
+    fn link(bytes_per_sec: f64, millis: u64) -> Link {
+        Link { bytes_per_sec, rtt: Some(Duration::from_millis(millis)) }
+    }
 
     /// Beats every `every` seconds from `from` to `to`, each judged; how many were refused.
     fn beats(admission: &mut Admission, conduct: Conduct, every: u64, from: u64, to: u64) -> usize {
@@ -313,7 +383,7 @@ mod tests {
         assert_eq!(node.score(), Some(50.0), "uptime alone");
         node.good = 1_000_000.0;
         assert!((node.score().unwrap() - 100.0 * (0.2 + 0.2) / 0.6).abs() < 0.01);
-        (node.rtt_secs, node.bytes_per_sec) = (Some(2.0), Some(THROUGHPUT_ENOUGH / 4.0));
+        node.link = Some(Measured::new(link(THROUGHPUT_ENOUGH / 4.0, 2_000), Mono::ZERO));
         assert!((node.score().unwrap() - 100.0 * (0.2 + 0.2 + 0.1 + 0.05)).abs() < 0.01);
         node.offences = 2.0;
         assert!((node.score().unwrap() - 55.0 * 0.4).abs() < 0.01);
@@ -322,8 +392,40 @@ mod tests {
 
     #[test]
     fn g15_a_fast_link_is_worth_no_more_than_full_marks() {
-        let node = Evidence { rtt_secs: Some(0.000_01), bytes_per_sec: Some(1e12), ..Evidence::default() };
-        assert!(node.score().unwrap() <= 100.0);
+        let online = Evidence { online_secs: 100.0, observed_secs: 100.0, ..Evidence::default() };
+        let node = Evidence { link: Some(Measured::new(link(1e300, 0), Mono::ZERO)), ..online };
+        assert_eq!(node.score(), Some(100.0));
+        // Nor does one such figure outweigh those that follow.
+        let mut measured = Measured::new(link(1e300, 0), Mono::ZERO);
+        for second in 1..40 {
+            measured = measured.next(link(0.0, 4_000), Mono::from_secs(second));
+        }
+        assert!(measured.throughput < 0.01 && measured.latency.unwrap() < 0.01);
+        assert_eq!(measured.last, link(0.0, 4_000));
+    }
+
+    #[test]
+    fn a_link_counts_for_an_hour_and_only_beside_uptime() {
+        let mut admission = Admission::new(10);
+        admission.measured(peer(1), link(f64::NAN, 0), Mono::ZERO);
+        assert!(admission.is_empty(), "no figure, no entry");
+        admission.measured(peer(1), link(8_192.0, 9_000), Mono::ZERO);
+        let score = |admission: &mut Admission, at| {
+            admission.nodes.get_mut(&peer(1)).and_then(|node| {
+                node.fade(Mono::from_secs(at));
+                node.score()
+            })
+        };
+        assert_eq!(score(&mut admission, 0), None, "a link alone says nothing of a node");
+        beats(&mut admission, Conduct::Good, 20, 0, 3_601);
+        let with = score(&mut admission, 3_600).unwrap();
+        let without = score(&mut admission, 3_601).unwrap();
+        assert!((with - 70.0).abs() < 0.5 && without > 99.0, "{with} and {without}");
+        assert_eq!(admission.link(&peer(1), Mono::from_secs(3_600)), Some(link(8_192.0, 9_000)));
+        assert_eq!(admission.link(&peer(1), Mono::from_secs(3_601)), None);
+        // An average of an hour ago is no part of a new one.
+        admission.measured(peer(1), link(1e9, 0), Mono::from_secs(3_601));
+        assert!(score(&mut admission, 3_601).unwrap() > 99.0);
     }
 
     #[test]
@@ -383,15 +485,18 @@ mod tests {
         Beats(Vec<u64>),
         /// Is off for longer than any gap.
         Off(u64),
-        /// Its link is measured: it works, however slowly.
-        Measured(u64, f64),
+        /// Its link is measured: it works, however slowly, and however late our pings are.
+        Measured(Link),
     }
 
     fn lives() -> impl Strategy<Value = Vec<Life>> {
         let life = prop_oneof![
             4 => proptest::collection::vec(20u64..110, 1..200).prop_map(Life::Beats),
             1 => (601u64..30 * DAY).prop_map(Life::Off),
-            1 => (0u64..2_000, THROUGHPUT_ENOUGH..1e9).prop_map(|(rtt, speed)| Life::Measured(rtt, speed)),
+            2 => (proptest::option::of(0u64..60_000), 0.0..6.0_f64).prop_map(|(millis, decades)| {
+                let rtt = millis.map(Duration::from_millis);
+                Life::Measured(Link { bytes_per_sec: slowest() * 10_f64.powf(decades), rtt })
+            }),
         ];
         proptest::collection::vec(life, 1..40)
     }
@@ -416,9 +521,7 @@ mod tests {
                         admission.beat(peer(1), Conduct::Good, Mono::from_secs(at));
                     },
                     Life::Off(secs) => at += secs,
-                    Life::Measured(rtt, speed) => {
-                        admission.measured(peer(1), Duration::from_millis(rtt), speed, Mono::from_secs(at));
-                    }
+                    Life::Measured(link) => admission.measured(peer(1), link, Mono::from_secs(at)),
                 }
             }
         }

@@ -60,11 +60,13 @@ pub enum Kind {
     Get,
     /// Searches.
     Search,
+    /// Bandwidth probes.
+    Bandwidth,
 }
 
 impl Kind {
     /// Every kind, in the order of their counters.
-    pub const ALL: [Self; 4] = [Self::Heartbeat, Self::Publish, Self::Get, Self::Search];
+    pub const ALL: [Self; 5] = [Self::Heartbeat, Self::Publish, Self::Get, Self::Search, Self::Bandwidth];
 
     /// As which kind a request of this protocol counts.
     ///
@@ -76,6 +78,7 @@ impl Kind {
             Protocol::Publish => Some(Self::Publish),
             Protocol::Get | Protocol::Candidates | Protocol::Witness | Protocol::Audit => Some(Self::Get),
             Protocol::Search => Some(Self::Search),
+            Protocol::Bandwidth => Some(Self::Bandwidth),
             Protocol::Hello | Protocol::Leave | Protocol::SearchResponse => None,
         }
     }
@@ -93,14 +96,23 @@ pub struct Settings {
     pub gets: u32,
     /// Searches.
     pub searches: u32,
+    /// Bandwidth probes: a node makes one in 15 beats.
+    pub bandwidth_probes: u32,
     /// Peers remembered; above it the one whose memory would end first is forgotten. At least twice `max_nodes`, or a peer
     /// under its limit may be forgotten and start anew.
     pub peers_max: usize,
 }
 
+impl Settings {
+    /// The limits in the order of [`Kind::ALL`].
+    pub(crate) fn requests(&self) -> [u32; Kind::ALL.len()] {
+        [self.heartbeats, self.publishes, self.gets, self.searches, self.bandwidth_probes]
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
-        Self { heartbeats: 8, publishes: 10, gets: 50, searches: 20, peers_max: 32_768 }
+        Self { heartbeats: 8, publishes: 10, gets: 50, searches: 20, bandwidth_probes: 4, peers_max: 32_768 }
     }
 }
 
@@ -177,12 +189,13 @@ pub enum Scope {
 
 impl Scope {
     /// Every scope there is.
-    pub const EVERY: [Self; 5] = [
+    pub const EVERY: [Self; 6] = [
         Self::All,
         Self::Kind(Kind::Heartbeat),
         Self::Kind(Kind::Publish),
         Self::Kind(Kind::Get),
         Self::Kind(Kind::Search),
+        Self::Kind(Kind::Bandwidth),
     ];
 
     /// Its name, as it is kept and shown.
@@ -194,6 +207,7 @@ impl Scope {
             Self::Kind(Kind::Publish) => "publish",
             Self::Kind(Kind::Get) => "get",
             Self::Kind(Kind::Search) => "search",
+            Self::Kind(Kind::Bandwidth) => "bandwidth",
         }
     }
 
@@ -348,10 +362,9 @@ impl Behaviour {
     #[must_use]
     pub fn new(settings: &Settings, factor: u32) -> Self {
         let limit = |requests: u32| requests.saturating_mul(factor).min(LIMIT_MAX);
-        let Settings { heartbeats, publishes, gets, searches, peers_max } = *settings;
         Self {
-            limits: [limit(heartbeats), limit(publishes), limit(gets), limit(searches)],
-            peers_max: peers_max.max(1),
+            limits: settings.requests().map(limit),
+            peers_max: settings.peers_max.max(1),
             entries: HashMap::new(),
             tickets: BTreeSet::new(),
         }

@@ -81,6 +81,12 @@ pub struct Settings {
     /// From signing a record to its expiry.
     #[serde(with = "crate::time::text")]
     pub record_life: Duration,
+    /// Answered beats from one spot check of an indexer to the next.
+    pub spot_every: u32,
+    /// Answered beats over which the subnets of the peers that an indexer names are counted.
+    pub subnets_every: u32,
+    /// Answered beats from one bandwidth probe to the next.
+    pub bandwidth_every: u32,
 }
 
 impl Default for Settings {
@@ -97,6 +103,9 @@ impl Default for Settings {
             challenge_others: 2,
             seen_within: Duration::from_secs(120),
             record_life: Duration::from_secs(120),
+            spot_every: 5,
+            subnets_every: 10,
+            bandwidth_every: 15,
         }
     }
 }

@@ -195,6 +195,7 @@ pub fn capabilities(role: Role) -> Vec<&'static str> {
         Protocol::Search,
         Protocol::SearchResponse,
         Protocol::Audit,
+        Protocol::Bandwidth,
     ];
     let mut capabilities: Vec<&'static str> = everybody.into_iter().map(Protocol::id).collect();
     if role.indexer {

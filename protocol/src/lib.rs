@@ -6,10 +6,12 @@
 
 pub mod addr;
 pub mod admission;
+pub mod bandwidth;
 pub mod bans;
 pub mod behaviour;
 pub mod book;
 pub mod dht;
+pub mod diversity;
 pub mod frame;
 pub mod gate;
 pub mod health;
@@ -25,11 +27,13 @@ pub mod profile;
 pub mod record;
 pub mod restarts;
 pub mod restraint;
+pub mod sampling;
 pub mod score;
 pub mod search;
 pub mod session;
 pub mod signed;
 pub mod sim;
+pub mod spot;
 pub mod suggestions;
 pub mod table;
 #[cfg(test)]

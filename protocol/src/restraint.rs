@@ -42,8 +42,7 @@ impl Restraint {
     #[must_use]
     pub fn new(settings: &Settings, factor: u32) -> Self {
         let limit = |requests: u32| (requests.saturating_mul(factor).saturating_mul(TENTHS) / 10).max(1);
-        let Settings { heartbeats, publishes, gets, searches, .. } = *settings;
-        Self { limits: [limit(heartbeats), limit(publishes), limit(gets), limit(searches)], lines: BTreeMap::new() }
+        Self { limits: settings.requests().map(limit), lines: BTreeMap::new() }
     }
 
     /// Those of `members` that may be asked now, the first `at_most` of them, counted as asked. Nobody to ask is no fault.

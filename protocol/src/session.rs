@@ -12,7 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use libp2p_identity::PeerId;
-use rand::{Rng, RngExt};
+use rand::{Rng, RngExt, seq::IteratorRandom as _};
 use thiserror::Error;
 
 use crate::{
@@ -825,6 +825,13 @@ impl Registry {
         (views, rest.next().map(|(at, _)| at))
     }
 
+    /// Peers with a session, drawn by chance, at most `at_most`: each as likely as any other.
+    #[must_use]
+    pub fn sample(&self, at_most: usize, now: Mono, rng: &mut impl Rng) -> Vec<PeerId> {
+        let live = self.slots.iter().flatten().filter(|session| session.is_live(now));
+        live.map(|session| session.peer).sample(rng, at_most)
+    }
+
     /// Every session, as far as moving goes.
     pub fn stays(&self) -> impl Iterator<Item = Stay> + '_ {
         self.slots.iter().flatten().map(|session| Stay {
@@ -1340,6 +1347,25 @@ mod tests {
         assert_eq!(bed.beat(&heartbeat(1), 25).unwrap().presence, Presence::Kept);
         let view = bed.registry.view(&peer(1)).unwrap();
         assert_eq!((view.since, view.last_seen, view.beats), (now(5).mono, now(25).mono, 2));
+    }
+
+    #[test]
+    fn a_sample_is_drawn_anew_of_those_that_are_here() {
+        let mut bed = Bed::new(500);
+        for n in 1..=40 {
+            bed.beat(&heartbeat(n), u64::from(n)).unwrap();
+        }
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut draw = |at_most, at| bed.registry.sample(at_most, Mono::from_secs(at), &mut rng);
+        let (one, other) = (draw(32, 40), draw(32, 40));
+        let all = |drawn: &[PeerId]| drawn.iter().copied().collect::<BTreeSet<_>>();
+        assert_eq!((all(&one).len(), all(&other).len()), (32, 32), "none twice");
+        assert_ne!(all(&one), all(&other), "another one each time");
+        assert_eq!(draw(50, 40).len(), 40);
+        assert_eq!(all(&draw(50, 20 + 120)), all(&(21..=40).map(peer).collect::<Vec<_>>()), "not those that are over");
+        assert_eq!(draw(0, 40), []);
+        let times = (0..1_000).filter(|_| draw(10, 40).contains(&peer(1))).count();
+        assert!((200..300).contains(&times), "a quarter of the draws: {times}");
     }
 
     fn challenge(n: u8) -> Heartbeat {

@@ -11,7 +11,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// One JSON protocol over libp2p streams.
+/// One protocol over libp2p streams: JSON values, but for bandwidth probes, whose bytes mean nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     /// One exchange per connection, before anything else.
@@ -34,11 +34,13 @@ pub enum Protocol {
     Witness,
     /// One exchange: presence tokens for an auditor.
     Audit,
+    /// Bytes there and back, by which either side measures the link; see [`crate::bandwidth`].
+    Bandwidth,
 }
 
 impl Protocol {
     /// Every protocol, in the order of `docs/protocol.md`.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Hello,
         Self::Heartbeat,
         Self::Publish,
@@ -49,6 +51,7 @@ impl Protocol {
         Self::SearchResponse,
         Self::Witness,
         Self::Audit,
+        Self::Bandwidth,
     ];
 
     /// The libp2p protocol id.
@@ -65,6 +68,7 @@ impl Protocol {
             Self::SearchResponse => "/opencloud/search/peer/response/1.0",
             Self::Witness => "/opencloud/witness/1.0",
             Self::Audit => "/muster/audit/1.0",
+            Self::Bandwidth => "/opencloud/probe/1.0",
         }
     }
 
@@ -74,13 +78,14 @@ impl Protocol {
         Self::ALL.into_iter().find(|protocol| protocol.id() == id)
     }
 
-    /// The most bytes that one value may have, its line feed not counted.
+    /// The most bytes that one value may have, its line feed not counted; of a bandwidth probe, all there are.
     #[must_use]
     pub const fn value_bytes_max(self) -> usize {
         match self {
             Self::Hello | Self::Leave | Self::Witness => 4 * 1024,
             Self::Publish => 16 * 1024,
             Self::Heartbeat | Self::Candidates | Self::Search | Self::SearchResponse | Self::Audit => 64 * 1024,
+            Self::Bandwidth => crate::bandwidth::PAYLOAD_BYTES,
             Self::Get => 256 * 1024,
         }
     }

@@ -25,6 +25,9 @@ pub const WITHIN: Duration = Duration::from_secs(5);
 /// What a witness heard longer ago is not told: a tick and a half, so that no fill rate is compared with one of before.
 pub const FRESH: Duration = Duration::from_secs(30);
 
+/// Who was heard within this was seen: longer than an `IndexerRecord` may speak of anybody (see [`crate::spot`]).
+pub const SEEN_WITHIN: Duration = Duration::from_secs(15 * 60);
+
 /// So long an indexer's `born_at` must have stood before others are asked about it: they hear of a restart a tick later.
 pub const STEADY: Duration = Duration::from_secs(60);
 

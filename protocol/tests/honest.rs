@@ -1,4 +1,5 @@
-//! Over 30 days an honest indexer is never evicted for its score, at any fill, in a network of any size, while links work.
+//! Over 30 days an honest indexer is never evicted for its score, and no honest node is ever refused for its own, at any fill,
+//! in a network of any size, while links work.
 //!
 //! Evidence is drawn as it comes to a node whose links work: some beats are late, some indexers restart, and a fifth of
 //! the witnesses are in league against the honest. `PROPTEST_CASES` says how many networks are lived through.
@@ -8,6 +9,8 @@ use std::{collections::BTreeSet, time::Duration};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use protocol::{
+    admission::{Admission, Conduct, Link},
+    bandwidth,
     identity::Keys,
     score::{Book, Judged, Observation, Settings},
     time::Mono,
@@ -52,6 +55,43 @@ fn honest() -> impl Strategy<Value = Honest> {
     )
 }
 
+/// How one honest node does.
+#[derive(Clone, Debug)]
+struct Node {
+    /// What its link carries, bytes per second.
+    speed: f64,
+    /// Mean round trip of our pings, our own lateness included.
+    rtt_ms: u64,
+    /// Share of its beats that are lost, in thousandths.
+    lost: u32,
+    /// Days between two absences.
+    away_days: u64,
+}
+
+impl Node {
+    /// What a probe measures; nothing when it takes too long, or no ping was answered yet.
+    fn measured(&self, rng: &mut StdRng) -> Option<Link> {
+        let took = bandwidth::PAYLOAD_BYTES as f64 / (self.speed * rng.random_range(0.3..1.0));
+        let came = bandwidth::Came {
+            bytes: bandwidth::PAYLOAD_BYTES,
+            took: Duration::from_secs_f64(took),
+            end: bandwidth::End::Closed,
+        };
+        let rtt = Duration::from_millis(self.rtt_ms).mul_f64(rng.random_range(0.5..3.0));
+        let bytes_per_sec = bandwidth::throughput(came).ok()?;
+        Some(Link { bytes_per_sec, rtt: (rng.random_range(0..20) > 0).then_some(rtt) })
+    }
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    (3.0..9.0_f64, 0..5_000_u64, 0..500_u32, 1..10_u64).prop_map(|(decades, rtt_ms, lost, away_days)| Node {
+        speed: 10_f64.powf(decades),
+        rtt_ms,
+        lost,
+        away_days,
+    })
+}
+
 fn is_day_of(tick: u64, days: u64) -> bool {
     tick > 0 && tick.is_multiple_of(days * 86_400 / TICK_SECS)
 }
@@ -82,6 +122,11 @@ fn observe(book: &mut Book, peer: protocol::PeerId, honest: &Honest, tick: u64, 
     match rng.random_range(0..50) {
         0..9 => book.observe(peer, &Observation::Challenged { good: 1, bad: 0 }, now),
         9 => book.observe(peer, &Observation::Dht { good: true }, now),
+        // One of five that an honest indexer names denies it; of a larger share nobody's word is worth anything.
+        20..30 => {
+            let good = rng.random_range(0..5) > 0;
+            book.observe(peer, &Observation::Spot { by: peer, good }, now);
+        }
         10..20 => {
             let agrees = rng.random_range(0..5) > 0;
             book.observe(peer, &Observation::Witness { by: peer, agrees, weight: 1.0 }, now);
@@ -112,6 +157,43 @@ proptest! {
             if let Some(eviction) = evicted.first() {
                 let at = peers.iter().position(|peer| *peer == eviction.peer);
                 prop_assert!(false, "{:?} after {tick} ticks: {:?}", at.map(|at| &indexers[at]), eviction.score);
+            }
+        }
+    }
+
+    /// The indexer's load, the size of the network and the nodes' subnets are no arguments of the rule, so that all of them
+    /// may be in one /24. What load does do is to make pings late and probes slow; those that are too slow measure nothing.
+    #[test]
+    fn g14_an_honest_node_is_never_refused_for_its_score_over_30_days(
+        nodes in proptest::collection::vec(node(), 1..=4),
+        seed: u64,
+    ) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut admission = Admission::new(1_000);
+        let peers: Vec<_> = nodes.iter().map(|_| Keys::generate(&mut rng).peer_id()).collect();
+        let mut away_until = vec![0; nodes.len()];
+        for tick in 0..DAYS * 86_400 / TICK_SECS {
+            let now = Mono::from_secs(tick * TICK_SECS);
+            for ((peer, node), away_until) in peers.iter().zip(&nodes).zip(&mut away_until) {
+                if is_day_of(tick, node.away_days) {
+                    // Past 10 minutes it is an absence, as of a machine that is switched off.
+                    *away_until = tick + rng.random_range(31..3 * 86_400 / TICK_SECS);
+                }
+                if tick < *away_until {
+                    continue;
+                }
+                // Up to four beats in a row are late or lost: six ticks make a gap.
+                if tick % 5 != 0 && rng.random_range(0..1_000) < node.lost {
+                    continue;
+                }
+                let judged = admission.judge(peer, now);
+                prop_assert!(judged.is_ok(), "{node:?} after {tick} ticks: {judged:?}");
+                admission.beat(*peer, Conduct::Good, now);
+                if rng.random_range(0..15) == 0
+                    && let Some(link) = node.measured(&mut rng)
+                {
+                    admission.measured(*peer, link, now);
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use super::{
     Context,
     client::escaped,
     exit::{Exit, Failure},
-    output::{ago, clean, or_dash, table},
+    output::{ago, clean, or_dash, speed, table},
 };
 
 /// Flags of the verb.
@@ -224,6 +224,9 @@ fn explanation(indexer: &IndexerView, now: Timestamp) -> String {
     let _ = writeln!(text, "  score {}, goes below {:.1}; {}", score(indexer), indexer.threshold, marks(indexer));
     if let Some(born) = indexer.born_at {
         let _ = writeln!(text, "  its process started {}", ago(now, born));
+    }
+    if let Some(bytes_per_sec) = indexer.bytes_per_sec {
+        let _ = writeln!(text, "  sends us {}", speed(bytes_per_sec));
     }
     let known: f64 = indexer.parts.iter().filter(|part| part.value.is_some()).map(|part| part.weight).sum();
     let mut table = table(["part", "value", "weight", "points", "evidence"]);

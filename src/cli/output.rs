@@ -136,6 +136,14 @@ pub(crate) fn micros(micros: u64) -> String {
     }
 }
 
+/// Bytes per second as people say them.
+pub(crate) fn speed(bytes_per_sec: f64) -> String {
+    match bytes_per_sec {
+        slow if slow < 1e6 => format!("{:.1} kB/s", slow / 1e3),
+        fast => format!("{:.1} MB/s", fast / 1e6),
+    }
+}
+
 /// The end of a peer id, which is what people compare.
 pub(crate) fn short(peer_id: &str) -> String {
     let skip = peer_id.chars().count().saturating_sub(8);
@@ -184,6 +192,11 @@ mod tests {
     fn a_short_id_shows_its_end() {
         assert_eq!(short("12D3KooWabcdefgh"), "…abcdefgh");
         assert_eq!(short("abc"), "abc");
+    }
+
+    #[test]
+    fn speeds_change_their_unit() {
+        assert_eq!((speed(8_192.0), speed(65_536_000.0)), ("8.2 kB/s".into(), "65.5 MB/s".into()));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::{
     Context,
     exit::Failure,
-    output::{ago, or_dash, table},
+    output::{ago, or_dash, speed, table},
 };
 
 /// Asks and shows.
@@ -19,7 +19,8 @@ fn text(sessions: &[SessionView], now: Timestamp) -> String {
     if sessions.is_empty() {
         return "no session: nobody has sent a heartbeat, or this member is no indexer".to_owned();
     }
-    let mut table = table(["name", "is", "since", "last seen", "beats", "record", "referent", "peer id"]);
+    let mut table =
+        table(["name", "is", "since", "last seen", "beats", "record", "referent", "round trip", "sends", "peer id"]);
     for session in sessions {
         table.add_row([
             or_dash(&session.name),
@@ -29,6 +30,8 @@ fn text(sessions: &[SessionView], now: Timestamp) -> String {
             session.beats.to_string(),
             if session.record_seq == 0 { "–".to_owned() } else { session.record_seq.to_string() },
             if session.referent { "here" } else { "–" }.to_owned(),
+            session.rtt_ms.map_or_else(|| "–".to_owned(), |millis| format!("{millis:.1} ms")),
+            session.bytes_per_sec.map_or_else(|| "–".to_owned(), speed),
             session.peer_id.to_string(),
         ]);
     }

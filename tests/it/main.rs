@@ -8,6 +8,7 @@
 mod bad_input;
 mod balance;
 mod chaos;
+mod checks;
 mod cli;
 mod demo;
 mod failures;

@@ -4,6 +4,7 @@
 //! actor that decides, and write its answer. How many there are is bounded by the streams' permits.
 
 mod audit;
+mod bandwidth;
 mod candidates;
 mod get;
 mod heartbeat;
@@ -14,6 +15,7 @@ mod witness;
 
 use protocol::{
     PeerId,
+    bandwidth::ProbeError,
     json::JsonError,
     wire::{Protocol, RefusalCode, Refused},
 };
@@ -47,6 +49,20 @@ pub(crate) enum ServeError {
     /// Malformed.
     #[error("malformed value: {0}")]
     Malformed(#[from] JsonError),
+    /// No bandwidth probe, though it was sent as one.
+    #[error("no bandwidth probe: {0}")]
+    Probe(#[from] ProbeError),
+}
+
+impl ServeError {
+    /// The peer sent what it should not, rather than too little or too late.
+    const fn is_bad_input(&self) -> bool {
+        match self {
+            Self::Io(error) => matches!(error, IoError::TooLong { .. }),
+            Self::Malformed(_) => true,
+            Self::Probe(error) => error.is_bad_input(),
+        }
+    }
 }
 
 /// Serves until the swarm that feeds it is gone; then every stream ends with it.
@@ -80,10 +96,11 @@ async fn serve(context: Context, inbound: Inbound, greet: mpsc::Sender<Greeting>
         Protocol::SearchResponse => search::collect(&context, peer, inbound.stream).await,
         Protocol::Witness => witness::serve(&context, peer, inbound.stream).await,
         Protocol::Audit => audit::serve(&context, peer, inbound.stream).await,
+        Protocol::Bandwidth => bandwidth::serve(&context, peer, inbound.stream).await,
     };
     if let Err(error) = served {
         // Reset when the stream is dropped: the peer sees that it was not served.
-        if matches!(error, ServeError::Malformed(_) | ServeError::Io(IoError::TooLong { .. })) {
+        if error.is_bad_input() {
             context.stats.bad_inputs.inc();
             let complaint = health::Msg::Complained { about: peer, protocol, cause: error.to_string() };
             inform(&context.addresses.health, Class::History, complaint);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::{
     PeerId, json,
     wire::{Protocol, RefusalCode, Refused, WitnessRequest},
-    witness::{Trying, report},
+    witness::{SEEN_WITHIN, Trying, report},
 };
 
 use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy, known, refuse};
@@ -17,9 +17,6 @@ use crate::{
     swarm::streams::{Io, Patience},
     witness,
 };
-
-/// Who was heard within this was seen: as long as an `IndexerRecord` may name it, and some.
-const SEEN_WITHIN: Duration = Duration::from_secs(15 * 60);
 
 pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result<(), ServeError> {
     let max = Protocol::Witness.value_bytes_max();

@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use libp2p::{
     Multiaddr, Swarm, gossipsub, identify,
     kad::{self, store::RecordStore as _},
-    mdns,
+    mdns, ping,
     swarm::{
         ConnectionId, DialError, ListenError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -79,6 +79,8 @@ struct Connection {
     greeted: Option<Greeted>,
     /// Where it listens, as identify said, which may come before hello.
     listens: Vec<Multiaddr>,
+    /// Of the last ping that was answered.
+    round_trip: Option<Duration>,
 }
 
 /// A stream that waits for its connection.
@@ -172,6 +174,11 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Open { peer, addrs, protocol, within, reply } => self.open(peer, addrs, protocol, within, reply),
+            Command::RoundTrip { connection, reply } => {
+                let connection = self.connections.get(&connection);
+                // Whoever asked may have given up.
+                let _ = reply.send(connection.and_then(|connection| connection.round_trip));
+            }
             Command::Close { peer } => drop(self.swarm.disconnect_peer_id(peer)),
             Command::Put { key, value, reply } => self.put(&key, *value, reply),
             Command::ReadBack { key, value, reply } => self.read_back(key, value, reply),
@@ -270,7 +277,15 @@ impl Driver {
         self.context.stats.connections_opened.inc();
         self.connections.insert(
             id,
-            Connection { peer, remote, since: Instant::now(), is_dialer, greeted: None, listens: Vec::new() },
+            Connection {
+                peer,
+                remote,
+                since: Instant::now(),
+                is_dialer,
+                greeted: None,
+                listens: Vec::new(),
+                round_trip: None,
+            },
         );
         let is_stranger = self.greeted(&peer).is_none();
         if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut().filter(|_| is_stranger) {
@@ -769,6 +784,7 @@ impl Driver {
 
     fn on_behaviour(&mut self, event: BehaviourEvent) {
         match event {
+            BehaviourEvent::Ping(event) => self.on_ping(&event),
             BehaviourEvent::Kad(event) => self.on_kad(event),
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
@@ -781,6 +797,13 @@ impl Driver {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A ping is 32 random bytes: whoever answers late looks far, and nobody can answer early.
+    fn on_ping(&mut self, event: &ping::Event) {
+        if let (Some(connection), Ok(round_trip)) = (self.connections.get_mut(&event.connection), &event.result) {
+            connection.round_trip = Some(*round_trip);
         }
     }
 

@@ -122,6 +122,13 @@ pub enum Command {
         /// The stream.
         reply: oneshot::Sender<Result<Io, OpenError>>,
     },
+    /// How long the peer took to answer the last ping on this connection?
+    RoundTrip {
+        /// Which.
+        connection: libp2p::swarm::ConnectionId,
+        /// Nothing before the first answer.
+        reply: oneshot::Sender<Option<Duration>>,
+    },
     /// Close every connection to the peer.
     Close {
         /// Whose.

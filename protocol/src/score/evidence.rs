@@ -78,6 +78,27 @@ pub enum Observation {
     },
     /// Its answer took three quarters of the worst round trip or more, and most other members were quick.
     Slow,
+    /// A peer that its record names was asked whether it is connected to it. A challenge like its own: is what it says of
+    /// its sessions true?
+    Spot {
+        /// Who was asked.
+        #[serde(with = "crate::wire::text")]
+        by: PeerId,
+        /// It is connected; otherwise it has not seen it for longer than the record can be old.
+        good: bool,
+    },
+    /// In how many subnets the peers lie that it named lately: shown, and no part of the score.
+    Spread {
+        /// Peers with an IP address.
+        peers: u32,
+        /// Different /24 (IPv6 /48) among them.
+        subnets: u32,
+    },
+    /// A bandwidth probe came back: shown, and no part of the score.
+    Bandwidth {
+        /// Of the way back, bytes per second.
+        bytes_per_sec: f64,
+    },
     /// It said that it will restart.
     RestartAnnounced,
     /// Audits of its presence tokens proved that it claims far more nodes than it has.
@@ -107,6 +128,10 @@ impl fmt::Display for Observation {
             Self::Testified { good: true } => f.write_str("said of another what most said"),
             Self::Testified { good: false } => f.write_str("said of another what most did not say"),
             Self::Slow => f.write_str("was slow while others were quick"),
+            Self::Spot { by, good: true } => write!(f, "spot check: {by}, which its record names, is connected to it"),
+            Self::Spot { by, good: false } => write!(f, "spot check: {by}, which its record names, has not seen it"),
+            Self::Spread { peers, subnets } => write!(f, "the {peers} peers that it named lie in {subnets} subnets"),
+            Self::Bandwidth { bytes_per_sec } => write!(f, "sent 64 KiB back at {:.0} kB/s", bytes_per_sec / 1e3),
             Self::RestartAnnounced => f.write_str("said that it restarts"),
             Self::Exposed => f.write_str("claims far more nodes than it has, as audits of its tokens proved"),
             Self::Cleared => f.write_str("has tokens for the nodes that it claims again"),
@@ -282,6 +307,11 @@ impl Evidence {
             Observation::Recorded { good } => self.suspect(Check::Record, good, 1.0),
             Observation::Testified { good } => self.suspect(Check::Testimony, good, 1.0),
             Observation::Slow => self.suspect(Check::Pace, false, 1.0),
+            Observation::Spot { good, .. } => {
+                self.facts.challenges.add(one_if(good), one_if(!good));
+                self.suspect(Check::Spot, good, 1.0);
+            }
+            Observation::Spread { .. } | Observation::Bandwidth { .. } => {}
             Observation::RestartAnnounced => self.announced = Some(now),
             Observation::Exposed => self.facts.suspicions.prove(Check::Presence),
             Observation::Cleared => self.facts.suspicions.clear(Check::Presence),

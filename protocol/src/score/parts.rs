@@ -21,7 +21,7 @@ const RESTART_PENALTY: f64 = 0.30;
 pub enum Part {
     /// Share of the time since first contact that it was online.
     Uptime,
-    /// Own-id challenges answered right.
+    /// Own-id challenges answered right, and spot checks that found what its record says.
     Challenges,
     /// 1 - round trip ÷ the worst.
     Latency,

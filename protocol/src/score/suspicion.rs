@@ -46,6 +46,8 @@ pub enum Check {
     Dht,
     /// Its fill rate fits its sessions.
     Fill,
+    /// Peers that its record names are connected to it.
+    Spot,
     /// Others hear the same of it.
     Witnesses,
     /// What it says of others is what most say.
@@ -65,6 +67,7 @@ impl Check {
             Self::Record => "record",
             Self::Dht => "DHT",
             Self::Fill => "fill",
+            Self::Spot => "spot checks",
             Self::Witnesses => "witnesses",
             Self::Testimony => "testimony",
             Self::Pace => "pace",
@@ -79,7 +82,7 @@ impl Check {
             Self::OwnId | Self::Record | Self::Dht | Self::Fill | Self::Presence => (0.95, 0.60),
             // The word of others, of whom a fifth may be in league against it; the pace of a link that loses a fifth of its
             // packets.
-            Self::Witnesses | Self::Testimony | Self::Pace => (0.80, 0.30),
+            Self::Spot | Self::Witnesses | Self::Testimony | Self::Pace => (0.80, 0.30),
         }
     }
 
@@ -167,11 +170,12 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Check; 8] = [
+    const ALL: [Check; 9] = [
         Check::OwnId,
         Check::Record,
         Check::Dht,
         Check::Fill,
+        Check::Spot,
         Check::Witnesses,
         Check::Testimony,
         Check::Pace,
@@ -195,7 +199,7 @@ mod tests {
             assert_eq!(caught_after(check, |number| number.is_multiple_of(2)), Some(25), "{check:?}");
             assert_eq!(caught_after(check, |number| !number.is_multiple_of(10)), None, "nine of ten are passed");
         }
-        for check in [Check::Witnesses, Check::Testimony, Check::Pace] {
+        for check in [Check::Spot, Check::Witnesses, Check::Testimony, Check::Pace] {
             assert_eq!(caught_after(check, |_| false), Some(17), "{check:?}");
         }
     }

@@ -41,6 +41,12 @@ const LONG_LIVED_MAX: usize = 16_384;
 /// Short streams that all peers together may have open per protocol.
 const SHORT_LIVED_MAX: usize = 2_048;
 
+/// Bandwidth probes that are served at once: together they hold 4 MiB.
+const BANDWIDTH_PROBES_MAX: usize = 64;
+
+/// Those of one peer: one, and another that is ending.
+const BANDWIDTH_PER_PEER_MAX: usize = 2;
+
 /// How many streams we may open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -74,8 +80,12 @@ impl Accept {
     /// The protocol with the limits that are usual for it.
     #[must_use]
     pub const fn new(protocol: Protocol, to: mpsc::Sender<Inbound>) -> Self {
-        let per_peer_max = if matches!(protocol, Protocol::Hello) { HELLOS_PER_PEER_MAX } else { PER_PEER_MAX };
-        let all_max = if matches!(protocol, Protocol::Heartbeat) { LONG_LIVED_MAX } else { SHORT_LIVED_MAX };
+        let (per_peer_max, all_max) = match protocol {
+            Protocol::Hello => (HELLOS_PER_PEER_MAX, SHORT_LIVED_MAX),
+            Protocol::Heartbeat => (PER_PEER_MAX, LONG_LIVED_MAX),
+            Protocol::Bandwidth => (BANDWIDTH_PER_PEER_MAX, BANDWIDTH_PROBES_MAX),
+            _ => (PER_PEER_MAX, SHORT_LIVED_MAX),
+        };
         Self { protocol, per_peer_max, all_max, to }
     }
 }

@@ -11,7 +11,11 @@ use std::{
 
 use futures::{AsyncRead, AsyncWriteExt, ready};
 use libp2p::{Multiaddr, PeerId, Stream, swarm::ConnectionId};
-use protocol::{frame::Lines, wire::Protocol};
+use protocol::{
+    bandwidth::{Came, End},
+    frame::Lines,
+    wire::Protocol,
+};
 use serde::Serialize;
 use tokio::time::timeout_at;
 
@@ -128,6 +132,15 @@ pub struct Value<'a> {
     pub bytes: &'a [u8],
     /// When its first byte was read.
     pub first_byte_at: Instant,
+}
+
+/// Bytes that came without any framing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    /// As many as were allowed, at most.
+    pub taken: Vec<u8>,
+    /// How many, how fast, and how they ended.
+    pub came: Came,
 }
 
 /// A stream with its permits, cut into values.
@@ -329,6 +342,72 @@ impl Io {
         }
         let left = by.saturating_duration_since(Instant::now());
         self.read(Patience::within(left), take).await?.ok_or(IoError::Closed)
+    }
+
+    /// Takes bytes as they are, without cutting them into values, until the peer says that it writes no more: for a stream
+    /// on which no value was read. More than `bytes_max` are not taken, and what came late is still told.
+    ///
+    /// # Errors
+    /// When no byte comes within `first_byte`, or the stream breaks.
+    pub async fn read_bytes(
+        &mut self,
+        bytes_max: usize,
+        first_byte: Duration,
+        rest: Duration,
+    ) -> Result<Bytes, IoError> {
+        let mut by = self.cap(after(Instant::now(), first_byte));
+        let mut taken = Vec::new();
+        let mut span: Option<(Instant, Instant)> = None;
+        let end = loop {
+            let mut buffer = [0; READ_BYTES];
+            let stream = self.stream.as_mut().ok_or(IoError::Closed)?;
+            let read = poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut buffer));
+            let Ok(read) = timeout_at(by.into(), read).await else {
+                match span {
+                    Some(_) => break End::Late,
+                    None => return Err(self.end(IoError::Silent)),
+                }
+            };
+            let Ok(count) = read else { return Err(self.end(IoError::Closed)) };
+            if count == 0 {
+                break End::Closed;
+            }
+            let now = Instant::now();
+            if span.is_none() {
+                by = self.cap(after(now, rest));
+            }
+            span = Some((span.map_or(now, |(first, _)| first), now));
+            let room = bytes_max - taken.len();
+            taken.extend_from_slice(&buffer[..count.min(room)]);
+            if count > room {
+                break End::TooMany;
+            }
+        };
+        let took = span.map_or(Duration::ZERO, |(first, last)| last.duration_since(first));
+        Ok(Bytes { came: Came { bytes: taken.len(), took, end }, taken })
+    }
+
+    /// Writes bytes as they are, and says with `is_last` that no more are written; reading goes on.
+    ///
+    /// # Errors
+    /// When the peer does not take them within `within`, or the stream has ended; what the peer said before that may still
+    /// be read.
+    pub async fn write_bytes(&mut self, bytes: &[u8], is_last: bool, within: Duration) -> Result<(), IoError> {
+        let by = self.cap(after(Instant::now(), within));
+        if !std::mem::replace(&mut self.is_writable, false) {
+            return Err(IoError::Closed);
+        }
+        let Some(stream) = self.stream.as_mut() else { return Err(IoError::Closed) };
+        let sent = timeout_at(by.into(), async {
+            send_all(stream, bytes).await?;
+            if is_last { stream.close().await } else { Ok(()) }
+        });
+        match sent.await {
+            Ok(Ok(())) => self.is_writable = !is_last,
+            Ok(Err(_)) => return Err(IoError::Closed),
+            Err(_) => return Err(self.end(IoError::NotTaken)),
+        }
+        Ok(())
     }
 
     /// Says that nothing more will be written, and lets the stream go.

@@ -20,4 +20,4 @@ mod link;
 pub use behaviour::{Accept, Inbound, Open, OpenError, Settings, Streams};
 pub use counters::{Counters, RefusalCause};
 pub use handler::Handler;
-pub use io::{Io, IoError, Patience, Value};
+pub use io::{Bytes, Io, IoError, Patience, Value};
