@@ -17,9 +17,10 @@ use super::{
 /// Flags of the verb.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Show what every score rests on: its parts, every event behind them, and what was decided.
-    #[arg(long)]
-    explain: bool,
+    /// Show what every score rests on: its parts, every event behind them, and what was decided. Of one indexer where its
+    /// peer id is given, also when it is no member any more.
+    #[arg(long, value_name = "PEER ID", num_args = 0..=1)]
+    explain: Option<Option<String>>,
 
     /// Compute the scores in this file again, as `--explain --output json` wrote it; `-` reads the standard input.
     /// Needs no daemon.
@@ -36,9 +37,13 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         return recompute(file, context);
     }
     let client = context.client()?;
-    let indexers: Vec<IndexerView> = client.get("/api/v1/indexers").await?;
     let now = Timestamp::now();
-    if !args.explain {
+    if let Some(Some(peer)) = &args.explain {
+        let explained: ExplainView = client.get(&explain_path(peer)).await?;
+        return context.output.list(&[explained], |explained| explained.iter().map(|view| whole(view, now)).collect());
+    }
+    let indexers: Vec<IndexerView> = client.get("/api/v1/indexers").await?;
+    if args.explain.is_none() {
         return context.output.list(&indexers, |indexers| match indexers {
             [] => EMPTY.to_owned(),
             indexers => overview(indexers, now),
@@ -46,8 +51,7 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     }
     let mut explained = Vec::new();
     for indexer in &indexers {
-        let path = format!("/api/v1/indexers/{}/explain", escaped(&indexer.peer_id.to_string()));
-        match client.get::<ExplainView>(&path).await {
+        match client.get::<ExplainView>(&explain_path(&indexer.peer_id.to_string())).await {
             Ok(view) => explained.push(view),
             // It left the pool between the two questions.
             Err(failure) if failure.exit == Exit::NotFound => {}
@@ -58,6 +62,10 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         [] => EMPTY.to_owned(),
         explained => explained.iter().map(|view| whole(view, now)).collect::<Vec<_>>().join("\n"),
     })
+}
+
+fn explain_path(peer: &str) -> String {
+    format!("/api/v1/indexers/{}/explain", escaped(peer))
 }
 
 /// Said of a pool without members.
@@ -176,7 +184,11 @@ fn overview(indexers: &[IndexerView], now: Timestamp) -> String {
 
 /// The parts, and then every event and decision behind them, oldest first.
 fn whole(view: &ExplainView, now: Timestamp) -> String {
-    let mut text = view.indexer.as_ref().map(|indexer| explanation(indexer, now)).unwrap_or_default();
+    let gone = || {
+        view.explained.as_ref().map(|explained| format!("{} {} no member\n", or_dash(&view.name), explained.peer_id))
+    };
+    let shown = view.indexer.as_ref().map(|indexer| explanation(indexer, now));
+    let mut text = shown.or_else(gone).unwrap_or_default();
     let Some(explained) = &view.explained else { return text };
     if let Some(score) = &explained.score {
         let (low, high) = (score.low, score.high);

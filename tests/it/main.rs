@@ -16,6 +16,7 @@ mod guard;
 mod harness;
 mod hostile;
 mod join;
+mod liars;
 mod partition;
 mod search;
 #[path = "../thin/mod.rs"]

@@ -8,15 +8,16 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use actors::swarm::{
-    streams::{Io, IoError, Open, OpenError, Patience, Settings, Streams},
+    streams::{Accept, Inbound, Io, IoError, Open, OpenError, Patience, Settings, Streams},
     transport,
 };
 use futures::StreamExt;
 use jiff::Timestamp;
 use libp2p::{
-    Multiaddr, PeerId, Swarm,
+    Multiaddr, PeerId, Swarm, identify,
     swarm::{
-        Config, ConnectionId, DialError, SwarmEvent,
+        Config, ConnectionId, DialError, NetworkBehaviour, SwarmEvent,
+        behaviour::toggle::Toggle,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
@@ -197,10 +198,38 @@ impl Thin {
     /// # Errors
     /// When the key does not fit the transport.
     pub(crate) fn start(keys: Keys, name: &str, network: &Network) -> Result<Self, Error> {
+        Self::start_with(keys, name, network, None)
+    }
+
+    /// The same that takes the heartbeats of those to whom it connects: they come as streams to be answered.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub(crate) fn start_serving(
+        keys: Keys,
+        name: &str,
+        network: &Network,
+    ) -> Result<(Self, mpsc::Receiver<Inbound>), Error> {
+        let (to, inbound) = mpsc::channel(ORDERS_MAX);
+        let mut thin = Self::start_with(keys, name, network, Some(Accept::new(Protocol::Heartbeat, to)))?;
+        thin.role = Role { node: true, indexer: true };
+        Ok((thin, inbound))
+    }
+
+    fn start_with(keys: Keys, name: &str, network: &Network, accept: Option<Accept>) -> Result<Self, Error> {
         let identity = keys.to_libp2p();
         let transport = transport::build(&identity, network.key)?;
         let config = Config::with_tokio_executor().with_idle_connection_timeout(IDLE_MAX);
-        let swarm = Swarm::new(transport, Streams::new(Settings::default(), []), keys.peer_id(), config);
+        // Who is to be taken for an indexer says where it listens; it is spoken to on the connection that it made.
+        let identify = accept
+            .as_ref()
+            .map(|_| identify::Behaviour::new(identify::Config::new(format!("muster/{VERSION}"), identity.public())));
+        let is_serving = identify.is_some();
+        let behaviour = Behaviour { streams: Streams::new(Settings::default(), accept), identify: identify.into() };
+        let mut swarm = Swarm::new(transport, behaviour, keys.peer_id(), config);
+        if is_serving {
+            swarm.add_external_address("/ip4/127.0.0.1/tcp/4001".parse().expect("an address"));
+        }
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         tokio::spawn(drive(swarm, inbox));
         Ok(Self {
@@ -249,7 +278,7 @@ impl Thin {
             addrs: vec!["/ip4/127.0.0.1/tcp/4001".parse().expect("an address")],
             nats_address: String::new(),
             wallet_address: String::new(),
-            capabilities: capabilities(),
+            capabilities: capabilities(self.role),
             born_at: self.born_at,
             expiry_date,
             seq,
@@ -295,7 +324,7 @@ impl Thin {
             agent: "thin/1".to_owned(),
             role: self.role,
             light: true,
-            capabilities: capabilities(),
+            capabilities: capabilities(self.role),
             did: self.did.clone(),
             born_at: self.born_at,
             time: Timestamp::now(),
@@ -309,8 +338,7 @@ impl Thin {
     }
 }
 
-fn capabilities() -> Vec<String> {
-    let role = Role { node: true, indexer: false };
+fn capabilities(role: Role) -> Vec<String> {
     hello::capabilities(role).into_iter().map(str::to_owned).collect()
 }
 
@@ -480,7 +508,7 @@ fn read<A: DeserializeOwned>(protocol: Protocol, bytes: &[u8]) -> Result<A, Erro
 }
 
 /// Drives the swarm until nobody has orders for it any more.
-async fn drive(mut swarm: Swarm<Streams>, mut orders: mpsc::Receiver<Order>) {
+async fn drive(mut swarm: Swarm<Behaviour>, mut orders: mpsc::Receiver<Order>) {
     let mut dials = HashMap::new();
     let mut downs: HashMap<ConnectionId, CancellationToken> = HashMap::new();
     loop {
@@ -488,10 +516,10 @@ async fn drive(mut swarm: Swarm<Streams>, mut orders: mpsc::Receiver<Order>) {
             order = orders.recv() => match order {
                 None => break,
                 Some(Order::Dial { to, reply }) => dial(&mut swarm, &mut dials, to, reply),
-                Some(Order::Open(order)) => swarm.behaviour().open(order),
+                Some(Order::Open(order)) => swarm.behaviour().streams.open(order),
                 // Who has stopped waiting for the reply has no use for the link either.
-                Some(Order::Admit { connection, reply }) => drop(reply.send(swarm.behaviour().admit(connection))),
-                Some(Order::Close(connection)) => swarm.behaviour_mut().close(connection),
+                Some(Order::Admit { connection, reply }) => drop(reply.send(swarm.behaviour().streams.admit(connection))),
+                Some(Order::Close(connection)) => swarm.behaviour_mut().streams.close(connection),
             },
             event = swarm.select_next_some() => match event {
                 SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
@@ -518,9 +546,17 @@ async fn drive(mut swarm: Swarm<Streams>, mut orders: mpsc::Receiver<Order>) {
     downs.into_values().for_each(|down| down.cancel());
 }
 
+/// What a thin node's swarm does.
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p::swarm::derive_prelude")]
+struct Behaviour {
+    streams: Streams,
+    identify: Toggle<identify::Behaviour>,
+}
+
 type Dials = HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<Up, Error>>)>;
 
-fn dial(swarm: &mut Swarm<Streams>, dials: &mut Dials, to: Multiaddr, reply: oneshot::Sender<Result<Up, Error>>) {
+fn dial(swarm: &mut Swarm<Behaviour>, dials: &mut Dials, to: Multiaddr, reply: oneshot::Sender<Result<Up, Error>>) {
     let peer = to.iter().find_map(|part| match part {
         libp2p::multiaddr::Protocol::P2p(peer) => Some(peer),
         _ => None,

@@ -1,0 +1,160 @@
+//! Indexers that lie to a real node: made of the daemon's own transport, so that the lie is all that is wrong with them.
+
+use std::{fs, time::Duration};
+
+use actors::{
+    swarm::streams::{Inbound, Patience},
+    view::ExplainView,
+};
+use libp2p::Multiaddr;
+use protocol::{
+    Timestamp,
+    identity::{Keys, PreSharedKey},
+    record::PeerRecord,
+    score::Check,
+    signed::Verified,
+    wire::{ChallengeAnswer, Heartbeat, HeartbeatResponse},
+};
+use tokio::{runtime::Runtime, sync::mpsc};
+
+use crate::{
+    harness::{Federation, Member, PATIENCE, Spec, until, until_true},
+    thin::{Network, Thin},
+};
+
+/// For an answer to be written.
+const WRITE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Between two beats a node may be silent for this long.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How one lies; in everything else it answers as it should.
+#[derive(Clone, Copy, Debug)]
+enum Lie {
+    /// It does not.
+    None,
+    /// It says that it is empty.
+    Fill,
+    /// It finds nobody whom it serves.
+    NeverFound,
+    /// It takes no record.
+    NoRecord,
+}
+
+impl Lie {
+    fn answer(self, question: &Heartbeat, born_at: Timestamp) -> HeartbeatResponse {
+        let held = question.record.as_ref().and_then(|text| seq_of(text.get()));
+        let challenges = question.challenges.iter().map(|peer| {
+            let found = !matches!(self, Self::NeverFound);
+            ChallengeAnswer { peer_id: *peer, found, last_seen: found.then(Timestamp::now) }
+        });
+        HeartbeatResponse {
+            seq: question.seq,
+            record_seq: held.filter(|_| !matches!(self, Self::NoRecord)),
+            served_us: 0,
+            fill_rate: if matches!(self, Self::Fill) { 0.0 } else { 0.5 },
+            peer_count: 50,
+            max_nodes: 100,
+            born_at,
+            challenges: challenges.collect(),
+            dht_found: None,
+            dht_payload: None,
+            witnesses: Vec::new(),
+            suggestions: Vec::new(),
+            suggest_migrate: false,
+        }
+    }
+}
+
+fn seq_of(text: &str) -> Option<u64> {
+    Verified::<PeerRecord>::open(text, Timestamp::now()).ok().map(|record| record.seq)
+}
+
+/// Answers every heartbeat on every stream until the test ends. What it holds is what it was given last.
+async fn serve(lie: Lie, mut inbound: mpsc::Receiver<Inbound>) {
+    let born_at = Timestamp::now();
+    while let Some(Inbound { mut stream, .. }) = inbound.recv().await {
+        tokio::spawn(async move {
+            let mut held = None;
+            loop {
+                let read =
+                    stream.read(Patience::idle(SILENCE), |value| serde_json::from_slice::<Heartbeat>(value.bytes));
+                let Ok(Some(Ok(question))) = read.await else { return };
+                let mut answer = lie.answer(&question, born_at);
+                held = answer.record_seq.or(held);
+                answer.record_seq = held;
+                if stream.write(&answer, WRITE_WITHIN).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+fn start(member: &Member, seed: u8, lie: Lie) -> Thin {
+    let text = fs::read_to_string(member.dir.join("swarm.key")).unwrap();
+    let key: PreSharedKey = text.parse().unwrap();
+    let network = Network { key: Some(*key.as_bytes()), id: "opencloud".to_owned() };
+    let (thin, inbound) = Thin::start_serving(Keys::from_seed([seed; 32]), &format!("thin-{seed}"), &network).unwrap();
+    tokio::spawn(serve(lie, inbound));
+    thin
+}
+
+/// Beats of a second, each with a challenge, and a judgement as often.
+fn quick(spec: Spec) -> Spec {
+    spec.set("heartbeat.every", "\"1s\"")
+        .set("heartbeat.gap_min", "\"200ms\"")
+        .set("heartbeat.ceiling", "120")
+        .set("heartbeat.challenge_every_min", "1")
+        .set("heartbeat.challenge_every_max", "1")
+        .set("score.judge_every", "\"1s\"")
+        .set("score.online_min", "\"2s\"")
+}
+
+fn explained(node: &Member, indexer: &str) -> Option<ExplainView> {
+    node.try_get(&format!("/api/v1/indexers/{indexer}/explain"))
+}
+
+#[test]
+fn f8_indexers_that_lie_are_out_of_the_pool_and_one_that_does_not_stays() {
+    let federation = Federation::started(1, &["paris"], quick);
+    federation.until_converged();
+    let paris = federation.member("paris");
+    let address: Multiaddr = paris.address().parse().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let kinds = [(Lie::Fill, Check::Fill), (Lie::NeverFound, Check::OwnId), (Lie::NoRecord, Check::Record)];
+    let (honest, liars) = runtime.block_on(async {
+        let honest = start(paris, 1, Lie::None);
+        let liars: Vec<Thin> = (2..).zip(kinds).map(|(seed, (lie, _))| start(paris, seed, lie)).collect();
+        (honest, liars)
+    });
+    let ids: Vec<String> = liars.iter().map(|liar| liar.keys.peer_id().to_string()).collect();
+    let honest_id = honest.keys.peer_id().to_string();
+    // They knock, as any indexer may whose pool has room, and the node takes them up by itself.
+    let links = runtime.block_on(async {
+        let mut links = Vec::new();
+        for thin in liars.iter().chain([&honest]) {
+            links.push(thin.connect(&address).await.unwrap());
+        }
+        links
+    });
+    until_true("all are members", PATIENCE, || {
+        ids.iter()
+            .chain([&honest_id])
+            .all(|id| paris.events(0).iter().any(|event| event.kind == "member_joined" && event.subject == *id))
+    });
+    for (id, (lie, check)) in ids.iter().zip(kinds) {
+        until_true(&format!("{lie:?} is out"), PATIENCE, || {
+            !paris.indexers().iter().any(|indexer| indexer.peer_id.to_string() == *id)
+        });
+        let score = until("it is explained", PATIENCE, || explained(paris, id)?.explained?.score);
+        assert!(score.suspicions.is_caught() && score.value == 0.0, "{lie:?}: {score:?}");
+        assert_eq!(score.suspicions.sums().map(|(check, _)| check).collect::<Vec<_>>(), [check], "{lie:?}");
+        let said = paris.verb(&["indexers", "--explain", id]).ok().out;
+        assert!(said.contains("caught, its score is 0"), "{said}");
+        assert!(said.contains("evicted for its score"), "{said}");
+    }
+    let stays = paris.indexers().into_iter().find(|indexer| indexer.peer_id.to_string() == honest_id);
+    assert!(stays.is_some_and(|indexer| indexer.score.is_some_and(|score| score > 50.0)), "the honest one stays");
+    drop(links);
+}
