@@ -9,6 +9,7 @@ mod bad_input;
 mod balance;
 mod chaos;
 mod cli;
+mod clocks;
 mod demo;
 mod failures;
 mod guard;
@@ -16,6 +17,7 @@ mod harness;
 mod hostile;
 mod join;
 mod partition;
+mod presence;
 mod search;
 #[path = "../thin/mod.rs"]
 mod thin;
