@@ -550,6 +550,7 @@ impl State {
             referent: given.referent,
             suggestions: response.suggestions,
             suggest_migrate: response.suggest_migrate,
+            fill_rate: response.fill_rate,
         })
         .await
     }

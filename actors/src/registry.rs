@@ -381,7 +381,7 @@ impl State {
             debug!(peer = %from, sessions = self.sessions.count(), "session began");
         }
         if beat.presence != Presence::Probed {
-            self.offload.suggest(&from, &self.book, &mut answer);
+            self.offload.suggest(&from, heartbeat.need == 0, &self.book, &mut answer, now.mono);
         }
         Ok(answer)
     }

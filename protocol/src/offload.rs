@@ -31,8 +31,12 @@ pub const FILL_HIGH: f64 = 0.80;
 /// Nodes asked at a time for being over-full.
 pub const ASKED_AT_ONCE: usize = 5;
 
-/// For one who was asked to go: three beats. Then others are asked, and this one is left alone for as long.
+/// For one who was asked to go: three times 60 s. Then others are asked, and this one is left alone for as long.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// One who was told at so many beats and at the next one wants no other indexer has nowhere to go: all whom we name are in
+/// its pool. The first time may only have cost us our place among its seeds.
+const TELLS: u32 = 2;
 
 /// Those with the most room, among which chance chooses a start.
 const BEST: usize = 5;
@@ -43,9 +47,8 @@ const NAMED: usize = 2;
 /// With so many times its share an indexer hands nodes on: half of what F15 allows, for the others may be at 1 - that.
 const OVER_SHARE: f64 = 1.10;
 
-/// With less than this of its share an indexer is one to hand nodes to, by all that have more than theirs: F10 asks for
-/// 0.85, and what they know of it is a beat old.
-const UNDER_SHARE: f64 = 0.88;
+/// With less than this of its share an indexer is one to hand nodes to, by all that have more than theirs: as F10 asks.
+const UNDER_SHARE: f64 = 0.85;
 
 /// Part of its excess that an indexer asks for at one step.
 const STEP: f64 = 0.5;
@@ -147,6 +150,16 @@ impl Loads {
 struct Asked {
     until: Mono,
     to: Vec<PeerId>,
+    /// Beats whose answer said so, and the last of them. Extra beats are none: one that is nudged is just joining another.
+    tells: u32,
+    told: Option<Mono>,
+}
+
+impl Asked {
+    /// A beat went by since it was last told.
+    fn is_next_beat(&self, now: Mono, every: Duration) -> bool {
+        self.told.is_none_or(|told| now.since(told) >= every / 2)
+    }
 }
 
 /// What one told last, and who went there since.
@@ -204,18 +217,44 @@ impl Offload {
         self.asked.get(peer).map(|asked| asked.to.as_slice())
     }
 
-    /// Writes into the answer to `peer` that it should move, if it is asked to and `book` knows where to.
+    /// Writes into the answer to `peer` that it should move, if it is asked to and `book` knows where to. One that wants no
+    /// other indexer (`is_settled`) though it was asked to move stays; it is left alone, and others are asked.
     ///
     /// Nothing else is suggested along with it: whoever moves elsewhere would be asked to move on.
-    pub fn suggest(&self, peer: &PeerId, book: &IndexerBook, answer: &mut HeartbeatResponse) {
+    pub fn suggest(
+        &mut self,
+        peer: &PeerId,
+        is_settled: bool,
+        book: &IndexerBook,
+        answer: &mut HeartbeatResponse,
+        now: Mono,
+    ) {
+        self.heard(peer, is_settled, now);
         let to = self.asked(peer).unwrap_or_default().iter().filter(|to| *to != peer);
         let infos: Vec<AddrInfo> = to
             .filter_map(|to| book.get(to))
             .map(|(record, _)| AddrInfo { id: record.peer_id, addrs: record.addrs.clone() })
             .collect();
-        if !infos.is_empty() {
-            answer.suggest_migrate = true;
-            answer.suggestions = infos;
+        if infos.is_empty() {
+            return;
+        }
+        answer.suggest_migrate = true;
+        answer.suggestions = infos;
+        self.told(peer, now);
+    }
+
+    fn told(&mut self, peer: &PeerId, now: Mono) {
+        if let Some(asked) = self.asked.get_mut(peer).filter(|asked| asked.is_next_beat(now, self.every)) {
+            asked.tells = asked.tells.saturating_add(1);
+            asked.told = Some(now);
+        }
+    }
+
+    fn heard(&mut self, peer: &PeerId, is_settled: bool, now: Mono) {
+        let is_over = |asked: &Asked| asked.tells >= TELLS && asked.is_next_beat(now, self.every);
+        if is_settled && self.asked.get(peer).is_some_and(is_over) {
+            self.asked.remove(peer);
+            self.resting.insert(*peer, now + PATIENCE);
         }
     }
 
@@ -262,7 +301,7 @@ impl Offload {
         for peer in self.chosen(stays, why, more) {
             let to = self.named(why, own, others, &share, rng);
             if !to.is_empty() {
-                self.asked.insert(peer, Asked { until: now + PATIENCE, to });
+                self.asked.insert(peer, Asked { until: now + PATIENCE, to, tells: 0, told: None });
             }
         }
     }
@@ -510,6 +549,23 @@ mod tests {
         assert_eq!(bed.step(load(81, 100), &others, 180), peers(71..76));
         assert_eq!(bed.step(load(81, 100), &others, 359), peers(71..76));
         assert_eq!(bed.step(load(81, 100), &others, 360), peers(76..81), "the first ones were left alone for as long");
+    }
+
+    #[test]
+    fn one_that_stays_though_it_was_told_twice_is_left_alone_and_another_is_asked() {
+        let mut bed = Bed::new();
+        let others = [other(1, 79, 100)];
+        bed.step(load(81, 100), &others, 0);
+        for (number, is_settled) in [(80, true), (79, false)] {
+            for at in [1, 2, 21, 22, 41] {
+                assert!(bed.offload.asked(&peer(number)).is_some(), "{number} at {at}");
+                bed.offload.heard(&peer(number), is_settled, Mono::from_secs(at));
+                bed.offload.told(&peer(number), Mono::from_secs(at));
+            }
+        }
+        assert_eq!(bed.step(load(81, 100), &others, 60), peers(75..80), "79 seeks another and is waited for");
+        assert_eq!(bed.step(load(81, 100), &others, 180), peers(71..76), "80 rests until 221");
+        assert_eq!(bed.step(load(81, 100), &others, 360), peers(76..81));
     }
 
     #[test]
@@ -813,7 +869,7 @@ mod tests {
         offload.believed(&[other(1, 10, 400)], now(0));
         let to = vec![peer(1_001)];
         for n in 0..3 {
-            offload.asked.insert(peer(n), Asked { until: now(180), to: to.clone() });
+            offload.asked.insert(peer(n), Asked { until: now(180), to: to.clone(), tells: 0, told: None });
             offload.gone(&peer(n));
         }
         let believed =

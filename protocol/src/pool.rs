@@ -28,6 +28,7 @@ pub use self::{
 use crate::{
     addr::{Subnet, hearsay},
     heartbeat::{self, Rhythm, jittered},
+    offload::FILL_HIGH,
     time::Mono,
     wire::AddrInfo,
 };
@@ -67,8 +68,8 @@ const OTHERS_ASKED: usize = 2;
 /// the most. Past it they go as others do.
 const VOUCHED_MAX: usize = 16;
 
-/// One that asks us to move is let go unreplaced once in this time: several may ask at the same time, and a pool that did
-/// what each of them wants would be left with one.
+/// A full one that asks us to move is let go unreplaced once in this time: several may ask at the same time, and a pool
+/// that did what each of them wants would be left with one.
 const LET_GO_EVERY: Duration = Duration::from_secs(60);
 
 /// A probe whose outcome was lost with its actor is given up this long after its deadline.
@@ -354,8 +355,11 @@ impl Pool {
                     member.about.rhythm.sent(now, &self.beats, rng);
                 }
             }
-            Input::Answered { peer, referent, suggestions, suggest_migrate } => {
-                let suggest_migrate = suggest_migrate && self.has_somewhere_to_go(&suggestions, now);
+            Input::Answered { peer, referent, suggestions, suggest_migrate, fill_rate } => {
+                if let Some(member) = self.members.get_mut(&peer) {
+                    member.about.fill_rate = Some(fill_rate);
+                }
+                let suggest_migrate = suggest_migrate && self.has_somewhere_to_go(&peer, &suggestions, now);
                 self.answered(peer, referent, suggest_migrate, now, rng);
                 if self.members.contains_key(&peer) {
                     let named: Vec<PeerId> = suggestions.iter().map(|info| info.id).collect();
@@ -440,6 +444,11 @@ impl Pool {
 
     fn answered(&mut self, peer: PeerId, referent: bool, suggest_migrate: bool, now: Mono, rng: &mut impl Rng) {
         let was_alone = self.talking().next().is_none();
+        // Of those that have room one is moved from at a time: what all of them want at once would turn the pool over.
+        let is_moving = self
+            .members
+            .iter()
+            .any(|(other, member)| *other != peer && member.leaving == Some(Why::Migrated) && !is_full_member(member));
         let Some(member) = self.members.get_mut(&peer) else { return };
         let was = std::mem::replace(&mut member.life, Life::Answering);
         member.about.is_vouched = false;
@@ -455,7 +464,7 @@ impl Pool {
         }
         if suggest_migrate {
             // A seed first loses its stickiness; asked again, it is left like any other.
-            if !std::mem::take(&mut member.sticky) {
+            if !std::mem::take(&mut member.sticky) && (is_full_member(member) || !is_moving) {
                 member.leaving.get_or_insert(Why::Migrated);
             }
         } else {
@@ -474,10 +483,16 @@ impl Pool {
     }
 
     /// Nobody is named to us, or at least one of them carries us or may. To go where nobody answers, or to one that we gave up
-    /// for its score, would be to lose a member for nothing.
-    fn has_somewhere_to_go(&self, named: &[AddrInfo], now: Mono) -> bool {
+    /// for its score, would be to lose a member for nothing; so it would to leave one that has room for one that is a
+    /// member already. Once we are on the way we go on.
+    fn has_somewhere_to_go(&self, from: &PeerId, named: &[AddrInfo], now: Mono) -> bool {
+        let Some(asker) = self.members.get(from) else { return false };
+        if asker.leaving.is_some() {
+            return true;
+        }
+        let is_full = is_full_member(asker);
         let may = |info: &AddrInfo| match (self.members.get(&info.id), self.known.get(&info.id)) {
-            (Some(member), _) => is_usable_member(member),
+            (Some(member), _) => is_full && is_usable_member(member),
             (None, Some(known)) => known.is_open(now),
             (None, None) => info.id != self.owner.peer_id,
         };
@@ -787,17 +802,21 @@ impl Pool {
         }
     }
 
-    /// One that leaves or asks us to move goes as soon as others carry us.
+    /// One that leaves goes as soon as others carry us, and so does a full one that asks us to move. One that has room
+    /// asks for the sake of evenness: it goes once another has taken its place, so that no pool shrinks for that.
     fn let_leavers_go(&mut self, now: Mono) {
-        let leavers: Vec<(PeerId, Why)> =
-            self.members.iter().filter_map(|(peer, member)| member.leaving.map(|why| (*peer, why))).collect();
-        for (peer, why) in leavers {
+        let leavers: Vec<(PeerId, Why, bool)> = self
+            .members
+            .iter()
+            .filter_map(|(peer, member)| member.leaving.map(|why| (*peer, why, is_full_member(member))))
+            .collect();
+        for (peer, why, is_full) in leavers {
             let carriers = self.usable().filter(|(_, member)| why != Why::Migrated || !member.about.seed).count();
             if carriers < self.settings.min_indexer.max(1) as usize {
                 continue;
             }
             if why == Why::Migrated && self.usable().count() < self.target() {
-                if self.let_go.is_some_and(|at| now.since(at) < LET_GO_EVERY) {
+                if !is_full || self.let_go.is_some_and(|at| now.since(at) < LET_GO_EVERY) {
                     continue;
                 }
                 self.let_go = Some(now);
@@ -1309,6 +1328,11 @@ impl Known {
 
 fn is_usable_member(member: &Member) -> bool {
     member.life == Life::Answering && member.leaving.is_none()
+}
+
+/// It says so itself.
+fn is_full_member(member: &Member) -> bool {
+    member.about.fill_rate.is_some_and(|fill_rate| fill_rate > FILL_HIGH)
 }
 
 /// An unknown score is neither praise nor guilt.

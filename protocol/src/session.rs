@@ -592,9 +592,10 @@ impl Registry {
             seq: heartbeat.seq,
             record_seq: slot.and_then(|slot| self.session(slot).record_seq()),
             served_us: 0,
-            fill_rate: self.fill_rate(),
+            fill_rate: if self.is_drained { 1.0 } else { self.fill_rate() },
             peer_count: self.count(),
-            max_nodes: self.max_nodes,
+            // A drained indexer has room for those who are here and for nobody else.
+            max_nodes: if self.is_drained { self.count() } else { self.max_nodes },
             born_at: self.born_at,
             challenges,
             dht_found: None,
@@ -1501,7 +1502,10 @@ mod tests {
         let mut bed = Bed::new(10);
         bed.beat(&heartbeat(1), 0).unwrap();
         bed.registry.set_drained(true);
-        assert_eq!(bed.beat(&heartbeat(1), 20).unwrap().presence, Presence::Kept);
+        let beaten = bed.beat(&heartbeat(1), 20).unwrap();
+        assert_eq!(beaten.presence, Presence::Kept);
+        let answer = beaten.answer;
+        assert_eq!((answer.fill_rate, answer.peer_count, answer.max_nodes), (1.0, 1, 1), "it says that it is full");
         let error = bed.beat(&heartbeat(2), 20).unwrap_err();
         let refused = error.refusal(7);
         assert_eq!((refused.refused, error.offence()), (RefusalCode::Busy, None));

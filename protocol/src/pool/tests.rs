@@ -82,11 +82,22 @@ impl Bench {
     fn answered(&mut self, number: u16) -> Vec<Action> {
         let peer = peer(number);
         let referent = self.pool.referent() == Some(peer);
-        self.feed(Input::Answered { peer, referent, suggestions: Vec::new(), suggest_migrate: false })
+        self.feed(Input::Answered { peer, referent, suggestions: Vec::new(), suggest_migrate: false, fill_rate: 0.5 })
     }
 
+    /// A full one asks us to move.
     fn migrate(&mut self, number: u16, suggestions: Vec<AddrInfo>) -> Vec<Action> {
-        self.feed(Input::Answered { peer: peer(number), referent: false, suggestions, suggest_migrate: true })
+        self.asked_to_move(number, suggestions, 0.9)
+    }
+
+    fn asked_to_move(&mut self, number: u16, suggestions: Vec<AddrInfo>, fill_rate: f64) -> Vec<Action> {
+        self.feed(Input::Answered {
+            peer: peer(number),
+            referent: false,
+            suggestions,
+            suggest_migrate: true,
+            fill_rate,
+        })
     }
 
     fn probed(&mut self, number: u16, fill: f64) -> Vec<Action> {
@@ -548,7 +559,7 @@ fn a_move_is_obeyed_only_once_enough_others_that_are_no_seeds_answer() {
 }
 
 #[test]
-fn of_several_that_ask_us_to_move_one_a_minute_is_let_go_unreplaced() {
+fn of_several_full_ones_that_ask_us_to_move_one_a_minute_is_let_go_unreplaced() {
     let mut bench = Bench::with(1..=5, []);
     assert_eq!(stopped(&bench.migrate(1, infos([7]))), [(peer(1), Why::Migrated)]);
     for number in 2..=4 {
@@ -559,6 +570,30 @@ fn of_several_that_ask_us_to_move_one_a_minute_is_let_go_unreplaced() {
     bench.feed(Input::Inbound { info: info(8) });
     bench.probed(8, 0.1);
     assert!(bench.pool.answering().len() >= 3, "it is not left with one");
+}
+
+#[test]
+fn one_that_has_room_and_asks_us_to_move_goes_once_another_has_taken_its_place() {
+    let mut bench = Bench::with(1..=5, []);
+    for number in 1..=5 {
+        assert_eq!(stopped(&bench.asked_to_move(number, infos([7]), 0.8)), []);
+    }
+    assert_eq!(bench.pool.need(), 1, "one is moved from at a time");
+    assert_eq!(stopped(&bench.wait(secs(5))), [], "no pool shrinks for evenness");
+    bench.probed(7, 0.1);
+    assert_eq!(stopped(&bench.answered(7)), [(peer(1), Why::Migrated)]);
+    assert_eq!((bench.pool.answering().len(), bench.pool.need()), (5, 0));
+}
+
+#[test]
+fn one_that_has_room_is_not_left_for_one_that_is_a_member_already() {
+    let mut bench = Bench::with(1..=5, []);
+    bench.asked_to_move(1, infos([2, 3]), 0.5);
+    assert_eq!(bench.pool.need(), 0, "there is nothing to be sought");
+    bench.asked_to_move(1, infos([2, 7]), 0.5);
+    assert_eq!(bench.pool.need(), 1);
+    bench.probed(7, 0.1);
+    assert_eq!(stopped(&bench.answered(7)), [(peer(1), Why::Migrated)]);
 }
 
 #[test]
@@ -690,8 +725,13 @@ fn the_referent_changes_only_for_a_lead_of_ten_points_held_for_five_minutes() {
     assert!(position(&actions, &told).unwrap() < position(&actions, &nudged).unwrap());
     let former = Action::SetReferent { peer: peer(1), referent: false };
     assert_eq!(position(&actions, &former), None, "the former is told after the new one");
-    let early =
-        bench.feed(Input::Answered { peer: peer(2), referent: false, suggestions: vec![], suggest_migrate: false });
+    let early = bench.feed(Input::Answered {
+        peer: peer(2),
+        referent: false,
+        suggestions: vec![],
+        suggest_migrate: false,
+        fill_rate: 0.5,
+    });
     assert_eq!(position(&early, &former), None, "that answer was to an earlier question");
     let actions = bench.answered(2);
     assert!(position(&actions, &former).unwrap() < position(&actions, &Action::Nudge { peer: peer(1) }).unwrap());
@@ -1150,7 +1190,7 @@ impl World {
         if is_frozen {
             return self.at(settings.answer_within, Happens::Missed(number, to, life));
         }
-        let answered = Input::Answered { peer: to, referent, suggestions, suggest_migrate: false };
+        let answered = Input::Answered { peer: to, referent, suggestions, suggest_migrate: false, fill_rate: 0.5 };
         self.at(Duration::from_millis(10), Happens::Feed(number, answered));
         if is_indexer && target_is_indexer {
             self.at(Duration::from_millis(5), Happens::Feed(target, Input::Inbound { info: info(number) }));
@@ -1417,9 +1457,9 @@ fn any_input() -> impl Strategy<Value = Input> {
     ];
     prop_oneof![
         1 => who().prop_map(|peer| Input::Sent { peer }),
-        4 => (who(), any::<bool>(), list(), proptest::bool::weighted(0.1)).prop_map(
-            |(peer, referent, suggestions, suggest_migrate)| Input::Answered {
-                peer, referent, suggestions, suggest_migrate
+        4 => (who(), any::<bool>(), list(), proptest::bool::weighted(0.1), 0.0..=1.0f64).prop_map(
+            |(peer, referent, suggestions, suggest_migrate, fill_rate)| Input::Answered {
+                peer, referent, suggestions, suggest_migrate, fill_rate
             }
         ),
         2 => who().prop_map(|peer| Input::Missed { peer }),

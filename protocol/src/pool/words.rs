@@ -88,6 +88,8 @@ pub enum Input {
         suggestions: Vec<AddrInfo>,
         /// It asks us to move.
         suggest_migrate: bool,
+        /// What it says of itself, 0 to 1; one that is drained says 1.
+        fill_rate: f64,
     },
     /// A member's answer did not come in time.
     Missed {

@@ -300,9 +300,9 @@ impl Member {
         self.unreached.remove(&peer);
         let (rtt, name) = (given.rtt.as_micros(), &world.names[peer as usize]);
         world.log.line(world.now, self.own.at, format_args!("{name} answers {} in {rtt} us", response.seq));
-        let (suggestions, suggest_migrate) = (given.response.suggestions, given.response.suggest_migrate);
-        let answered = Input::Answered { peer: id, referent: given.referent, suggestions, suggest_migrate };
-        self.take(answered, world);
+        let HeartbeatResponse { suggestions, suggest_migrate, fill_rate, .. } = given.response;
+        let referent = given.referent;
+        self.take(Input::Answered { peer: id, referent, suggestions, suggest_migrate, fill_rate }, world);
         self.arm(peer, world);
     }
 

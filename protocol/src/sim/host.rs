@@ -229,7 +229,7 @@ impl Host {
             world.note(own.at, format_args!("session {} began, {count} in all", world.names[from as usize].clone()));
         }
         if beat.presence != Presence::Probed {
-            self.offload.suggest(&peer, &self.book, &mut answer);
+            self.offload.suggest(&peer, heartbeat.need == 0, &self.book, &mut answer, now.mono);
             self.streams.insert(from, (stream, answer.record_seq));
         }
         self.tell_sought(from, stream, &mut answer);
