@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use libp2p::{
     Multiaddr, Swarm, gossipsub, identify,
     kad::{self, store::RecordStore as _},
-    mdns,
+    mdns, ping,
     swarm::{
         ConnectionId, DialError, ListenError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -26,7 +26,7 @@ use protocol::{
     presence::topic::Listener,
     table::{self, Place},
     time::Now,
-    wire::{self, AddrInfo, Protocol, SearchQuery},
+    wire::{self, AddrInfo, Protocol, RefusalCode, SearchQuery},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -303,7 +303,8 @@ impl Driver {
                     warn!(%peer, %error, "hello failed");
                     self.context.note("hello_failed", peer, &error);
                     self.fail_waiting(&peer, &error);
-                } else {
+                } else if !matches!(&error, OpenError::Refused { code: RefusalCode::Busy, .. }) {
+                    // Whoever waits for its turn did nothing wrong, and comes with a crowd.
                     // Strangers can fail as often as they like; the log hears of each once a minute.
                     let complaint =
                         health::Msg::Complained { about: peer, protocol: Protocol::Hello, cause: error.to_string() };
@@ -774,6 +775,9 @@ impl Driver {
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
                 self.on_identified(connection_id, peer_id, &info.listen_addrs);
             }
+            BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(failure) }) => {
+                self.on_unanswered(connection, peer, &failure);
+            }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, addr) in found {
                     let heard = AddrInfo { id: peer, addrs: vec![addr::split_peer(&addr).0] };
@@ -781,6 +785,16 @@ impl Driver {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The second ping in a row came to nothing: whatever TCP says of the connection, nobody is at its other end. It would
+    /// stay open for as long as gossip wants it, or until TCP gives up after a quarter of an hour.
+    fn on_unanswered(&mut self, connection: ConnectionId, peer: PeerId, failure: &ping::Failure) {
+        // One that does not know pings is there.
+        if !matches!(failure, ping::Failure::Unsupported) {
+            debug!(%peer, %failure, "silent, its connection is closed");
+            self.swarm.close_connection(connection);
         }
     }
 
