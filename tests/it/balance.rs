@@ -119,6 +119,7 @@ fn f10_a_newcomer_relieves_the_over_full_without_being_rushed() {
 
     let seed = federation.member("indexer-1").address();
     federation.add(indexer(3).seed(seed)).start();
+    federation.member("indexer-3").until_listening();
     let joined = Instant::now();
     let three: Vec<String> = (1..=3).map(|number| format!("indexer-{number}")).collect();
     let counts = |places: &BTreeMap<String, String>| -> Vec<usize> {

@@ -7,7 +7,7 @@ use actors::{
     Running, Start,
     settings::Settings,
     supervision::{Chance, Clock},
-    view::{EventView, Standing},
+    view::{BanView, EventView, Standing},
 };
 use jiff::SignedDuration;
 use libp2p::Multiaddr;
@@ -111,7 +111,27 @@ fn a_node_whose_clock_is_ten_minutes_behind_signs_with_the_time_of_its_pool() {
     assert!(status.reasons.iter().any(|reason| reason.contains("agree on +")), "{:?}", status.reasons);
     for number in 1..=3 {
         let indexer = federation.member(&format!("indexer-{number}"));
-        assert!(indexer.ask("/api/v1/bans").unwrap().body.trim() == "[]", "{}", indexer.name);
+        assert_eq!(indexer.get::<Vec<BanView>>("/api/v1/bans"), [], "{}", indexer.name);
+    }
+}
+
+#[test]
+fn where_only_two_could_agree_a_wrong_clock_is_told_and_not_moved() {
+    let federation = Federation::converged(2, &["paris"]);
+    let seeds = [1, 2].map(|number| federation.member(&format!("indexer-{number}")).address());
+    let seeds: Vec<&str> = seeds.iter().map(String::as_str).collect();
+    let network = federation.member("paris").network();
+    let late = Inside::start("late", NODE, &network, &seeds, SignedDuration::from_secs(-600));
+    until_true("it says that its clock may be wrong", PATIENCE, || {
+        let status = late.status();
+        status.is_some_and(|status| status.reasons.iter().any(|it| it.contains("2 of 2 peers' clocks are more than")))
+    });
+    // What it signs was over eight minutes before, and is no strike.
+    assert_ne!(late.status().unwrap().standing, Standing::Whole);
+    assert!(federation.member("paris").records(&late.peer_id().to_string()).is_empty());
+    for number in 1..=2 {
+        let indexer = federation.member(&format!("indexer-{number}"));
+        assert_eq!(indexer.get::<Vec<BanView>>("/api/v1/bans"), [], "{}", indexer.name);
     }
 }
 
