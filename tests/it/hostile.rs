@@ -6,7 +6,7 @@ use actors::swarm::streams::Patience;
 use libp2p::Multiaddr;
 use protocol::{
     Timestamp,
-    identity::{Keys, PreSharedKey},
+    identity::Keys,
     presence::token::{PresenceToken, epoch_of},
     signed::Verified,
     wire::{AuditRequest, AuditResponse, GetValue, HeartbeatResponse, Protocol, RefusalCode, Role},
@@ -16,24 +16,18 @@ use tokio::{runtime::Runtime, task::JoinSet};
 
 use crate::{
     harness::{Federation, Member, PATIENCE, Spec, until_true},
-    thin::{Error, Network, Thin},
+    thin::{Error, Thin},
 };
 
 /// As long as a node signs its record for.
 const LIFE: Duration = Duration::from_secs(120);
-
-fn network(member: &Member) -> Network {
-    let text = fs::read_to_string(member.dir.join("swarm.key")).unwrap();
-    let key: PreSharedKey = text.parse().unwrap();
-    Network { key: Some(*key.as_bytes()), id: "opencloud".to_owned() }
-}
 
 fn address(member: &Member) -> Multiaddr {
     member.address().parse().unwrap()
 }
 
 fn thin(member: &Member, seed: u8) -> Thin {
-    Thin::start(Keys::from_seed([seed; 32]), &format!("thin-{seed}"), &network(member)).unwrap()
+    Thin::start(Keys::from_seed([seed; 32]), &format!("thin-{seed}"), &member.network()).unwrap()
 }
 
 fn code<T: std::fmt::Debug>(answer: Result<T, Error>) -> RefusalCode {
@@ -222,7 +216,7 @@ fn memory_and_disk_stay_bounded_over_ten_thousand_connects() {
     federation.add(Spec::indexer("indexer-1").set("network.profile", "\"load\"")).start();
     let member = federation.member("indexer-1");
     until_true("indexer-1 is ready", PATIENCE, || member.ask("/readyz").is_ok_and(|answer| answer.code == 200));
-    let (network, to) = (network(member), address(member));
+    let (network, to) = (member.network(), address(member));
     let runtime = Runtime::new().unwrap();
     let visit = |connects: usize| {
         runtime.block_on(async {

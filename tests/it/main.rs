@@ -10,6 +10,7 @@ mod balance;
 mod chaos;
 mod checks;
 mod cli;
+mod clocks;
 mod demo;
 mod failures;
 mod guard;
@@ -18,6 +19,7 @@ mod hostile;
 mod join;
 mod liars;
 mod partition;
+mod presence;
 mod search;
 #[path = "../thin/mod.rs"]
 mod thin;

@@ -205,3 +205,38 @@ fn f14_two_halves_that_were_apart_for_longer_than_every_timeout_merge_by_themsel
     }
     eprintln!("merged {:?} after the network was whole", joined.elapsed());
 }
+
+#[test]
+fn whose_link_was_cut_without_a_word_is_connected_to_nobody_after_two_pings() {
+    // 15 s to the first ping, 20 s for its answer, 15 s to the second, 10 s for its stream; and a loaded machine.
+    const SILENT_WITHIN: Duration = Duration::from_secs(75);
+    let name = "partition::whose_link_was_cut_without_a_word_is_connected_to_nobody_after_two_pings";
+    let Some(network) = Network::for_test(name) else { return };
+    let mut federation = Federation::new();
+    let mut seed = None;
+    for spec in [Spec::indexer("indexer-1"), Spec::indexer("indexer-2"), Spec::node("paris")] {
+        let spec = seed.clone().into_iter().fold(quick(spec).at(network.place(Side::Left)), Spec::seed);
+        let member = federation.add(spec);
+        member.start();
+        seed.get_or_insert(member.address());
+    }
+    federation.until_converged();
+    let paris = federation.member("paris");
+    let indexers = ["indexer-1", "indexer-2"].map(|name| federation.member(name));
+    let is_connected =
+        |to: &Member| to.peers().iter().any(|peer| peer.connected && peer.peer_id.to_string() == paris.peer_id);
+    for indexer in indexers {
+        until_true(&format!("paris is connected to {}", indexer.name), PATIENCE, || is_connected(indexer));
+    }
+    let cut = Instant::now();
+    paris.place.as_ref().unwrap().unplug();
+    for indexer in indexers {
+        let left = SILENT_WITHIN.saturating_sub(cut.elapsed());
+        until_true(&format!("{} lets paris go", indexer.name), left, || !is_connected(indexer));
+        eprintln!("{} let it go after {:?}", indexer.name, cut.elapsed());
+    }
+    // Its session is no matter of its connection: it may dial anew and go on.
+    for indexer in indexers {
+        assert!(indexer.sessions().iter().any(|session| session.peer_id.to_string() == paris.peer_id));
+    }
+}

@@ -14,7 +14,7 @@ use crate::{
     crew::{Register, Sailor, each},
     figures::{Row, median, spread},
     floor::{self, Floor, Kind},
-    indexer::Indexer,
+    member::{Member, Spec},
     process::{self, Cores},
 };
 
@@ -46,7 +46,7 @@ pub(crate) struct Plan {
 
 /// The server that is measured.
 enum Ours {
-    Indexer(Indexer),
+    Indexer(Member),
     Floor(Floor),
 }
 
@@ -71,7 +71,7 @@ pub(crate) async fn measure(base: &Path, register: &Register, plan: Plan) -> Out
     let ours = if plan.sanity {
         Ours::Floor(Floor::start(network, Kind::Floor, floor::usual_answer()).await?)
     } else {
-        Ours::Indexer(Indexer::start(base, "indexer-beats", network, &[], 10 * NODES as u32).await?)
+        Ours::Indexer(Member::start(base, network, Spec::indexer("indexer-beats", 10 * NODES as u32)).await?)
     };
     let outcome = compare(register, plan, &ours).await;
     Cores::all().confine(std::process::id());

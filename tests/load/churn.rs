@@ -6,7 +6,7 @@ use crate::{
     broken::{Broken, Outcome, While},
     crew::{Register, Sailor, each},
     figures::Row,
-    indexer::Indexer,
+    member::{Member, Spec},
 };
 
 /// Keys among which the connects are shared, so that what grows is not sessions.
@@ -20,12 +20,12 @@ const LOOKS: [(usize, usize); 3] = [(1, 10), (1, 2), (1, 1)];
 /// # Errors
 /// When a node is refused or a beat is lost.
 pub(crate) async fn measure(base: &Path, register: &Register, connects: usize) -> Outcome<Vec<Row>> {
-    let indexer = Indexer::start(base, "indexer-churn", &register.network, &[], 2 * NODES as u32).await?;
+    let indexer = Member::start(base, &register.network, Spec::indexer("indexer-churn", 2 * NODES as u32)).await?;
     let outcome = churn(&indexer, register, connects).await;
     outcome.map_err(|broken| Broken::new(format!("{broken}\n{}", indexer.last_words())))
 }
 
-async fn churn(indexer: &Indexer, register: &Register, connects: usize) -> Outcome<Vec<Row>> {
+async fn churn(indexer: &Member, register: &Register, connects: usize) -> Outcome<Vec<Row>> {
     let mut rows = Vec::new();
     let (before, began) = (indexer.cpu()?, Instant::now());
     let mut done = 0;

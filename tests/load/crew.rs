@@ -1,6 +1,6 @@
 //! Many thin nodes.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use libp2p::Multiaddr;
@@ -36,10 +36,22 @@ impl Register {
     /// # Errors
     /// When its transport cannot be built.
     pub(crate) fn node(&self, number: usize) -> Outcome<Thin> {
+        Ok(Thin::start(self.keys(number), &name(number), &self.network)?)
+    }
+
+    /// The same on this address of the machine.
+    ///
+    /// # Errors
+    /// As [`node`](Self::node).
+    pub(crate) fn node_at(&self, host: Ipv4Addr, number: usize) -> Outcome<Thin> {
+        Ok(Thin::start_at(host, self.keys(number), &name(number), &self.network)?)
+    }
+
+    fn keys(&self, number: usize) -> Keys {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.chance.to_le_bytes());
         seed[8..16].copy_from_slice(&(number as u64).to_le_bytes());
-        Ok(Thin::start(Keys::from_seed(seed), &name(number), &self.network)?)
+        Keys::from_seed(seed)
     }
 }
 

@@ -4,10 +4,6 @@ use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
 use crate::broken::{Broken, Outcome, While};
 
-/// Between these lines of `docs/performance.md` stands what this program wrote.
-const BEGIN: &str = "<!-- written by tests/load/run: begin -->";
-const END: &str = "<!-- written by tests/load/run: end -->";
-
 /// How a figure stands to its goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -83,17 +79,18 @@ pub(crate) fn table(rows: &[Row]) -> String {
     format!("{}|{rule}\n{body}", line(head))
 }
 
-/// Puts the table into its place in a document.
+/// Puts the table into its place in a document: between two lines that name the command which writes it.
 ///
 /// # Errors
 /// When the document has no such place, or cannot be written.
-pub(crate) fn document(path: &Path, table: &str) -> Outcome<()> {
+pub(crate) fn document(path: &Path, command: &str, table: &str) -> Outcome<()> {
+    let [begin, end] = ["begin", "end"].map(|word| format!("<!-- written by {command}: {word} -->"));
     let text = fs::read_to_string(path).when(format!("reading {}", path.display()))?;
-    let missing = || Broken::new(format!("{} has no lines \"{BEGIN}\" and \"{END}\"", path.display()));
-    let (before, rest) = text.split_once(BEGIN).ok_or_else(missing)?;
-    let (_, after) = rest.split_once(END).ok_or_else(missing)?;
+    let missing = || Broken::new(format!("{} has no lines \"{begin}\" and \"{end}\"", path.display()));
+    let (before, rest) = text.split_once(&begin).ok_or_else(missing)?;
+    let (_, after) = rest.split_once(&end).ok_or_else(missing)?;
     let mut written = String::new();
-    write!(written, "{before}{BEGIN}\n\n{table}\n{END}{after}")?;
+    write!(written, "{before}{begin}\n\n{table}\n{end}{after}")?;
     fs::write(path, written).when(format!("writing {}", path.display()))
 }
 
@@ -120,6 +117,11 @@ pub(crate) fn spread(values: &[f64]) -> String {
 pub(crate) fn ms(duration: Duration) -> String {
     let ms = duration.as_secs_f64() * 1e3;
     if ms < 10.0 { format!("{ms:.2} ms") } else { format!("{ms:.0} ms") }
+}
+
+/// A duration in seconds.
+pub(crate) fn secs(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
 }
 
 /// Half and 99 of 100 of the durations.

@@ -5,14 +5,16 @@
 
 #![allow(missing_docs, clippy::cast_precision_loss, clippy::cast_possible_truncation)]
 
+mod arrival;
 mod beats;
 mod broken;
 mod churn;
 mod crew;
 mod figures;
 mod floor;
-mod indexer;
+mod member;
 mod network;
+mod newcomer;
 mod process;
 #[path = "../thin/mod.rs"]
 mod thin;
@@ -27,6 +29,7 @@ use self::{
     broken::{Broken, Outcome, While},
     crew::Register,
     figures::Row,
+    newcomer::Shape,
     thin::Network,
 };
 
@@ -36,8 +39,22 @@ const THREADS: usize = 2;
 /// A thousand connections to each of four servers, and some for everything else.
 const FILES_MIN: u64 = 4 * beats::NODES as u64 + 512;
 
+/// A connection of each that arrives, and of those that have just been told to wait.
+const FILES_MIN_CROWDS: u64 = 6_500;
+
 /// Longer than any measurement takes: one that hangs is broken.
 const WHOLE_WITHIN: Duration = Duration::from_secs(170);
+
+/// The same of crowds, which keep the rules of the profile `public`.
+const CROWDS_WITHIN: Duration = Duration::from_secs(900);
+
+/// Nodes that arrive at once.
+const ARRIVING: usize = 5_000;
+const ARRIVING_QUICK: usize = 600;
+
+/// Real nodes that have three indexers when a fourth comes.
+const SETTLED: [Shape; 2] = [Shape { nodes: 300, pool: 1 }, Shape { nodes: 100, pool: 3 }];
+const SETTLED_QUICK: [Shape; 2] = [Shape { nodes: 30, pool: 1 }, Shape { nodes: 30, pool: 3 }];
 
 /// Measures muster against real processes on this machine's loopback.
 #[derive(Debug, Parser)]
@@ -53,6 +70,10 @@ struct Args {
     /// Instead: so many nodes connect, beat once and go, one after another.
     #[arg(long, value_name = "CONNECTS")]
     churn: Option<usize>,
+
+    /// Instead: a fourth indexer for hundreds of real nodes, and thousands of thin ones at once at one indexer.
+    #[arg(long)]
+    crowds: bool,
 
     /// Measures a floor against a floor, which should give 1.
     #[arg(long)]
@@ -71,12 +92,22 @@ struct Args {
     floor: bool,
 }
 
+impl Args {
+    fn is_of_crowds(&self) -> bool {
+        self.crowds || matches!(self.only, Some(What::Newcomer | What::Arrival))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum What {
     /// Processor time and memory per node.
     Beats,
     /// Convergence, look-ups, searches, the death of an indexer.
     Network,
+    /// Of the crowds: a fourth indexer.
+    Newcomer,
+    /// Of the crowds: thousands at once.
+    Arrival,
 }
 
 fn main() -> ExitCode {
@@ -92,19 +123,20 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Outcome<()> {
-    let files = process::files_max();
-    if files < FILES_MIN {
+    let (files, files_min) = (process::files_max(), if args.is_of_crowds() { FILES_MIN_CROWDS } else { FILES_MIN });
+    if files < files_min {
         return Err(Broken::new(format!(
-            "{files} open files are allowed, {FILES_MIN} are needed: ulimit -n {FILES_MIN}"
+            "{files} open files are allowed, {files_min} are needed: ulimit -n {files_min}"
         )));
     }
+    let whole_within = if args.is_of_crowds() { CROWDS_WITHIN } else { WHOLE_WITHIN };
     let seed = args.seed.unwrap_or_else(rand::random);
     println!("seed {seed}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
     let rows = runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate())?;
         tokio::select! {
-            rows = broken::within(WHOLE_WITHIN, "measuring", measure(args, seed)) => rows,
+            rows = broken::within(whole_within, "measuring", measure(args, seed)) => rows,
             // Ended by what is dropped here: processes and folders go, too.
             _ = tokio::signal::ctrl_c() => Err(Broken::new("interrupted")),
             _ = terminated.recv() => Err(Broken::new("told to end")),
@@ -113,7 +145,10 @@ fn run(args: &Args) -> Outcome<()> {
     let table = figures::table(&rows);
     println!("\n{table}");
     match &args.document {
-        Some(path) => figures::document(path, &table),
+        Some(path) => {
+            let command = if args.is_of_crowds() { "tests/load/run --crowds" } else { "tests/load/run" };
+            figures::document(path, command, &table)
+        }
         None => Ok(()),
     }
 }
@@ -126,6 +161,19 @@ async fn measure(args: &Args, seed: u64) -> Outcome<Vec<Row>> {
     let register = Register::new(Network { key: Some(key), id: "load".to_owned() }, seed);
     if let Some(connects) = args.churn {
         return churn::measure(folder.path(), &register, connects).await.when("churn");
+    }
+    if args.is_of_crowds() {
+        let (arriving, settled) = if args.quick { (ARRIVING_QUICK, SETTLED_QUICK) } else { (ARRIVING, SETTLED) };
+        let mut rows = Vec::new();
+        if args.only != Some(What::Arrival) {
+            for shape in settled {
+                rows.extend(newcomer::measure(folder.path(), &register, shape).await.when("a fourth indexer")?);
+            }
+        }
+        if args.only != Some(What::Newcomer) {
+            rows.extend(arrival::measure(folder.path(), &register, arriving).await.when("a crowd that arrives")?);
+        }
+        return Ok(rows);
     }
     let mut rows = Vec::new();
     if args.only != Some(What::Network) {

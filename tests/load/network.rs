@@ -13,7 +13,7 @@ use crate::{
     broken::{Broken, Outcome, While, within},
     crew::{Register, Sailor, each, part},
     figures::{Row, ms, p50_p99, percentile},
-    indexer::Indexer,
+    member::{Member, Spec},
     thin::Link,
 };
 
@@ -76,7 +76,7 @@ struct Citizen {
 }
 
 struct Federation {
-    indexers: Vec<Indexer>,
+    indexers: Vec<Member>,
     addrs: Arc<Vec<Multiaddr>>,
 }
 
@@ -90,21 +90,19 @@ pub(crate) async fn measure(base: &Path, register: &Register, plan: Plan, chance
     let up = began.elapsed();
     let outcome = federation.measure(register, plan, chance, (began, up)).await;
     outcome.map_err(|broken| {
-        let words: Vec<String> = federation.indexers.iter().map(Indexer::last_words).collect();
+        let words: Vec<String> = federation.indexers.iter().map(Member::last_words).collect();
         Broken::new(format!("{broken}\n{}", words.join("\n")))
     })
 }
 
 impl Federation {
     async fn start(base: &Path, register: &Register) -> Outcome<Self> {
-        let name = |number: usize| format!("indexer-{number}");
-        let first = Indexer::start(base, &name(1), &register.network, &[], MAX_NODES).await?;
+        let names = [1, 2, 3].map(|number| format!("indexer-{number}"));
+        let start =
+            |name, seeds| Member::start(base, &register.network, Spec { seeds, ..Spec::indexer(name, MAX_NODES) });
+        let first = start(&names[0], &[]).await?;
         let seeds = [first.addr.clone()];
-        let (second, third) = (name(2), name(3));
-        let (second, third) = futures::try_join!(
-            Indexer::start(base, &second, &register.network, &seeds, MAX_NODES),
-            Indexer::start(base, &third, &register.network, &seeds, MAX_NODES),
-        )?;
+        let (second, third) = futures::try_join!(start(&names[1], &seeds), start(&names[2], &seeds))?;
         let indexers = vec![first, second, third];
         let addrs = Arc::new(indexers.iter().map(|indexer| indexer.addr.clone()).collect());
         Ok(Self { indexers, addrs })

@@ -36,8 +36,20 @@ fn ticks(stat: &str) -> Option<u64> {
 /// # Errors
 /// When there is no such process.
 pub(crate) fn rss_kib(pid: u32) -> Outcome<u64> {
+    kib_of(pid, "VmRSS:")
+}
+
+/// The most that it had in RAM at any time, KiB.
+///
+/// # Errors
+/// When there is no such process.
+pub(crate) fn rss_peak_kib(pid: u32) -> Outcome<u64> {
+    kib_of(pid, "VmHWM:")
+}
+
+fn kib_of(pid: u32, name: &str) -> Outcome<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).when(format!("reading the status of {pid}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")).and_then(|number| number.trim().parse().ok());
     kib.ok_or_else(|| Broken::new(format!("process {pid} has no memory")))
 }

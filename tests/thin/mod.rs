@@ -5,21 +5,38 @@
 
 #![allow(dead_code, reason = "each of the programs that share this file uses a part of it")]
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    net::Ipv4Addr,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll},
+    time::Duration,
+};
 
 use actors::swarm::{
     streams::{Accept, Inbound, Io, IoError, Open, OpenError, Patience, Settings, Streams},
     transport,
 };
-use futures::StreamExt;
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, Pending},
+};
 use jiff::Timestamp;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, identify,
+    Multiaddr, PeerId, Swarm, Transport,
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{self as sockets, Boxed, ListenerId, TransportError, TransportEvent},
+    },
+    identify, multiaddr,
     swarm::{
         Config, ConnectionId, DialError, NetworkBehaviour, SwarmEvent,
         behaviour::toggle::Toggle,
         dial_opts::{DialOpts, PeerCondition},
     },
+    tcp,
 };
 use protocol::{
     dht::{NameClaim, PidValue},
@@ -34,7 +51,10 @@ use protocol::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    net::TcpSocket,
+    sync::{mpsc, oneshot},
+};
 use tokio_util::sync::CancellationToken;
 
 /// For the other side to agree to a stream, to answer, to take a value.
@@ -127,6 +147,46 @@ pub(crate) struct Network {
     pub(crate) id: String,
 }
 
+/// TCP that dials from one address of this machine, and listens nowhere.
+struct DialsFrom(Ipv4Addr);
+
+impl Transport for DialsFrom {
+    type Output = tcp::tokio::TcpStream;
+    type Error = io::Error;
+    type ListenerUpgrade = Pending<io::Result<Self::Output>>;
+    type Dial = BoxFuture<'static, io::Result<Self::Output>>;
+
+    fn listen_on(&mut self, _: ListenerId, addr: Multiaddr) -> Result<(), TransportError<io::Error>> {
+        Err(TransportError::MultiaddrNotSupported(addr))
+    }
+
+    fn remove_listener(&mut self, _: ListenerId) -> bool {
+        false
+    }
+
+    fn dial(&mut self, addr: Multiaddr, _: sockets::DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
+        let mut parts = addr.iter();
+        let (Some(multiaddr::Protocol::Ip4(ip)), Some(multiaddr::Protocol::Tcp(port))) = (parts.next(), parts.next())
+        else {
+            return Err(TransportError::MultiaddrNotSupported(addr));
+        };
+        let from = self.0;
+        let connect = async move {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((from, 0).into())?;
+            let stream = socket.connect((ip, port).into()).await?;
+            stream.set_nodelay(true)?;
+            Ok(tcp::tokio::TcpStream(stream))
+        };
+        let within = tokio::time::timeout(transport::CONNECT_WITHIN, connect);
+        Ok(within.map(|connected| connected.map_err(io::Error::from).flatten()).boxed())
+    }
+
+    fn poll(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
+        Poll::Pending
+    }
+}
+
 /// A thin node. Dropped together with its links, it is gone without a word.
 #[derive(Debug)]
 pub(crate) struct Thin {
@@ -198,7 +258,7 @@ impl Thin {
     /// # Errors
     /// When the key does not fit the transport.
     pub(crate) fn start(keys: Keys, name: &str, network: &Network) -> Result<Self, Error> {
-        Self::start_with(keys, name, network, None)
+        Ok(Self::over(transport::build(&keys.to_libp2p(), network.key)?, keys, name, network, None))
     }
 
     /// The same that takes the heartbeats of those to whom it connects: they come as streams to be answered.
@@ -211,14 +271,29 @@ impl Thin {
         network: &Network,
     ) -> Result<(Self, mpsc::Receiver<Inbound>), Error> {
         let (to, inbound) = mpsc::channel(ORDERS_MAX);
-        let mut thin = Self::start_with(keys, name, network, Some(Accept::new(Protocol::Heartbeat, to)))?;
+        let transport = transport::build(&keys.to_libp2p(), network.key)?;
+        let mut thin = Self::over(transport, keys, name, network, Some(Accept::new(Protocol::Heartbeat, to)));
         thin.role = Role { node: true, indexer: true };
         Ok((thin, inbound))
     }
 
-    fn start_with(keys: Keys, name: &str, network: &Network, accept: Option<Accept>) -> Result<Self, Error> {
+    /// A plain one, on this address of the machine: to whoever counts addresses and subnets it is a host of its own.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub(crate) fn start_at(host: Ipv4Addr, keys: Keys, name: &str, network: &Network) -> Result<Self, Error> {
+        let transport = transport::over(DialsFrom(host), &keys.to_libp2p(), network.key)?;
+        Ok(Self::over(transport, keys, name, network, None))
+    }
+
+    fn over(
+        transport: Boxed<(PeerId, StreamMuxerBox)>,
+        keys: Keys,
+        name: &str,
+        network: &Network,
+        accept: Option<Accept>,
+    ) -> Self {
         let identity = keys.to_libp2p();
-        let transport = transport::build(&identity, network.key)?;
         let config = Config::with_tokio_executor().with_idle_connection_timeout(IDLE_MAX);
         // Who is to be taken for an indexer says where it listens; it is spoken to on the connection that it made.
         let identify = accept
@@ -232,7 +307,7 @@ impl Thin {
         }
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         tokio::spawn(drive(swarm, inbox));
-        Ok(Self {
+        Self {
             did: keys.did().to_string(),
             name: name.to_owned(),
             version: VERSION.to_owned(),
@@ -241,7 +316,7 @@ impl Thin {
             born_at: Timestamp::now(),
             keys,
             orders,
-        })
+        }
     }
 
     /// Connects to a member and says hello.
@@ -250,9 +325,12 @@ impl Thin {
     /// When there is no connection, or hello is refused.
     pub(crate) async fn connect(&self, to: &Multiaddr) -> Result<Link, Error> {
         let up = self.order(|reply| Order::Dial { to: to.clone(), reply }).await??;
-        let mut io = open(&self.orders, &up.peer, up.connection, Protocol::Hello).await?;
-        let hello: Hello = ask(&mut io, &self.hello()).await?;
-        io.close().await;
+        let greeted = self.greet(&up).await;
+        if greeted.is_err() {
+            // As a real member does: who is turned away does not hold the line.
+            drop(self.orders.send(Order::Close(up.connection)).await);
+        }
+        let hello = greeted?;
         self.order(|reply| Order::Admit { connection: up.connection, reply }).await?;
         Ok(Link {
             peer: up.peer,
@@ -261,6 +339,13 @@ impl Thin {
             down: up.down,
             orders: self.orders.clone(),
         })
+    }
+
+    async fn greet(&self, up: &Up) -> Result<Hello, Error> {
+        let mut io = open(&self.orders, &up.peer, up.connection, Protocol::Hello).await?;
+        let hello = ask(&mut io, &self.hello()).await?;
+        io.close().await;
+        Ok(hello)
     }
 
     /// Signs the record and the values beside it, for so long from now.
@@ -440,6 +525,17 @@ impl Beats {
         self.question.values = referent.then(|| signed.values.clone());
         let answer = self.beat().await;
         (self.question.record, self.question.values) = (None, None);
+        answer
+    }
+
+    /// The same as [`beat`](Self::beat) with a presence token, if there is one.
+    ///
+    /// # Errors
+    /// As [`beat`](Self::beat).
+    pub(crate) async fn present(&mut self, token: Option<Box<RawValue>>) -> Result<HeartbeatResponse, Error> {
+        self.question.presence = token;
+        let answer = self.beat().await;
+        self.question.presence = None;
         answer
     }
 

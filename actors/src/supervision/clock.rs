@@ -21,6 +21,7 @@ pub struct Clock(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Real { origin: Instant },
+    Ahead { origin: Instant, by: SignedDuration },
     Simulated { origin: Instant, wall: Timestamp },
     Manual(Arc<Hands>),
 }
@@ -38,6 +39,12 @@ impl Clock {
     #[must_use]
     pub fn real() -> Self {
         Self(Kind::Real { origin: Instant::now() })
+    }
+
+    /// For tests of clocks that are wrong: the machine's, its wall time so far ahead of the true one.
+    #[must_use]
+    pub fn real_ahead(by: SignedDuration) -> Self {
+        Self(Kind::Ahead { origin: Instant::now(), by })
     }
 
     /// For tests on tokio's paused time: both times follow that, the wall clock beginning at `wall`.
@@ -62,6 +69,7 @@ impl Clock {
         let mono = self.mono();
         let wall = match &self.0 {
             Kind::Real { .. } => Timestamp::now(),
+            Kind::Ahead { by, .. } => later(Timestamp::now(), *by),
             Kind::Simulated { wall, .. } => later(*wall, signed(mono.since_start())),
             Kind::Manual(hands) => {
                 let jumped = SignedDuration::from_nanos(hands.jumped_nanos.load(Relaxed));
@@ -75,7 +83,9 @@ impl Clock {
     #[must_use]
     pub fn mono(&self) -> Mono {
         match &self.0 {
-            Kind::Real { origin } | Kind::Simulated { origin, .. } => Mono::at(origin.elapsed()),
+            Kind::Real { origin } | Kind::Ahead { origin, .. } | Kind::Simulated { origin, .. } => {
+                Mono::at(origin.elapsed())
+            }
             Kind::Manual(hands) => Mono::at(Duration::from_nanos(hands.mono_nanos.load(Relaxed))),
         }
     }

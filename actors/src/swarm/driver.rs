@@ -26,7 +26,7 @@ use protocol::{
     presence::topic::Listener,
     table::{self, Place},
     time::Now,
-    wire::{self, AddrInfo, Protocol, SearchQuery},
+    wire::{self, AddrInfo, Protocol, RefusalCode, SearchQuery},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -318,7 +318,8 @@ impl Driver {
                     warn!(%peer, %error, "hello failed");
                     self.context.note("hello_failed", peer, &error);
                     self.fail_waiting(&peer, &error);
-                } else {
+                } else if !matches!(&error, OpenError::Refused { code: RefusalCode::Busy, .. }) {
+                    // Whoever waits for its turn did nothing wrong, and comes with a crowd.
                     // Strangers can fail as often as they like; the log hears of each once a minute.
                     let complaint =
                         health::Msg::Complained { about: peer, protocol: Protocol::Hello, cause: error.to_string() };
@@ -784,7 +785,10 @@ impl Driver {
 
     fn on_behaviour(&mut self, event: BehaviourEvent) {
         match event {
-            BehaviourEvent::Ping(event) => self.on_ping(&event),
+            BehaviourEvent::Ping(ping::Event { peer, connection, result }) => match result {
+                Ok(round_trip) => self.on_answered(connection, round_trip),
+                Err(failure) => self.on_unanswered(connection, peer, &failure),
+            },
             BehaviourEvent::Kad(event) => self.on_kad(event),
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
@@ -801,9 +805,19 @@ impl Driver {
     }
 
     /// A ping is 32 random bytes: whoever answers late looks far, and nobody can answer early.
-    fn on_ping(&mut self, event: &ping::Event) {
-        if let (Some(connection), Ok(round_trip)) = (self.connections.get_mut(&event.connection), &event.result) {
-            connection.round_trip = Some(*round_trip);
+    fn on_answered(&mut self, connection: ConnectionId, round_trip: Duration) {
+        if let Some(connection) = self.connections.get_mut(&connection) {
+            connection.round_trip = Some(round_trip);
+        }
+    }
+
+    /// The second ping in a row came to nothing: whatever TCP says of the connection, nobody is at its other end. It would
+    /// stay open for as long as gossip wants it, or until TCP gives up after a quarter of an hour.
+    fn on_unanswered(&mut self, connection: ConnectionId, peer: PeerId, failure: &ping::Failure) {
+        // One that does not know pings is there.
+        if !matches!(failure, ping::Failure::Unsupported) {
+            debug!(%peer, %failure, "silent, its connection is closed");
+            self.swarm.close_connection(connection);
         }
     }
 

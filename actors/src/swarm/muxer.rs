@@ -44,6 +44,9 @@ const WAITING_MAX: usize = STREAMS_MAX;
 /// libp2p counts a stream out just after it is dropped; it looks a little later, so that it finds it gone.
 const LOOK_AFTER: Duration = Duration::from_millis(50);
 
+/// For what was said last to leave. Whoever is frozen, or reads nothing on purpose, must not hold its place for that.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
 /// Orders that wait at most: libp2p opens one stream at a time, and closes once.
 const ORDERS_MAX: usize = 2;
 
@@ -124,6 +127,7 @@ impl Muxer {
             orders: ordered,
             opening: None,
             is_closing: false,
+            closing: None,
             look: None,
             shared: Arc::clone(&shared),
         };
@@ -198,6 +202,8 @@ struct Driver<C> {
     orders: mpsc::Receiver<Order>,
     opening: Option<oneshot::Sender<Stream>>,
     is_closing: bool,
+    /// Runs from the order to close until that is done without the other side.
+    closing: Option<Pin<Box<Sleep>>>,
     /// Runs from the drop of a stream until libp2p is told to look.
     look: Option<Pin<Box<Sleep>>>,
     shared: Arc<Shared>,
@@ -244,6 +250,15 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
         }
         Poll::Pending
     }
+
+    fn close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        let within = self.closing.get_or_insert_with(|| Box::pin(sleep(CLOSE_WITHIN)));
+        let is_over = within.as_mut().poll(cx).is_ready();
+        match self.connection.poll_close(cx) {
+            Poll::Pending if is_over => Poll::Ready(Ok(())),
+            closed => closed,
+        }
+    }
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Future for Driver<C> {
@@ -253,7 +268,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Future for Driver<C> {
         self.tell_dropped(cx);
         self.take_orders(cx);
         if self.is_closing {
-            return self.connection.poll_close(cx);
+            return self.close(cx);
         }
         if let Poll::Ready(ended) = self.open(cx) {
             return Poll::Ready(ended);
@@ -324,6 +339,20 @@ mod tests {
             drop(tokio::time::timeout(Duration::from_millis(500), end).await);
             opened
         })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_reads_nothing_is_closed_all_the_same() {
+        let (mut muxer, _bare) = pair();
+        let mut stream = poll_fn(|cx| Pin::new(&mut muxer).poll_outbound(cx)).await.unwrap();
+        // More than the wire holds, and less than the stream's window.
+        let write = stream.write_all(&[0; 128 * 1024]);
+        drop(tokio::time::timeout(Duration::from_secs(1), write).await);
+        let began = tokio::time::Instant::now();
+        let close = poll_fn(|cx| Pin::new(&mut muxer).poll_close(cx));
+        let closed = tokio::time::timeout(CLOSE_WITHIN * 2, close).await;
+        assert!(closed.expect("it ends without the other side").is_ok());
+        assert!(began.elapsed() >= CLOSE_WITHIN, "nothing held it up");
     }
 
     #[tokio::test]

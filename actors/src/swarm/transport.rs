@@ -131,16 +131,31 @@ pub fn build(
     identity: &identity::Keypair,
     key: Option<[u8; 32]>,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, BuildError> {
+    over(connector(), identity, key)
+}
+
+/// The same over sockets that come from elsewhere: the handshake, without names and without the time to connect.
+///
+/// # Errors
+/// As [`build`].
+pub fn over<T>(
+    connector: T,
+    identity: &identity::Keypair,
+    key: Option<[u8; 32]>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, BuildError>
+where
+    T: Transport<Error: Send + Sync, Dial: Send, ListenerUpgrade: Send> + Send + Unpin + 'static,
+    T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let noise = noise::Config::new(identity)?;
     let key = key.map(PreSharedKey::new);
-    let secured = connector()
+    let secured = connector
         .and_then(move |socket, point| secure(socket, point, key, noise))
         .map_err(|error| error.either(|connect| UpgradeError::Connect(connect.into()), |upgrade| upgrade));
     Ok(secured.boxed())
 }
 
 type Tcp = FreshPorts<tcp::tokio::Transport>;
-type Wire = futures::future::Either<tcp::tokio::TcpStream, tcp::tokio::TcpStream>;
 
 fn connector() -> TransportTimeout<Either<dns::tokio::Transport<Tcp>, Tcp>> {
     let tcp = || FreshPorts(tcp::tokio::Transport::new(tcp::Config::new().nodelay(true).listen_backlog(BACKLOG)));
@@ -154,8 +169,8 @@ fn connector() -> TransportTimeout<Either<dns::tokio::Transport<Tcp>, Tcp>> {
     TransportTimeout::with_outgoing_timeout(either, CONNECT_WITHIN)
 }
 
-async fn secure(
-    socket: Wire,
+async fn secure<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    socket: S,
     point: ConnectedPoint,
     key: Option<PreSharedKey>,
     noise: noise::Config,

@@ -14,6 +14,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use protocol::identity::PreSharedKey;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
@@ -23,6 +24,7 @@ use super::{
     process::{self, Ended, command, wait_status},
     until, until_true,
 };
+use crate::thin::Network;
 
 /// The variable by which a member learns whose it is; the demo's own way.
 pub(crate) const PARENT: &str = "MUSTER_DEMO_PARENT";
@@ -484,6 +486,21 @@ impl Member {
     /// The records that it finds for a DID or a peer id, if any.
     pub(crate) fn records(&self, key: &str) -> Vec<RecordView> {
         self.try_get(&format!("/api/v1/records/{key}")).unwrap_or_default()
+    }
+
+    /// Waits until it listens for peers.
+    #[track_caller]
+    pub(crate) fn until_listening(&self) {
+        until_true(&format!("{} listens", self.name), PATIENCE, || {
+            self.try_status().is_some_and(|status| !status.listen.is_empty())
+        });
+    }
+
+    /// The network that it is a member of, as thin nodes and members within the test's own process know it.
+    pub(crate) fn network(&self) -> Network {
+        let text = fs::read_to_string(self.dir.join("swarm.key")).unwrap();
+        let key: PreSharedKey = text.parse().unwrap();
+        Network { key: Some(*key.as_bytes()), id: "opencloud".to_owned() }
     }
 
     /// Waits until it is whole.

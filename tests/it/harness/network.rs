@@ -140,6 +140,13 @@ impl Place {
         self.hub.ip(&format!("link set {} up", self.socket));
     }
 
+    /// Parts these two alone; others reach both as before.
+    pub(crate) fn part_from(&self, other: &Self) {
+        for (here, there) in [(self, other), (other, self)] {
+            here.namespace.ip(&format!("route add unreachable {}/32", there.address));
+        }
+    }
+
     /// Does something in this place: what is started there stays there, what is opened there is of its network.
     pub(crate) fn inside<T>(&self, what: impl FnOnce() -> T) -> T {
         self.namespace.inside(what)

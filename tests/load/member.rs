@@ -1,4 +1,4 @@
-//! A real indexer: the real binary as a process of its own, in a folder of its own.
+//! A real member: the real binary as a process of its own, in a folder of its own.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -12,6 +12,7 @@ use std::{
 use actors::view::StatusView;
 use libp2p::{Multiaddr, multiaddr};
 use protocol::identity::{Keys, PreSharedKey};
+use serde::de::DeserializeOwned;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -36,9 +37,46 @@ const LOG_LINES: usize = 30;
 /// By this variable a member learns whose it is, so that the kernel ends it when this program is killed.
 const PARENT: &str = "MUSTER_DEMO_PARENT";
 
-/// A running indexer.
+/// How a member is made.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Its role.
+    pub(crate) mode: &'static str,
+    /// Its rules about addresses.
+    pub(crate) profile: &'static str,
+    /// Whom it knows.
+    pub(crate) seeds: &'a [Multiaddr],
+    /// Further sections of its settings, as in TOML.
+    pub(crate) settings: String,
+}
+
+impl<'a> Spec<'a> {
+    /// An indexer that takes whoever comes, with room for so many nodes.
+    pub(crate) fn indexer(name: &'a str, max_nodes: u32) -> Self {
+        let settings = format!("[gate]\nmax_nodes = {max_nodes}\n");
+        Self { name, mode: "indexer", profile: "load", seeds: &[], settings }
+    }
+
+    fn text(&self, network: &Network) -> String {
+        let Self { name, mode, profile, seeds, settings } = self;
+        let seeds = seeds.iter().map(|seed| format!("\"{seed}\"")).collect::<Vec<_>>().join(", ");
+        let (id, private) = (&network.id, network.key.is_some());
+        format!(
+            "[node]\nname = \"{name}\"\nmode = \"{mode}\"\n\n\
+             [network]\nid = \"{id}\"\nprivate = {private}\nprofile = \"{profile}\"\n\
+             listen = [\"/ip4/127.0.0.1/tcp/0\"]\nseeds = [{seeds}]\n\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n\n\
+             [log]\nlevel = \"warn\"\n\n\
+             {settings}"
+        )
+    }
+}
+
+/// A running member.
 #[derive(Debug)]
-pub(crate) struct Indexer {
+pub(crate) struct Member {
     /// Its name.
     pub(crate) name: String,
     /// Where it listens, its peer id at the end.
@@ -50,18 +88,13 @@ pub(crate) struct Indexer {
     child: Child,
 }
 
-impl Indexer {
-    /// Starts one with room for so many nodes.
+impl Member {
+    /// Starts one.
     ///
     /// # Errors
     /// When it does not come up; the end of its log is in the words.
-    pub(crate) async fn start(
-        base: &Path,
-        name: &str,
-        network: &Network,
-        seeds: &[Multiaddr],
-        max_nodes: u32,
-    ) -> Outcome<Self> {
+    pub(crate) async fn start(base: &Path, network: &Network, spec: Spec<'_>) -> Outcome<Self> {
+        let name = spec.name;
         let folder = base.join(name);
         fs::create_dir_all(&folder)?;
         let keys = Keys::generate(&mut rand::rng());
@@ -69,7 +102,7 @@ impl Indexer {
         if let Some(key) = network.key {
             private_file(&folder.join("swarm.key"), &PreSharedKey::from_bytes(key).to_text())?;
         }
-        private_file(&folder.join("muster.toml"), &settings(name, network, seeds, max_nodes))?;
+        private_file(&folder.join("muster.toml"), &spec.text(network))?;
         let log = File::create(folder.join("log"))?;
         let child = Command::new(env!("CARGO_BIN_EXE_muster"))
             .args(["run", "--config"])
@@ -84,12 +117,12 @@ impl Indexer {
             .spawn()
             .when("starting muster")?;
         let pid = child.id().ok_or_else(|| Broken::new("muster ended at once"))?;
-        let mut indexer =
+        let mut member =
             Self { name: name.to_owned(), addr: Multiaddr::empty(), pid, folder, admin: String::new(), child };
-        let up = within(START_WITHIN, format!("waiting for {name}"), indexer.until_up()).await;
-        up.map_err(|broken| Broken::new(format!("{broken}\n{}", indexer.last_words())))?;
-        indexer.addr.push(multiaddr::Protocol::P2p(keys.peer_id()));
-        Ok(indexer)
+        let up = within(START_WITHIN, format!("waiting for {name}"), member.until_up()).await;
+        up.map_err(|broken| Broken::new(format!("{broken}\n{}", member.last_words())))?;
+        member.addr.push(multiaddr::Protocol::P2p(keys.peer_id()));
+        Ok(member)
     }
 
     async fn until_up(&mut self) -> Outcome<()> {
@@ -113,9 +146,32 @@ impl Indexer {
     /// # Errors
     /// When its admin endpoint does not answer.
     pub(crate) async fn status(&self) -> Outcome<StatusView> {
+        self.get("/api/v1/status").await
+    }
+
+    /// What its admin endpoint tells.
+    ///
+    /// # Errors
+    /// When it does not answer, or not with this.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {
+        serde_json::from_str(&self.ask(path).await?).when(format!("reading {path}"))
+    }
+
+    /// One of its numbers, by the name that `/metrics` gives it.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(crate) async fn metric(&self, name: &str) -> Outcome<f64> {
+        let metrics = self.ask("/metrics").await?;
+        let line = metrics.lines().find(|line| line.split(' ').next() == Some(name));
+        let number = line.and_then(|line| line.rsplit(' ').next());
+        Ok(number.ok_or_else(|| Broken::new(format!("{} has no {name}", self.name)))?.parse()?)
+    }
+
+    async fn ask(&self, path: &str) -> Outcome<String> {
         let mut stream = TcpStream::connect(&self.admin).await?;
         // HTTP/1.0, so that the answer ends with the connection and is never cut into chunks.
-        let question = format!("GET /api/v1/status HTTP/1.0\r\nHost: {}\r\n\r\n", self.admin);
+        let question = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.admin);
         stream.write_all(question.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
@@ -123,7 +179,7 @@ impl Indexer {
         if head.split(' ').nth(1) != Some("200") {
             return Err(Broken::new(format!("got \"{}\" from {}", head.lines().next().unwrap_or_default(), self.name)));
         }
-        serde_json::from_str(body).when("reading the status")
+        Ok(body.to_owned())
     }
 
     /// Processor time used so far.
@@ -143,7 +199,7 @@ impl Indexer {
 
     /// Kills it as a power cut would, without waiting for its end.
     pub(crate) fn kill(&mut self) -> Outcome<()> {
-        self.child.start_kill().when("killing an indexer")
+        self.child.start_kill().when("killing a member")
     }
 
     /// The end of its log.
@@ -157,19 +213,6 @@ impl Indexer {
 
 fn without_peer(addr: &Multiaddr) -> Multiaddr {
     addr.iter().filter(|part| !matches!(part, multiaddr::Protocol::P2p(_))).collect()
-}
-
-fn settings(name: &str, network: &Network, seeds: &[Multiaddr], max_nodes: u32) -> String {
-    let seeds = seeds.iter().map(|seed| format!("\"{seed}\"")).collect::<Vec<_>>().join(", ");
-    format!(
-        "[node]\nname = \"{name}\"\nmode = \"indexer\"\n\n\
-         [network]\nid = \"{}\"\nprivate = {}\nprofile = \"load\"\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\nseeds = [{seeds}]\n\n\
-         [gate]\nmax_nodes = {max_nodes}\n\n\
-         [admin]\nlisten = \"127.0.0.1:0\"\n\n\
-         [log]\nlevel = \"warn\"\n",
-        network.id,
-        network.key.is_some(),
-    )
 }
 
 fn private_file(path: &Path, text: &str) -> Outcome<()> {
