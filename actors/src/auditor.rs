@@ -20,7 +20,7 @@ use protocol::{
     score::Observation,
     signed::Verified,
     time::Mono,
-    wire::{AuditRequest, AuditResponse, Protocol},
+    wire::{AuditRequest, AuditResponse, Protocol, RefusalCode, Refused},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::{Rng as _, RngExt as _, rngs::StdRng};
@@ -215,6 +215,9 @@ impl State {
             let next = self.due.iter().find(|(_, due)| **due <= now).map(|(peer, _)| *peer);
             let (Some(peer), Some(epoch)) = (next, self.planned) else { return };
             self.due.remove(&peer);
+            if !self.rounds.may(&peer, now) {
+                continue;
+            }
             let (context, salt) = (self.context.clone(), self.salt());
             self.begin(peer, async move { audit_listed(&context, peer, epoch, salt).await });
         }
@@ -326,6 +329,8 @@ async fn audit(
             debug!(indexer = %peer, %error, "could not be audited");
             None
         }
+        // Our session there is over, or the epoch is: neither says anything about it.
+        Err(FetchError::Refused(Refused { refused: RefusalCode::UnknownPeer | RefusalCode::Clock, .. })) => None,
         Ok(_) | Err(_) => audit::evaded(claimed),
     }
 }

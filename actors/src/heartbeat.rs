@@ -14,7 +14,8 @@ use protocol::{
     PeerId, Timestamp,
     diversity::{Named, Spread},
     heartbeat::{
-        Ask, Asker, Challenges, Conversation, DhtChallenge, Given, Heard, OwnRecordKey, Rhythm, judge_challenges,
+        Ask, Asker, Challenges, Conversation, DhtChallenge, Given, Heard, OwnRecordKey, Rhythm, Verdict,
+        judge_challenges,
     },
     json,
     presence::token::{PresenceToken, Presenter},
@@ -51,6 +52,9 @@ const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Answers that a stream may bring between two ticks without one; a tick is 20 s.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
+
+/// Bandwidth probes that measure nothing get further apart, up to so many times their interval: an hour.
+const UNMEASURED_MAX: u32 = 12;
 
 /// The actor.
 pub struct Heartbeat;
@@ -158,6 +162,8 @@ pub enum Msg {
         /// It is there.
         is_there: bool,
     },
+    /// A bandwidth probe measured nothing.
+    Unmeasured,
     /// A bandwidth probe came back.
     Measured {
         /// Of the way back.
@@ -263,6 +269,10 @@ impl Actor for Heartbeat {
             Msg::Clock(ahead) => state.clock_ahead = ahead.unwrap_or(state.clock_ahead),
             Msg::Looked { is_there } => state.dht.looked(is_there),
             Msg::Measured { bytes_per_sec } => state.measured(bytes_per_sec),
+            Msg::Unmeasured => {
+                let every = state.context.settings.heartbeat.bandwidth_every;
+                state.bandwidth_due.fail(every, every.saturating_mul(UNMEASURED_MAX));
+            }
             Msg::Broken(error) => state.broken(error)?,
             Msg::Late { seq } => state.late(seq)?,
         }
@@ -423,8 +433,9 @@ impl State {
                 now.wall,
                 &self.context.settings.heartbeat,
             );
-            self.observe(Observation::Challenged { good: verdict.good, bad: verdict.bad });
-            if verdict.bad > 0 {
+            let Verdict { good, bad, unfound } = verdict;
+            self.observe(Observation::Challenged { good, bad, unfound });
+            if unfound > 0 {
                 self.challenges.doubt();
             }
         }
@@ -434,7 +445,9 @@ impl State {
         self.judge_dht(response, now.wall);
         self.born = self.born.filter(|(born, _)| *born == response.born_at).or(Some((response.born_at, now.mono)));
         if !given.challenged.is_empty() {
-            self.ask_witnesses(&given, now.mono);
+            if !self.challenges.is_doubted() {
+                self.ask_witnesses(&given, now.mono);
+            }
             self.look_in_dht();
         }
         self.count_subnets(&given.response);
@@ -465,9 +478,6 @@ impl State {
         let now = now.checked_add(ahead).unwrap_or(now);
         if let Some(good) = self.dht.heard(response, &key, now) {
             self.observe(Observation::Dht { good });
-            if !good {
-                self.challenges.doubt();
-            }
         }
     }
 
@@ -518,13 +528,18 @@ impl State {
         self.probing = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             match bandwidth::probe(&context, peer).await {
                 Ok(bytes_per_sec) => drop(me.tell(Class::Own, Msg::Measured { bytes_per_sec })),
-                // No evidence against anybody: it may be too busy, or of another version.
-                Err(error) => debug!(indexer = %peer, %error, "bandwidth not measured"),
+                // No evidence against anybody: it may be too busy, of another version, or the link too thin to be filled again
+                // soon.
+                Err(error) => {
+                    debug!(indexer = %peer, %error, "bandwidth not measured");
+                    drop(me.tell(Class::Own, Msg::Unmeasured));
+                }
             }
         })));
     }
 
-    fn measured(&self, bytes_per_sec: f64) {
+    fn measured(&mut self, bytes_per_sec: f64) {
+        self.bandwidth_due.succeed();
         debug!(indexer = %self.peer, bytes_per_sec, "bandwidth measured");
         self.observe(Observation::Bandwidth { bytes_per_sec });
         let measured = pool::Msg::Measured { peer: self.peer, bytes_per_sec };

@@ -515,7 +515,7 @@ impl State {
         }
     }
 
-    /// What the other indexers carry: as they told us with an answer of the last minute, else as they signed it last.
+    /// Whom to ask to move now, by what we and the others carry.
     fn offload_step(&mut self) {
         let own = Load { sessions: self.sessions.count(), capacity: self.context.settings.gate.max_nodes };
         let (now, before) = (self.seat.now(), self.offload.asked_now());

@@ -90,7 +90,7 @@ pub enum Msg {
         /// How far it is ahead of our clock.
         offset: SignedDuration,
     },
-    /// So many sessions are there, and these are some of them.
+    /// So many sessions are there.
     Counted(registry::Census),
     /// Some of our sessions, for the record that is being made.
     Sampled(Vec<PeerId>),

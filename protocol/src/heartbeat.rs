@@ -33,14 +33,17 @@ pub const RESTARTS: restarts::Settings = restarts::Settings {
     jitter: 0.1,
 };
 
+/// An indexer's own time is taken off a round trip up to this: whoever takes longer is slow, whatever he does meanwhile.
+const SERVED_MAX: Duration = Duration::from_millis(500);
+
 /// Batches that follow each other after a check failed: as many as catch one that fails them all.
 const DOUBTED_BATCHES: u32 = 10;
 
 /// Every so many batches of challenges our own record is asked for in the DHT too: some nine minutes per indexer.
 pub const DHT_BATCHES: u32 = 5;
 
-/// So many for the first time.
-const DHT_BATCHES_FIRST: u32 = 2;
+/// So many for the first time, and after a wrong answer: some four minutes.
+const DHT_BATCHES_AGAIN: u32 = 2;
 
 /// Answers within which a DHT challenge is answered: that to the question itself, and those of two more ticks, for the
 /// indexer looks up beside its answers and not before them.
@@ -464,8 +467,9 @@ impl Conversation {
 fn measure(response: HeartbeatResponse, waiting: Waiting, first_byte: Mono) -> Given {
     let elapsed = first_byte.since(waiting.written);
     let served = Duration::from_micros(response.served_us);
+    let believed = served.min(SERVED_MAX);
     let is_served_time_false = served > elapsed;
-    let rtt = if is_served_time_false { elapsed } else { elapsed - served };
+    let rtt = if is_served_time_false { elapsed } else { elapsed - believed.min(elapsed) };
     let is_recorded = waiting.record.map(|carried| response.record_seq.is_some_and(|held| held >= carried));
     let Waiting { challenged, referent, .. } = waiting;
     Given { response, rtt, is_served_time_false, challenged, referent, is_recorded }
@@ -500,6 +504,12 @@ impl Challenges {
         Self { ticks_left: 1 + draw_ticks(settings, rng), doubted: 0 }
     }
 
+    /// The batches that go now follow a failed check: they ask the indexer again, and nobody else about it.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.doubted > 0
+    }
+
     /// A check failed: the next batches follow at once, so that an honest one is soon cleared and a liar soon caught.
     pub fn doubt(&mut self) {
         self.doubted = DOUBTED_BATCHES;
@@ -526,7 +536,8 @@ impl Challenges {
 /// When one indexer is asked for our own record in the DHT, and what its answer is worth.
 ///
 /// It is asked only after we found the record there ourselves: one that was not put yet is no indexer's fault. The first
-/// time comes with the second batch, so that a newcomer is known early, then with every fifth.
+/// time comes with the second batch, so that a newcomer is known early, then with every fifth; after a wrong answer with the
+/// second again. Not sooner: a split that hides the record from the indexer should pass before it is caught for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DhtChallenge {
     batches: u32,
@@ -535,7 +546,7 @@ pub struct DhtChallenge {
 
 impl Default for DhtChallenge {
     fn default() -> Self {
-        Self { batches: DHT_BATCHES - DHT_BATCHES_FIRST, stage: DhtStage::Idle }
+        Self { batches: DHT_BATCHES - DHT_BATCHES_AGAIN, stage: DhtStage::Idle }
     }
 }
 
@@ -582,7 +593,7 @@ impl DhtChallenge {
     }
 
     /// What an answer says to it: right, wrong, or nothing yet. Three answers without a word are wrong. One that was wrong is
-    /// asked again with the next batch.
+    /// asked again with the second batch from then.
     pub fn heard(&mut self, response: &HeartbeatResponse, own: &OwnRecordKey<'_>, now: Timestamp) -> Option<bool> {
         let DhtStage::Asked { answers } = self.stage else { return None };
         let verdict = match response.dht_found {
@@ -592,7 +603,7 @@ impl DhtChallenge {
         };
         self.stage = verdict.map_or(DhtStage::Asked { answers: answers + 1 }, |_| DhtStage::Idle);
         if verdict == Some(false) {
-            self.batches = DHT_BATCHES - 1;
+            self.batches = DHT_BATCHES - DHT_BATCHES_AGAIN;
         }
         verdict
     }
@@ -631,6 +642,9 @@ pub struct Verdict {
     pub good: u32,
     /// Answers that were wrong or were not given.
     pub bad: u32,
+    /// Those of them that do not know us. The others tell a time that cannot be: so does an honest one whose clock, or
+    /// ours, was set since the hello.
+    pub unfound: u32,
 }
 
 /// Judges the answers. We know about ourselves, so that answer must be there and right. Of others we know nothing for
@@ -661,6 +675,7 @@ pub fn judge_challenges(
             (true, _, false) | (false, true, false) => verdict.bad += 1,
             (false, _, _) => {}
         }
+        verdict.unfound += u32::from(peer == own && !is_found);
     }
     verdict
 }
@@ -1032,7 +1047,9 @@ mod tests {
         let check = |answers: &[ChallengeAnswer], ahead, good, bad| {
             let ahead = SignedDuration::from_secs(ahead);
             let verdict = judge_challenges(&own, &[own, other], answers, ahead, wall(0), &settings);
-            assert_eq!(verdict, Verdict { good, bad }, "{answers:?}");
+            assert_eq!((verdict.good, verdict.bad), (good, bad), "{answers:?}");
+            let is_unfound = answers.iter().all(|answer| answer.peer_id != own || !answer.found);
+            assert_eq!(verdict.unfound, u32::from(is_unfound), "{answers:?}");
         };
         check(&[answer_of(own, true, Some(0))], 0, 1, 0);
         check(&[answer_of(own, true, Some(-150))], 0, 1, 0);
@@ -1122,10 +1139,10 @@ mod tests {
     /// A challenge that was asked and waits for its answer.
     fn asked_dht() -> DhtChallenge {
         let mut challenge = DhtChallenge::default();
-        for batch in 1..=DHT_BATCHES_FIRST {
+        for batch in 1..=DHT_BATCHES_AGAIN {
             assert_eq!(
                 challenge.batch(SignedDuration::ZERO),
-                batch == DHT_BATCHES_FIRST,
+                batch == DHT_BATCHES_AGAIN,
                 "first with the second batch"
             );
         }
@@ -1181,11 +1198,12 @@ mod tests {
     }
 
     #[test]
-    fn one_whose_answer_was_wrong_is_asked_again_with_the_next_batch() {
+    fn one_whose_answer_was_wrong_is_asked_again_with_the_second_batch() {
         let mut challenge = asked_dht();
         let key = OwnRecordKey { peer_id: &peer(1), did: "did:key:zParis", newest_seq: 9 };
         let wrong = HeartbeatResponse { dht_found: Some(false), ..response(1) };
         assert_eq!(challenge.heard(&wrong, &key, wall(0)), Some(false));
+        assert!(!challenge.batch(SignedDuration::ZERO));
         assert!(challenge.batch(SignedDuration::ZERO), "and not five batches later");
     }
 

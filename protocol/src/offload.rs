@@ -185,7 +185,7 @@ pub struct Offload {
     next: Mono,
     is_levelling: bool,
     asked: BTreeMap<PeerId, Asked>,
-    /// Until when those are left alone who were asked and did not go.
+    /// Until when those are left alone who were asked and did not go. After that they are asked again once all others were.
     resting: BTreeMap<PeerId, Mono>,
     /// Of each indexer that could be named at the last step.
     told: BTreeMap<PeerId, Told>,
@@ -298,7 +298,7 @@ impl Offload {
         if more == 0 {
             return;
         }
-        for peer in self.chosen(stays, why, more) {
+        for peer in self.chosen(stays, why, more, now, rng) {
             let to = self.named(why, own, others, &share, rng);
             if !to.is_empty() {
                 self.asked.insert(peer, Asked { until: now + PATIENCE, to, tells: 0, told: None });
@@ -322,7 +322,6 @@ impl Offload {
     }
 
     fn lose_patience(&mut self, now: Mono) {
-        self.resting.retain(|_, until| *until > now);
         let late: Vec<PeerId> =
             self.asked.iter().filter(|(_, asked)| asked.until <= now).map(|(peer, _)| *peer).collect();
         for peer in late {
@@ -358,19 +357,33 @@ impl Offload {
         (own.fill() > FILL_HIGH && has_better).then_some((Why::OverFull, ASKED_AT_ONCE))
     }
 
-    /// The youngest of those who may be asked: the oldest are the last.
-    fn chosen(&self, stays: impl Iterator<Item = Stay>, why: Why, count: usize) -> Vec<PeerId> {
+    /// Of those who may be asked the youngest, the oldest being the last, and those that were asked before later still. For
+    /// evenness chance chooses among the younger half: several indexers ask at once, and their youngest are the same nodes.
+    fn chosen(
+        &self,
+        stays: impl Iterator<Item = Stay>,
+        why: Why,
+        count: usize,
+        now: Mono,
+        rng: &mut impl Rng,
+    ) -> Vec<PeerId> {
         let may = |stay: &Stay| match why {
             Why::Drained => true,
             Why::OverFull => !stay.is_indexer,
             Why::Uneven => !stay.is_indexer && stay.is_settled,
         };
-        let is_free = |stay: &Stay| !self.asked.contains_key(&stay.peer) && !self.resting.contains_key(&stay.peer);
+        let rested = |stay: &Stay| self.resting.get(&stay.peer).copied();
+        let is_free =
+            |stay: &Stay| !self.asked.contains_key(&stay.peer) && rested(stay).is_none_or(|until| until <= now);
         let mut free: Vec<Stay> = stays.filter(|stay| may(stay) && is_free(stay)).collect();
-        let order = |stay: &Stay| (stay.is_indexer, Reverse(stay.since), stay.peer);
-        if count < free.len() {
-            free.select_nth_unstable_by_key(count, order);
-            free.truncate(count);
+        let order = |stay: &Stay| (stay.is_indexer, rested(stay), Reverse(stay.since), stay.peer);
+        let among = if why == Why::Uneven { count.max(free.len().div_ceil(2)) } else { count };
+        if among < free.len() {
+            free.select_nth_unstable_by_key(among, order);
+            free.truncate(among);
+        }
+        while free.len() > count {
+            free.swap_remove(rng.random_range(0..free.len()));
         }
         free.into_iter().map(|stay| stay.peer).collect()
     }
@@ -548,7 +561,11 @@ mod tests {
         assert_eq!(bed.step(load(81, 100), &others, 179), peers(76..81));
         assert_eq!(bed.step(load(81, 100), &others, 180), peers(71..76));
         assert_eq!(bed.step(load(81, 100), &others, 359), peers(71..76));
-        assert_eq!(bed.step(load(81, 100), &others, 360), peers(76..81), "the first ones were left alone for as long");
+        assert_eq!(bed.step(load(81, 100), &others, 360), peers(66..71), "others before those that were asked");
+        for at in 3..16 {
+            bed.step(load(81, 100), &others, at * 180);
+        }
+        assert_eq!(bed.step(load(81, 100), &others, 16 * 180), peers([0].into_iter().chain(77..81)), "and then again");
     }
 
     #[test]
@@ -565,7 +582,7 @@ mod tests {
         }
         assert_eq!(bed.step(load(81, 100), &others, 60), peers(75..80), "79 seeks another and is waited for");
         assert_eq!(bed.step(load(81, 100), &others, 180), peers(71..76), "80 rests until 221");
-        assert_eq!(bed.step(load(81, 100), &others, 360), peers(76..81));
+        assert_eq!(bed.step(load(81, 100), &others, 360), peers(66..71), "all others come first");
     }
 
     #[test]

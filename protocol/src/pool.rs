@@ -72,6 +72,9 @@ const VOUCHED_MAX: usize = 16;
 /// that did what each of them wants would be left with one.
 const LET_GO_EVERY: Duration = Duration::from_secs(60);
 
+/// A replacement for one that has room and asks us to move is found within this: a probe, some questions and as many waits.
+const MOVED_WITHIN: Duration = Duration::from_secs(60);
+
 /// A probe whose outcome was lost with its actor is given up this long after its deadline.
 const PROBE_LOST_AFTER: Duration = Duration::from_secs(2);
 
@@ -110,6 +113,9 @@ struct Member {
     missed: u32,
     /// It asked us to move, or said that it goes.
     leaving: Option<Why>,
+    /// Since when it has asked us to move, and until when we do not hear it: nobody came in its place.
+    asked: Option<Mono>,
+    deaf_until: Mono,
     is_busy: bool,
     is_told_referent: bool,
     low: Option<f64>,
@@ -245,9 +251,12 @@ impl Pool {
     #[must_use]
     pub fn wake(&self, now: Mono) -> Mono {
         let settings = &self.settings;
-        let members = self.members.values().filter_map(|member| match member.life {
-            Life::Joining { since } => Some(since + settings.joining_within),
-            _ => None,
+        let members = self.members.values().flat_map(|member| {
+            let joining = match member.life {
+                Life::Joining { since } => Some(since + settings.joining_within),
+                _ => None,
+            };
+            [joining, member.asked.map(|asked| asked + MOVED_WITHIN)].into_iter().flatten()
         });
         let known = self.known.values().flat_map(|known| {
             let good = known.good.map(|good| [good.at + settings.settle, good.at + settings.refresh_every]);
@@ -466,9 +475,11 @@ impl Pool {
             // A seed first loses its stickiness; asked again, it is left like any other.
             if !std::mem::take(&mut member.sticky) && (is_full_member(member) || !is_moving) {
                 member.leaving.get_or_insert(Why::Migrated);
+                member.asked.get_or_insert(now);
             }
         } else {
             member.leaving = member.leaving.filter(|why| *why != Why::Migrated);
+            member.asked = None;
         }
         if referent && self.referent == Some(peer) {
             self.is_referent_confirmed = true;
@@ -487,16 +498,19 @@ impl Pool {
     /// member already. Once we are on the way we go on.
     fn has_somewhere_to_go(&self, from: &PeerId, named: &[AddrInfo], now: Mono) -> bool {
         let Some(asker) = self.members.get(from) else { return false };
+        let is_full = is_full_member(asker);
+        if asker.deaf_until > now && !is_full {
+            return false;
+        }
         if asker.leaving.is_some() {
             return true;
         }
-        let is_full = is_full_member(asker);
         let may = |info: &AddrInfo| match (self.members.get(&info.id), self.known.get(&info.id)) {
             (Some(member), _) => is_full && is_usable_member(member),
             (None, Some(known)) => known.is_open(now),
             (None, None) => info.id != self.owner.peer_id,
         };
-        named.is_empty() || named.iter().take(self.settings.candidates_per_answer_max as usize).any(may)
+        (is_full && named.is_empty()) || named.iter().take(self.settings.candidates_per_answer_max as usize).any(may)
     }
 
     /// One that asks us to move knows where there is room. A standby of our own would win by being at hand, and send us
@@ -780,6 +794,7 @@ impl Pool {
 
     fn settle(&mut self, now: Mono, rng: &mut impl Rng) {
         self.give_probes_up(now, rng);
+        self.give_moves_up(now);
         self.let_leavers_go(now);
         self.admit(now);
         self.let_excess_go(now);
@@ -799,6 +814,17 @@ impl Pool {
                 known.about.rhythm.probed(now, &self.beats);
             }
             self.probe_failed(peer, now, rng);
+        }
+    }
+
+    /// Whoever has room and asks us to move stays when nobody came in its place: it must not keep others from asking.
+    fn give_moves_up(&mut self, now: Mono) {
+        for member in self.members.values_mut().filter(|member| !is_full_member(member)) {
+            if member.asked.is_some_and(|asked| now.since(asked) >= MOVED_WITHIN) {
+                member.leaving = member.leaving.filter(|why| *why != Why::Migrated);
+                member.asked = None;
+                member.deaf_until = now + self.settings.migrated_rest;
+            }
         }
     }
 
@@ -884,6 +910,8 @@ impl Pool {
             life: Life::Joining { since: now },
             missed: 0,
             leaving: None,
+            asked: None,
+            deaf_until: Mono::ZERO,
             is_busy: false,
             is_told_referent: referent,
             low: None,

@@ -7,13 +7,15 @@ use rand::{Rng, RngExt};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Every {
     left: u32,
+    /// In a row.
+    failures: u32,
 }
 
 impl Every {
     /// The first look comes within `beats`; 0 counts as 1.
     #[must_use]
     pub fn new(beats: u32, rng: &mut impl Rng) -> Self {
-        Self { left: rng.random_range(1..=beats.max(1)) }
+        Self { left: rng.random_range(1..=beats.max(1)), failures: 0 }
     }
 
     /// A beat was answered; tells whether it is time to look. The next look is `beats` later.
@@ -25,6 +27,18 @@ impl Every {
         }
         is_due
     }
+
+    /// The look came to nothing: the next is twice as far away as the one before it was, at most `most` beats.
+    pub fn fail(&mut self, beats: u32, most: u32) {
+        self.failures = self.failures.saturating_add(1);
+        let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
+        self.left = beats.max(1).saturating_mul(factor).min(most.max(1));
+    }
+
+    /// It did not.
+    pub fn succeed(&mut self) {
+        self.failures = 0;
+    }
 }
 
 #[cfg(test)]
@@ -33,6 +47,21 @@ mod tests {
     use rand::{SeedableRng, rngs::StdRng};
 
     use super::*;
+
+    #[test]
+    fn looks_that_come_to_nothing_are_twice_as_far_apart_each_time_up_to_the_most() {
+        let mut every = Every::new(1, &mut StdRng::seed_from_u64(1));
+        assert!(every.beat(15));
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            every.fail(15, 180);
+            pauses.push((1..).find(|_| every.beat(15)).unwrap_or_default());
+        }
+        assert_eq!(pauses, [30, 60, 120, 180, 180, 180]);
+        every.succeed();
+        every.fail(15, 180);
+        assert_eq!((1..).find(|_| every.beat(15)), Some(30));
+    }
 
     proptest! {
         #[test]

@@ -187,7 +187,7 @@ mod tests {
         for good in [true, true, false] {
             book.observe(peer(1), &Observation::Spot { by: peer(2), good }, at);
         }
-        book.observe(peer(1), &Observation::Challenged { good: 1, bad: 0 }, at);
+        book.observe(peer(1), &Observation::Challenged { good: 1, bad: 0, unfound: 0 }, at);
         let facts = book.facts(&peer(1), at).unwrap();
         assert_eq!((facts.challenges.good, facts.challenges.bad), (3.0, 1.0));
         let explained = book.explain(&peer(1), Now { mono: at, wall: now() }).unwrap();

@@ -139,7 +139,8 @@ pub struct Testimony {
     pub weight: f64,
 }
 
-/// What most say, by the weight of their words: whether they agree with the indexer. Nothing of fewer than three, nor of a draw.
+/// What most say, by the weight of their words: whether they agree with the indexer. Nothing of fewer than three, nor of a
+/// draw.
 #[must_use]
 pub fn majority(testimonies: &[Testimony]) -> Option<bool> {
     if testimonies.len() < MAJORITY_MIN {

@@ -120,8 +120,14 @@ fn observe(book: &mut Book, peer: protocol::PeerId, honest: &Honest, tick: u64, 
     };
     book.observe(peer, &answered, now);
     match rng.random_range(0..50) {
-        0..9 => book.observe(peer, &Observation::Challenged { good: 1, bad: 0 }, now),
-        9 => book.observe(peer, &Observation::Dht { good: true }, now),
+        0..9 => book.observe(peer, &Observation::Challenged { good: 1, bad: 0, unfound: 0 }, now),
+        // Half an hour each week the DHT hides records from it, asked every four minutes then.
+        9 => {
+            let is_hidden = tick % (7 * 86_400 / TICK_SECS) < 1_800 / TICK_SECS;
+            if !is_hidden || rng.random_range(0..2) == 0 {
+                book.observe(peer, &Observation::Dht { good: !is_hidden }, now);
+            }
+        }
         // One of five that an honest indexer names denies it; of a larger share nobody's word is worth anything.
         20..30 => {
             let good = rng.random_range(0..5) > 0;
@@ -130,6 +136,14 @@ fn observe(book: &mut Book, peer: protocol::PeerId, honest: &Honest, tick: u64, 
         10..20 => {
             let agrees = rng.random_range(0..5) > 0;
             book.observe(peer, &Observation::Witness { by: peer, agrees, weight: 1.0 }, now);
+            book.observe(peer, &Observation::Recorded { good: rng.random_range(0..50) > 0 }, now);
+        }
+        // Of a round of five, most are not of the fifth that is in league.
+        30..32 => {
+            let against = (0..5).filter(|_| rng.random_range(0..5) == 0).count();
+            book.observe(peer, &Observation::Witnessed { good: against < 3 }, now);
+            let about = Keys::from_seed([rng.random_range(1..=9); 32]).peer_id();
+            book.observe(peer, &Observation::Testified { about, good: against < 3 }, now);
         }
         _ => {}
     }

@@ -121,7 +121,7 @@ impl Tree for Still {
                 born_at: jiff::Timestamp::UNIX_EPOCH,
             };
             book.observe(self::peer(), &answered, at(second * 20).mono);
-            book.observe(self::peer(), &Observation::Challenged { good: 1, bad: 0 }, at(second * 20).mono);
+            book.observe(self::peer(), &Observation::Challenged { good: 1, bad: 0, unfound: 0 }, at(second * 20).mono);
         }
         book.decide(&self::peer(), Decision::Referent, at(800).mono);
         self.answer(ExplainView {

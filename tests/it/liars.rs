@@ -15,6 +15,7 @@ use protocol::{
     signed::Verified,
     wire::{ChallengeAnswer, Heartbeat, HeartbeatResponse},
 };
+use serde_json::value::RawValue;
 use tokio::{runtime::Runtime, sync::mpsc};
 
 use crate::{
@@ -41,24 +42,40 @@ enum Lie {
     NoRecord,
 }
 
+/// A node's record, as it gave it last.
+#[derive(Clone)]
+struct Held {
+    seq: u64,
+    text: Box<RawValue>,
+}
+
+impl Held {
+    fn of(question: &Heartbeat) -> Option<Self> {
+        let text = question.record.clone()?;
+        let record = Verified::<PeerRecord>::open(text.get(), Timestamp::now()).ok()?;
+        Some(Self { seq: record.seq, text })
+    }
+}
+
 impl Lie {
-    fn answer(self, question: &Heartbeat, born_at: Timestamp) -> HeartbeatResponse {
-        let held = question.record.as_ref().and_then(|text| seq_of(text.get()));
+    fn answer(self, question: &Heartbeat, held: Option<&Held>, born_at: Timestamp) -> HeartbeatResponse {
         let challenges = question.challenges.iter().map(|peer| {
             let found = !matches!(self, Self::NeverFound);
             ChallengeAnswer { peer_id: *peer, found, last_seen: found.then(Timestamp::now) }
         });
+        // Whoever holds the record can show it.
+        let shown = held.filter(|_| question.challenge_did.is_some());
         HeartbeatResponse {
             seq: question.seq,
-            record_seq: held.filter(|_| !matches!(self, Self::NoRecord)),
+            record_seq: held.map(|held| held.seq).filter(|_| !matches!(self, Self::NoRecord)),
             served_us: 0,
             fill_rate: if matches!(self, Self::Fill) { 0.0 } else { 0.5 },
             peer_count: 50,
             max_nodes: 100,
             born_at,
             challenges: challenges.collect(),
-            dht_found: None,
-            dht_payload: None,
+            dht_found: shown.map(|_| true),
+            dht_payload: shown.map(|held| held.text.clone()),
             witnesses: Vec::new(),
             suggestions: Vec::new(),
             suggest_migrate: false,
@@ -66,23 +83,18 @@ impl Lie {
     }
 }
 
-fn seq_of(text: &str) -> Option<u64> {
-    Verified::<PeerRecord>::open(text, Timestamp::now()).ok().map(|record| record.seq)
-}
-
-/// Answers every heartbeat on every stream until the test ends. What it holds is what it was given last.
+/// Answers every heartbeat on every stream until the test ends.
 async fn serve(lie: Lie, mut inbound: mpsc::Receiver<Inbound>) {
     let born_at = Timestamp::now();
     while let Some(Inbound { mut stream, .. }) = inbound.recv().await {
         tokio::spawn(async move {
-            let mut held = None;
+            let mut held: Option<Held> = None;
             loop {
                 let read =
                     stream.read(Patience::idle(SILENCE), |value| serde_json::from_slice::<Heartbeat>(value.bytes));
                 let Ok(Some(Ok(question))) = read.await else { return };
-                let mut answer = lie.answer(&question, born_at);
-                held = answer.record_seq.or(held);
-                answer.record_seq = held;
+                held = Held::of(&question).or(held);
+                let answer = lie.answer(&question, held.as_ref(), born_at);
                 if stream.write(&answer, WRITE_WITHIN).await.is_err() {
                     return;
                 }

@@ -50,8 +50,12 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
         match answer(context, peer, role.indexer, heartbeat, held_seq).await {
             Ok(mut response) => {
                 if let Some(token) = token {
-                    held_epoch = Some(token.epoch);
-                    inform(&context.addresses.audit, Class::History, audit::Msg::Presented(Box::new(token)));
+                    let epoch = token.epoch;
+                    let presented = audit::Msg::Presented(Box::new(token));
+                    // One that finds no room is taken when the node gives it again, on its next stream.
+                    if context.addresses.audit.tell(Class::Heartbeat, presented).is_ok() {
+                        held_epoch = Some(epoch);
+                    }
                 }
                 held_seq = response.record_seq;
                 looking.tell(&mut response).await;

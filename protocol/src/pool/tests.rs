@@ -586,6 +586,23 @@ fn one_that_has_room_and_asks_us_to_move_goes_once_another_has_taken_its_place()
 }
 
 #[test]
+fn one_that_names_nobody_who_answers_keeps_no_other_from_asking() {
+    let mut bench = Bench::with(1..=5, []);
+    bench.asked_to_move(1, infos([7]), 0.5);
+    assert_eq!(bench.pool.need(), 1);
+    bench.asked_to_move(2, infos([8]), 0.5);
+    bench.wait(secs(59));
+    assert_eq!(bench.pool.need(), 1, "it is still sought");
+    bench.wait(secs(1));
+    assert_eq!(bench.pool.need(), 0, "nobody came");
+    bench.asked_to_move(1, infos([9]), 0.5);
+    assert_eq!(bench.pool.need(), 0, "it is not heard for a while");
+    bench.asked_to_move(2, infos([10]), 0.5);
+    assert_eq!(bench.pool.need(), 1);
+    assert!(bench.pool.members[&peer(2)].leaving.is_some() && bench.pool.members[&peer(1)].leaving.is_none());
+}
+
+#[test]
 fn one_that_has_room_is_not_left_for_one_that_is_a_member_already() {
     let mut bench = Bench::with(1..=5, []);
     bench.asked_to_move(1, infos([2, 3]), 0.5);

@@ -179,7 +179,7 @@ fn judge(claimed: u32, shown: usize, last: Option<f64>) -> Finding {
 pub enum Verdict {
     /// Nothing is held against it.
     Clear,
-    /// Something is: it is audited again in the next epoch.
+    /// Something is: it is audited again soon, without waiting for its turn.
     Suspected,
     /// It claims far more nodes than it has.
     Exposed {

@@ -1,10 +1,10 @@
 //! Which member of its own pool a node audits, and when.
 //!
 //! Every member counts the tokens of the indexers that it relies on, one at a time, the longest unaudited first: an auditor
-//! whom a hash chooses tells nobody what it found, and a node believes nobody's word about its indexers anyway. One under
-//! suspicion is audited again as often as it has to answer.
+//! whom a hash chooses tells nobody what it found, and a node believes nobody's word about its indexers anyway. Of those that
+//! were never audited the one that claims the most comes first. One under suspicion does not wait for its turn.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 
@@ -14,8 +14,9 @@ use crate::time::Mono;
 /// Between two audits of a node: two in an epoch, so that five members are seen within 25 min, for 37 bytes a second.
 const EVERY: Duration = Duration::from_secs(300);
 
-/// Between two audits of one that is under suspicion: three in an epoch, which is what exposes it.
-const SUSPECT_EVERY: Duration = Duration::from_secs(200);
+/// Between two audits of the same member at the least: an epoch and its spread for three of them, so that tokens which were
+/// lost before the first are there again at the third.
+const AGAIN: Duration = Duration::from_secs(330);
 
 /// When each member was audited last. Bounded by the pool: who is no member any more is forgotten.
 #[derive(Clone, Debug, Default)]
@@ -30,18 +31,30 @@ impl Rounds {
     /// minutes, nor one whose claim is too small to be a lie worth finding.
     pub fn due(&mut self, members: &[(PeerId, u32)], evidence: &Evidence, now: Mono) -> Option<PeerId> {
         self.last.retain(|peer, _| members.iter().any(|(member, _)| member == peer));
-        let worth = || members.iter().filter(|(_, claimed)| *claimed >= CLAIM_MIN).map(|(peer, _)| *peer);
-        let is_past =
-            |last: Option<Mono>, pause: Duration| last.map_or(now.since_start(), |last| now.since(last)) >= pause;
+        let worth = || members.iter().copied().filter(|(_, claimed)| *claimed >= CLAIM_MIN);
         let of = |peer: &PeerId| self.last.get(peer).copied();
-        let suspect = worth().find(|peer| evidence.sum(peer) > 0.0 && is_past(of(peer), SUSPECT_EVERY));
-        let usual = || worth().filter(|_| is_past(self.any, EVERY)).min_by_key(|peer| (of(peer), *peer));
+        let rested = || worth().filter(|(peer, _)| of(peer).is_none_or(|last| now.since(last) >= AGAIN));
+        let suspect = rested().map(|(peer, _)| peer).find(|peer| evidence.sum(peer) > 0.0);
+        let is_turn = self.any.map_or(now.since_start(), |any| now.since(any)) >= EVERY;
+        let order = |(peer, claimed): &(PeerId, u32)| (of(peer), Reverse(*claimed), *peer);
+        let usual = || rested().filter(|_| is_turn).min_by_key(order).map(|(peer, _)| peer);
         let peer = suspect.or_else(usual)?;
         if suspect.is_none() {
             self.any = Some(now);
         }
         self.last.insert(peer, now);
         Some(peer)
+    }
+
+    /// A peer is to be audited for another reason: whether it may be, which counts it as audited.
+    pub fn may(&mut self, peer: &PeerId, now: Mono) -> bool {
+        let is_rested = |last: &mut Mono| {
+            let is_rested = now.since(*last) >= AGAIN;
+            *last = if is_rested { now } else { *last };
+            is_rested
+        };
+        // Who is no member is audited once in an epoch at the most anyway.
+        self.last.get_mut(peer).is_none_or(is_rested)
     }
 }
 
@@ -73,6 +86,15 @@ mod tests {
     }
 
     #[test]
+    fn of_strangers_the_one_that_claims_the_most_comes_first() {
+        let (mut rounds, evidence) = (Rounds::default(), Evidence::default());
+        let members = [(peer(1), 30), (peer(2), 300), (peer(3), 20)];
+        let mut due = |second| rounds.due(&members, &evidence, at(second));
+        assert_eq!([due(300), due(600), due(900)], [Some(peer(2)), Some(peer(1)), Some(peer(3))]);
+        assert_eq!(due(1_200), Some(peer(2)));
+    }
+
+    #[test]
     fn small_claims_are_not_audited_and_strangers_are_forgotten() {
         let (mut rounds, evidence) = (Rounds::default(), Evidence::default());
         let members = [(peer(1), CLAIM_MIN - 1), (peer(2), CLAIM_MIN)];
@@ -90,11 +112,18 @@ mod tests {
         if let Some(evaded) = audit::evaded(100) {
             evidence.add(first, &evaded);
         }
-        assert_eq!(rounds.due(&members, &evidence, at(499)), None);
-        assert_eq!(rounds.due(&members, &evidence, at(500)), Some(first));
-        assert!(
-            rounds.due(&members, &evidence, at(600)).is_some_and(|other| other != first),
-            "the others keep their turn"
-        );
+        let other = rounds.due(&members, &evidence, at(600));
+        assert!(other.is_some_and(|other| other != first), "the others keep their turn");
+        assert_eq!(rounds.due(&members, &evidence, at(629)), None);
+        assert!(!rounds.may(&first, at(629)) && rounds.may(&peer(9), at(629)));
+        assert_eq!(rounds.due(&members, &evidence, at(630)), Some(first));
+    }
+
+    #[test]
+    fn the_only_member_is_not_audited_more_often_than_tokens_come_back() {
+        let (mut rounds, evidence) = (Rounds::default(), Evidence::default());
+        let mut is_audited = |second: &u64| rounds.due(&[(peer(1), 100)], &evidence, at(*second)).is_some();
+        let seen: Vec<u64> = (300..=1_500).step_by(20).filter(|second| is_audited(second)).collect();
+        assert_eq!(seen, [300, 640, 980, 1_320]);
     }
 }

@@ -30,9 +30,9 @@ pub const EPOCH_SECS: i64 = 600;
 /// node is one on which it may be asked to sign.
 pub const SPREAD: Duration = Duration::from_secs(60);
 
-/// How often one asker may see tokens in an epoch: a hash's audit, those of one who suspects us, which are 200 s apart, and
-/// again where an answer was lost.
-pub const AUDITS_PER_ASKER: u8 = 6;
+/// How often one asker may see tokens in an epoch: twice as one of our nodes, once as an auditor that a hash chose, and again
+/// after a restart of it.
+pub const AUDITS_PER_ASKER: u8 = 4;
 
 /// The number of the epoch: unix seconds ÷ 600, rounded down; 0 before 1970.
 #[must_use]

@@ -10,7 +10,7 @@ use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Decision, Explained, Facts, Ledger, Observation, Score, Settings, Verdict,
+    Check, Decision, Explained, Facts, Ledger, Observation, Score, Settings, Verdict,
     evidence::{Evidence, faded, is_sane, is_slow},
     score,
 };
@@ -21,6 +21,9 @@ use crate::{
 
 /// Peers whose last sign of life tells whether we ourselves are cut off; more than any pool has.
 const OUTCOMES_MAX: usize = 64;
+
+/// Members that fail the same check within this time fail it together: as long as a record in the DHT is asked for apart.
+const FAILED_TOGETHER: Duration = Duration::from_secs(600);
 
 /// What the database keeps of one indexer's evidence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +93,8 @@ pub(super) struct Account {
     below: u32,
     /// Until here others reach it, so that what we miss is our link's fault.
     excused_until: Mono,
+    /// When it failed each check of its own word last.
+    failed: BTreeMap<Check, Mono>,
 }
 
 impl Account {
@@ -101,6 +106,7 @@ impl Account {
             is_member: false,
             below: 0,
             excused_until: Mono::ZERO,
+            failed: BTreeMap::new(),
         }
     }
 
@@ -165,6 +171,9 @@ impl Book {
             }
             _ => {}
         }
+        if self.is_common(&peer, observation, now) {
+            return self.decide(&peer, Decision::ExcusedByOurselves, now);
+        }
         if !self.accounts.contains_key(&peer) && !self.make_room() {
             return;
         }
@@ -176,6 +185,23 @@ impl Book {
         if is_slow {
             account.observe(&Observation::Slow, now, settings);
         }
+    }
+
+    /// It failed a check of its own word that most members failed lately: the fault may be ours, our clock's or our record's.
+    fn is_common(&mut self, peer: &PeerId, observation: &Observation, now: Mono) -> bool {
+        let check = match observation {
+            Observation::Challenged { unfound: 1.., .. } => Check::OwnId,
+            Observation::Recorded { good: false } => Check::Record,
+            Observation::Dht { good: false } => Check::Dht,
+            _ => return false,
+        };
+        if let Some(account) = self.accounts.get_mut(peer) {
+            account.failed.insert(check, now);
+        }
+        let members = || self.accounts.values().filter(|account| account.is_member);
+        let has_failed =
+            |account: &&Account| account.failed.get(&check).is_some_and(|at| now.since(*at) <= FAILED_TOGETHER);
+        members().filter(has_failed).count() * 2 > members().count()
     }
 
     /// Its answer was slow, and most other members are quick: else the fault may be in our own link.
@@ -224,12 +250,13 @@ impl Book {
         for Testimony { by, agrees, weight } in &testimonies {
             self.observe(indexer, &Observation::Witness { by: *by, agrees: *agrees, weight: *weight }, now);
         }
+        let Some(said) = majority(&testimonies) else { return };
+        self.observe(indexer, &Observation::Witnessed { good: said }, now);
         // Of those that are indexers and known here the word is also evidence about themselves.
-        if let Some(said) = majority(&testimonies) {
-            for word in testimonies {
-                if self.accounts.contains_key(&word.by) {
-                    self.observe(word.by, &Observation::Testified { good: word.agrees == said }, now);
-                }
+        for word in testimonies {
+            if self.accounts.contains_key(&word.by) {
+                let testified = Observation::Testified { about: indexer, good: word.agrees == said };
+                self.observe(word.by, &testified, now);
             }
         }
     }

@@ -50,6 +50,10 @@ pub enum Observation {
         good: u32,
         /// How many wrongly or not at all.
         bad: u32,
+        /// Those of the wrong ones that say that it does not know us; the others tell a time that cannot be, which a clock that
+        /// was set may be the reason of.
+        #[serde(default)]
+        unfound: u32,
     },
     /// A DHT challenge was answered.
     Dht {
@@ -71,8 +75,16 @@ pub enum Observation {
         /// Its answer says that it holds it.
         good: bool,
     },
+    /// At least three witnesses were asked about it at the same time.
+    Witnessed {
+        /// Most, by the weight of their words, say the same as it.
+        good: bool,
+    },
     /// As a witness of another it said what most said, or not.
     Testified {
+        /// Of whom.
+        #[serde(with = "crate::wire::text")]
+        about: PeerId,
         /// The same as the majority of at least three.
         good: bool,
     },
@@ -116,7 +128,7 @@ impl fmt::Display for Observation {
                 rtt.as_secs_f64() * 1e3
             ),
             Self::Missed => f.write_str("did not answer"),
-            Self::Challenged { good, bad } => write!(f, "challenges: {good} answered rightly, {bad} not"),
+            Self::Challenged { good, bad, .. } => write!(f, "challenges: {good} answered rightly, {bad} not"),
             Self::Dht { good: true } => f.write_str("found our record in the DHT"),
             Self::Dht { good: false } => f.write_str("did not find our record in the DHT, where it was"),
             Self::Witness { by, agrees, weight } => {
@@ -125,8 +137,10 @@ impl fmt::Display for Observation {
             }
             Self::Recorded { good: true } => f.write_str("took our record"),
             Self::Recorded { good: false } => f.write_str("does not hold the record that we gave it"),
-            Self::Testified { good: true } => f.write_str("said of another what most said"),
-            Self::Testified { good: false } => f.write_str("said of another what most did not say"),
+            Self::Witnessed { good: true } => f.write_str("most witnesses say the same as it"),
+            Self::Witnessed { good: false } => f.write_str("most witnesses say otherwise than it"),
+            Self::Testified { about, good: true } => write!(f, "said of {about} what most said"),
+            Self::Testified { about, good: false } => write!(f, "said of {about} what most did not say"),
             Self::Slow => f.write_str("was slow while others were quick"),
             Self::Spot { by, good: true } => write!(f, "spot check: {by}, which its record names, is connected to it"),
             Self::Spot { by, good: false } => write!(f, "spot check: {by}, which its record names, has not seen it"),
@@ -280,9 +294,9 @@ impl Evidence {
                 self.facts.fill_rate = Some(fill_rate);
                 let fits = is_consistent(fill_rate, peer_count, max_nodes, settings);
                 self.facts.fill_consistency.add(one_if(fits), one_if(!fits));
-                self.suspect(Check::Fill, fits, 1.0);
+                self.suspect(Check::Fill, fits);
                 if !is_slow(rtt, settings) {
-                    self.suspect(Check::Pace, true, 1.0);
+                    self.suspect(Check::Pace, true);
                 }
             }
             Observation::Missed => {
@@ -292,24 +306,24 @@ impl Evidence {
                     self.missed = Some((first, now));
                 }
             }
-            Observation::Challenged { good, bad } => {
+            Observation::Challenged { good, bad, unfound } => {
                 self.facts.challenges.add(f64::from(good), f64::from(bad));
-                self.facts.suspicions.add(Check::OwnId, f64::from(good), f64::from(bad));
+                self.facts.suspicions.add(Check::OwnId, f64::from(good), f64::from(unfound));
             }
             Observation::Dht { good } => {
                 self.facts.dht.add(one_if(good), one_if(!good));
-                self.suspect(Check::Dht, good, 1.0);
+                self.suspect(Check::Dht, good);
             }
             Observation::Witness { agrees, weight, .. } => {
                 self.facts.witnesses.add(weight * one_if(agrees), weight * one_if(!agrees));
-                self.suspect(Check::Witnesses, agrees, weight);
             }
-            Observation::Recorded { good } => self.suspect(Check::Record, good, 1.0),
-            Observation::Testified { good } => self.suspect(Check::Testimony, good, 1.0),
-            Observation::Slow => self.suspect(Check::Pace, false, 1.0),
-            Observation::Spot { good, .. } => {
+            Observation::Witnessed { good } => self.suspect(Check::Witnesses, good),
+            Observation::Recorded { good } => self.suspect(Check::Record, good),
+            Observation::Testified { about, good } => self.facts.suspicions.testify(about, good),
+            Observation::Slow => self.suspect(Check::Pace, false),
+            Observation::Spot { by, good } => {
                 self.facts.challenges.add(one_if(good), one_if(!good));
-                self.suspect(Check::Spot, good, 1.0);
+                self.facts.suspicions.spot(by, good);
             }
             Observation::Spread { .. } | Observation::Bandwidth { .. } => {}
             Observation::RestartAnnounced => self.announced = Some(now),
@@ -318,8 +332,8 @@ impl Evidence {
         }
     }
 
-    fn suspect(&mut self, check: Check, is_passed: bool, weight: f64) {
-        self.facts.suspicions.add(check, weight * one_if(is_passed), weight * one_if(!is_passed));
+    fn suspect(&mut self, check: Check, is_passed: bool) {
+        self.facts.suspicions.add(check, one_if(is_passed), one_if(!is_passed));
     }
 
     /// Writes the time since the last answer down. Tells whether we watched it all the while.

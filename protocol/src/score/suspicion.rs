@@ -17,12 +17,19 @@
 //! One that never passes a check of its own word is caught by the tenth, one that fails every second by the 26th, and no check
 //! decides alone.
 //!
+//! The bound wants failures of an honest one that do not hang together. Where they may, something else bounds them: a record in
+//! the DHT is asked for minutes apart, so that a split passes before it convicts; the words of one round of witnesses are one
+//! check; what most members fail at the same time is not written down at all ([`super::Book`]); and what rests on another's
+//! word, testimony and spot checks, has a sum for each of those others, at most a third of [`SURE`], so that it takes
+//! three of them.
+//!
 //! # What follows
 //! The score of one that is caught is 0, until every sum has fallen below half of [`SURE`]: after a half-life without
 //! anything new, or by as many good checks where it may not be left.
 
 use std::collections::BTreeMap;
 
+use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
 /// Sum at which one is caught: ln 10^9, cut.
@@ -30,6 +37,12 @@ pub const SURE: f64 = 20.7;
 
 /// Below this share of [`SURE`] one that was caught is so no longer.
 const RELEASED: f64 = 0.5;
+
+/// What rests on one other's word is at most this share of [`SURE`], rounded up so that three of them reach it.
+const OF_ONE: f64 = 0.334;
+
+/// Others of whose words sums are kept, each way: more than a pool has. Past it the least is forgotten.
+const OTHERS_MAX: usize = 32;
 
 /// A sum that faded below this is none.
 const SUM_MIN: f64 = 0.01;
@@ -79,7 +92,9 @@ impl Check {
     const fn rates(self) -> (f64, f64) {
         match self {
             // Its own word: a restart, a split or a lost record fails a check now and then.
-            Self::OwnId | Self::Record | Self::Dht | Self::Fill | Self::Presence => (0.95, 0.60),
+            Self::OwnId | Self::Record | Self::Fill | Self::Presence => (0.95, 0.60),
+            // Asked for seldom, so that fewer must do.
+            Self::Dht => (0.95, 0.30),
             // The word of others, of whom a fifth may be in league against it; the pace of a link that loses a fifth of its
             // packets.
             Self::Spot | Self::Witnesses | Self::Testimony | Self::Pace => (0.80, 0.30),
@@ -93,12 +108,24 @@ impl Check {
     }
 }
 
-/// The sums of one indexer. Bounded: one for each [`Check`].
+/// The sums of one indexer. Bounded: one for each [`Check`], and for [`OTHERS_MAX`] others each way.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Suspicions {
     sums: BTreeMap<Check, f64>,
+    /// What it said of each other.
+    testimony: Vec<OfOne>,
+    /// What each other said of it.
+    spots: Vec<OfOne>,
     is_caught: bool,
+}
+
+/// What speaks against it by one other's word.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct OfOne {
+    #[serde(with = "crate::wire::text")]
+    other: PeerId,
+    sum: f64,
 }
 
 impl Suspicions {
@@ -119,6 +146,23 @@ impl Suspicions {
         self.sums.iter().map(|(check, sum)| (*check, *sum))
     }
 
+    /// What it said of `about` was what most said, or not.
+    pub(super) fn testify(&mut self, about: PeerId, good: bool) {
+        let sum = of_others(&mut self.testimony, about, Check::Testimony, good);
+        self.weigh(Check::Testimony, sum);
+    }
+
+    /// `by`, whom its record names, is connected to it, or not.
+    pub(super) fn spot(&mut self, by: PeerId, good: bool) {
+        let sum = of_others(&mut self.spots, by, Check::Spot, good);
+        self.weigh(Check::Spot, sum);
+    }
+
+    fn weigh(&mut self, check: Check, sum: f64) {
+        self.is_caught |= sum >= SURE;
+        self.set(check, sum.min(SURE));
+    }
+
     /// Adds checks: so many failed, and then so many passed. One may count less than 1.
     pub(super) fn add(&mut self, check: Check, good: f64, bad: f64) {
         let (passed, failed) = check.steps();
@@ -127,7 +171,7 @@ impl Suspicions {
         self.set(check, doubted + good * passed);
     }
 
-    /// It was proved elsewhere.
+    /// It was proved by audits.
     pub(super) fn prove(&mut self, check: Check) {
         self.is_caught = true;
         self.set(check, SURE);
@@ -143,12 +187,20 @@ impl Suspicions {
         for sum in self.sums.values_mut() {
             *sum *= factor;
         }
+        for others in [&mut self.testimony, &mut self.spots] {
+            others.iter_mut().for_each(|other| other.sum *= factor);
+            others.retain(|other| other.sum >= SUM_MIN);
+        }
         self.settle();
     }
 
     /// The sums are finite and in their range.
     pub(super) fn is_sane(&self) -> bool {
+        let others = || self.testimony.iter().chain(&self.spots);
         self.sums.values().all(|sum| (0.0..=SURE).contains(sum))
+            && others().all(|other| (0.0..=OF_ONE * SURE).contains(&other.sum))
+            && self.testimony.len() <= OTHERS_MAX
+            && self.spots.len() <= OTHERS_MAX
     }
 
     fn set(&mut self, check: Check, sum: f64) {
@@ -162,6 +214,22 @@ impl Suspicions {
     }
 }
 
+/// Adds one check to the sum of one other, and tells what all of them come to.
+fn of_others(others: &mut Vec<OfOne>, other: PeerId, check: Check, good: bool) -> f64 {
+    let (passed, failed) = check.steps();
+    let step = if good { passed } else { failed };
+    let before = others.iter().position(|known| known.other == other).map(|at| others.swap_remove(at).sum);
+    let sum = (before.unwrap_or(0.0) + step).min(OF_ONE * SURE);
+    if sum >= SUM_MIN {
+        if others.len() >= OTHERS_MAX {
+            let least = (0..others.len()).min_by(|one, next| others[*one].sum.total_cmp(&others[*next].sum));
+            least.map(|at| others.swap_remove(at));
+        }
+        others.push(OfOne { other, sum });
+    }
+    others.iter().map(|other| other.sum).sum()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -169,6 +237,7 @@ mod tests {
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     use super::*;
+    use crate::testing::peer;
 
     const ALL: [Check; 9] = [
         Check::OwnId,
@@ -194,12 +263,13 @@ mod tests {
 
     #[test]
     fn one_that_never_passes_is_caught_by_the_tenth_check_of_its_own_word() {
-        for check in [Check::OwnId, Check::Record, Check::Dht, Check::Fill, Check::Presence] {
+        assert_eq!(caught_after(Check::Dht, |_| false), Some(8));
+        for check in [Check::OwnId, Check::Record, Check::Fill, Check::Presence] {
             assert_eq!(caught_after(check, |_| false), Some(10), "{check:?}");
             assert_eq!(caught_after(check, |number| number.is_multiple_of(2)), Some(25), "{check:?}");
             assert_eq!(caught_after(check, |number| !number.is_multiple_of(10)), None, "nine of ten are passed");
         }
-        for check in [Check::Spot, Check::Witnesses, Check::Testimony, Check::Pace] {
+        for check in [Check::Witnesses, Check::Pace] {
             assert_eq!(caught_after(check, |_| false), Some(17), "{check:?}");
         }
     }
@@ -228,10 +298,29 @@ mod tests {
     }
 
     #[test]
+    fn what_rests_on_the_word_of_others_takes_three_of_them() {
+        let run = |others: u32, tell: fn(&mut Suspicions, PeerId)| {
+            let mut suspicions = Suspicions::default();
+            for _ in 0..100 {
+                (0..others).for_each(|other| tell(&mut suspicions, peer(other)));
+            }
+            assert!(suspicions.is_sane());
+            suspicions.is_caught()
+        };
+        for tell in
+            [|on: &mut Suspicions, other| on.testify(other, false), |on: &mut Suspicions, other| on.spot(other, false)]
+        {
+            assert!(!run(1, tell) && !run(2, tell));
+            assert!(run(3, tell) && run(OTHERS_MAX as u32 + 10, tell));
+        }
+    }
+
+    #[test]
     fn what_faded_away_leaves_nothing() {
         let mut suspicions = Suspicions::default();
         suspicions.add(Check::Dht, 0.0, 1.0);
-        suspicions.fade(0.004);
+        suspicions.testify(peer(1), false);
+        suspicions.fade(0.003);
         assert_eq!(suspicions, Suspicions::default());
     }
 

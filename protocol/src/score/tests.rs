@@ -84,7 +84,7 @@ fn g11_what_was_not_measured_is_left_out_and_the_rest_is_rescaled() {
 fn g1_every_observation_is_in_the_one_book() {
     let mut book = Book::new(Settings { half_life: hours(1_000_000), ..Settings::default() });
     for second in 0..100 {
-        book.observe(peer(1), &Observation::Challenged { good: 1, bad: 0 }, Mono::from_secs(second));
+        book.observe(peer(1), &Observation::Challenged { good: 1, bad: 0, unfound: 0 }, Mono::from_secs(second));
         book.observe(peer(1), &Observation::Dht { good: second % 2 == 0 }, Mono::from_secs(second));
         let word = Observation::Witness { by: peer(9), agrees: false, weight: 1.0 };
         book.observe(peer(1), &word, Mono::from_secs(second));
@@ -190,14 +190,14 @@ fn a_restart_behind_our_back_is_no_guilt() {
 #[test]
 fn g12_an_old_sin_fades() {
     let mut book = Book::default();
-    book.observe(peer(1), &Observation::Challenged { good: 0, bad: 20 }, Mono::from_secs(0));
+    book.observe(peer(1), &Observation::Challenged { good: 0, bad: 20, unfound: 20 }, Mono::from_secs(0));
     let at_once = value(&book, Part::Challenges, Mono::from_secs(0)).unwrap();
     let half = book.facts(&peer(1), Mono::ZERO + hours(6)).unwrap().challenges.bad;
     assert!((half - 10.0).abs() < 1e-9, "the half-life is exact");
     for tick in 1..=60 {
         book.observe(
             peer(1),
-            &Observation::Challenged { good: 1, bad: 0 },
+            &Observation::Challenged { good: 1, bad: 0, unfound: 0 },
             Mono::ZERO + hours(24) + Duration::from_secs(tick * TICK),
         );
     }
@@ -276,11 +276,13 @@ fn f8_a_liar_about_one_thing_is_out_in_its_first_hour_though_it_does_all_else_we
             let Observation::Answered { rtt, peer_count, max_nodes, born_at, .. } = answered(20, 0.5) else { panic!() };
             Some(Observation::Answered { rtt, fill_rate: 0.0, peer_count, max_nodes, born_at })
         }),
-        ("challenges", |second| second.is_multiple_of(120).then_some(Observation::Challenged { good: 0, bad: 1 })),
+        ("challenges", |second| {
+            second.is_multiple_of(120).then_some(Observation::Challenged { good: 0, bad: 1, unfound: 1 })
+        }),
         ("DHT", |second| second.is_multiple_of(300).then_some(Observation::Dht { good: false })),
         ("on and off", |second| {
             let good = u32::from(second % 240 < 120);
-            second.is_multiple_of(60).then_some(Observation::Challenged { good, bad: 1 - good })
+            second.is_multiple_of(60).then_some(Observation::Challenged { good, bad: 1 - good, unfound: 1 - good })
         }),
     ];
     for (name, lie) in lies {
@@ -320,28 +322,80 @@ fn one_that_is_slow_while_others_are_quick_is_caught_and_nobody_is_when_all_are_
     assert!(!run(3_900), "the fault may be in our own link");
 }
 
+/// Rounds of witnesses about each of `1..=count`, an hour long: what `word` says that one says of another is compared with
+/// what the other said to us. Those that are caught in the end.
+fn caught_by_witnesses(count: u16, word: fn(by: u16, about: u16) -> bool) -> Vec<u16> {
+    let mut book = Book::default();
+    book.set_members(&(1..=count).map(peer).collect());
+    for second in (0..3_600).step_by(TICK as usize) {
+        let now = Mono::from_secs(second);
+        for about in 1..=count {
+            book.observe(peer(about), &answered(20, 0.5), now);
+            if second % 60 == 0 {
+                let by = (1..=count).filter(|by| *by != about);
+                let reports: Vec<_> = by.map(|by| (peer(by), word(by, about))).collect();
+                book.witnessed(peer(about), &reports, now);
+            }
+        }
+    }
+    let is_caught = |number: &u16| book.facts(&peer(*number), Mono::from_secs(3_600)).unwrap().suspicions.is_caught();
+    (1..=count).filter(is_caught).collect()
+}
+
 #[test]
-fn a_witness_that_says_of_others_what_most_do_not_say_is_caught() {
+fn a_witness_that_says_of_all_others_what_most_do_not_say_is_caught_and_nobody_else() {
+    assert_eq!(caught_by_witnesses(5, |by, _| by != 1), [1]);
+    assert_eq!(caught_by_witnesses(10, |by, _| by != 1), [1]);
+}
+
+#[test]
+fn one_hostile_witness_convicts_nobody_however_few_there_are() {
+    for count in 2..=4 {
+        let caught = caught_by_witnesses(count, |by, _| by != 1);
+        assert!(caught.iter().all(|number| *number == 1), "{count}: {caught:?}");
+    }
+}
+
+#[test]
+fn one_that_tells_an_honest_witness_something_else_does_not_make_a_liar_of_it() {
+    // 1 tells 2 alone another fill than everybody else.
+    for count in 4..=10 {
+        assert_eq!(caught_by_witnesses(count, |by, about| !(by == 2 && about == 1)), Vec::<u16>::new(), "{count}");
+    }
+    // One that tells all of us different things is contradicted by all.
+    assert_eq!(caught_by_witnesses(5, |_, about| about != 1), [1]);
+}
+
+#[test]
+fn what_most_members_fail_at_the_same_time_is_held_against_none() {
+    let unfound = Observation::Challenged { good: 0, bad: 1, unfound: 1 };
+    for failed in [unfound, Observation::Recorded { good: false }, Observation::Dht { good: false }] {
+        let caught = |failing: u16| {
+            let mut book = Book::default();
+            book.set_members(&(1..=5).map(peer).collect());
+            for second in (0..3_600).step_by(TICK as usize) {
+                let now = Mono::from_secs(second);
+                for number in 1..=5 {
+                    book.observe(peer(number), &answered(20, 0.5), now);
+                    if number <= failing {
+                        book.observe(peer(number), &failed, now);
+                    }
+                }
+            }
+            let facts = |number| book.facts(&peer(number), Mono::from_secs(3_600)).unwrap();
+            (1..=5).filter(|number| facts(*number).suspicions.is_caught()).count()
+        };
+        assert_eq!((caught(2), caught(3), caught(5)), (2, 0, 0), "{failed:?}");
+    }
+}
+
+#[test]
+fn a_time_that_cannot_be_is_no_lie_for_a_clock_may_have_been_set() {
     let mut book = Book::default();
-    for number in 1..=4 {
-        book.observe(peer(number), &answered(20, 0.5), Mono::ZERO);
+    for second in (0..3_600).step_by(TICK as usize) {
+        book.observe(peer(1), &Observation::Challenged { good: 0, bad: 1, unfound: 0 }, Mono::from_secs(second));
     }
-    for round in 1..=30 {
-        let reports = [(peer(1), false), (peer(2), true), (peer(3), true)];
-        book.witnessed(peer(4), &reports, Mono::from_secs(round * TICK));
-    }
-    let now = Mono::from_secs(31 * TICK);
-    assert!(book.score(&peer(1), now).unwrap().suspicions.is_caught());
-    for number in 2..=4 {
-        let suspicions = book.score(&peer(number), now).unwrap().suspicions;
-        assert!(!suspicions.is_caught(), "{number}: {suspicions:?}");
-    }
-    // Two words are no majority, and a stranger's word is no evidence about a stranger.
-    let mut book = Book::default();
-    book.observe(peer(1), &answered(20, 0.5), Mono::ZERO);
-    book.witnessed(peer(4), &[(peer(1), false), (peer(2), true)], Mono::ZERO);
-    book.witnessed(peer(1), &[(peer(7), false), (peer(8), true), (peer(9), true)], Mono::ZERO);
-    assert_eq!((book.len(), book.facts(&peer(7), Mono::ZERO)), (2, None));
+    assert!(book.facts(&peer(1), Mono::from_secs(3_600)).unwrap().suspicions.sums().next().is_none());
 }
 
 /// A book in which peer 1 is old, bad and online, and peer 2 is a good one; and the time.
@@ -358,7 +412,7 @@ fn old_and_bad() -> (Book, Mono) {
             born_at: wall(0),
         };
         book.observe(peer(1), &lie, now);
-        book.observe(peer(1), &Observation::Challenged { good: 0, bad: 1 }, now);
+        book.observe(peer(1), &Observation::Challenged { good: 0, bad: 1, unfound: 1 }, now);
         book.observe(peer(2), &answered(20, 0.5), now);
     }
     (book, Mono::from_secs(end))
@@ -470,7 +524,7 @@ fn the_book_is_bounded_and_forgets_no_member() {
 fn evidence_survives_the_process_and_fades_meanwhile() {
     let mut book = Book::default();
     let end = beats(&mut book, 0, 7_200);
-    book.observe(peer(1), &Observation::Challenged { good: 8, bad: 4 }, end);
+    book.observe(peer(1), &Observation::Challenged { good: 8, bad: 4, unfound: 0 }, end);
     let rows = book.rows(Now { mono: end, wall: wall(7_200) });
     let text = serde_json::to_string(&rows).unwrap();
     let rows: Vec<Row> = serde_json::from_str(&text).unwrap();
@@ -606,7 +660,7 @@ proptest! {
                 let born_at = wall([0, lives, crashes, 0, 0][number as usize]);
                 book.observe(peer(number), &Observation::Answered { rtt, fill_rate, peer_count, max_nodes, born_at }, now);
                 if number == 1 && rng.random_ratio(1, 5) {
-                    book.observe(peer(number), &Observation::Challenged { good: 1, bad: 0 }, now);
+                    book.observe(peer(number), &Observation::Challenged { good: 1, bad: 0, unfound: 0 }, now);
                 }
             }
             let judged = [1, 2].map(|number| Judged { peer: peer(number), sticky: false });
@@ -625,12 +679,13 @@ fn any_observation() -> impl Strategy<Value = Observation> {
             Observation::Answered { rtt, fill_rate, peer_count, max_nodes: 500, born_at: wall(life) }
         }),
         2 => Just(Observation::Missed),
-        2 => (0u32..3, 0u32..3).prop_map(|(good, bad)| Observation::Challenged { good, bad }),
+        2 => (0u32..3, 0u32..3).prop_map(|(good, bad)| Observation::Challenged { good, bad, unfound: bad / 2 }),
         1 => any::<bool>().prop_map(|good| Observation::Dht { good }),
         2 => (1u16..9, any::<bool>(), 0.0..=1.0f64)
             .prop_map(|(by, agrees, weight)| Observation::Witness { by: peer(by), agrees, weight }),
         1 => any::<bool>().prop_map(|good| Observation::Recorded { good }),
-        1 => any::<bool>().prop_map(|good| Observation::Testified { good }),
+        1 => any::<bool>().prop_map(|good| Observation::Witnessed { good }),
+        1 => (1u16..9, any::<bool>()).prop_map(|(about, good)| Observation::Testified { about: peer(about), good }),
         1 => Just(Observation::Slow),
         1 => Just(Observation::RestartAnnounced),
         1 => Just(Observation::Exposed),
@@ -698,7 +753,7 @@ fn an_eviction_keeps_what_it_rested_on_and_is_computed_again_offline() {
     let (mut book, mut now) = old_and_bad();
     for _ in 0..3 {
         now = now + Duration::from_secs(TICK);
-        book.observe(peer(1), &Observation::Challenged { good: 0, bad: 1 }, now);
+        book.observe(peer(1), &Observation::Challenged { good: 0, bad: 1, unfound: 1 }, now);
         book.judge(&members(false), now);
     }
     let explained = book.explain(&peer(1), Now { mono: now, wall: wall(0) }).unwrap();

@@ -15,12 +15,12 @@ use super::{
 };
 use crate::{
     heartbeat::{
-        self, Ask, Challenges, Conversation, DhtChallenge, Given, Heard, OwnRecordKey, RESTARTS, Rhythm,
+        self, Ask, Challenges, Conversation, DhtChallenge, Given, Heard, OwnRecordKey, RESTARTS, Rhythm, Verdict,
         judge_challenges,
     },
     offload::Load,
     pool::Input,
-    restarts::{Restarts, Verdict},
+    restarts::{self, Restarts},
     score::Observation,
     time::{Mono, Now},
     wire::{AddrInfo, Answer, HeartbeatResponse, Refused},
@@ -292,8 +292,9 @@ impl Member {
             let ahead = self.clocks.of(&id).unwrap_or_default();
             let verdict =
                 judge_challenges(&self.own.peer, &given.challenged, &response.challenges, ahead, now.wall, settings);
-            self.book.observe(id, &Observation::Challenged { good: verdict.good, bad: verdict.bad }, now.mono);
-            if verdict.bad > 0 {
+            let Verdict { good, bad, unfound } = verdict;
+            self.book.observe(id, &Observation::Challenged { good, bad, unfound }, now.mono);
+            if unfound > 0 {
                 beat.challenges.doubt();
                 let name = world.names[peer as usize].clone();
                 world.note(self.own.at, format_args!("{name} answered a challenge wrongly"));
@@ -320,7 +321,6 @@ impl Member {
         let Some(good) = beat.dht.heard(response, &key, self.clocks.signing_time(now.wall)) else { return };
         self.book.observe(world.id(peer), &Observation::Dht { good }, now.mono);
         if !good {
-            beat.challenges.doubt();
             let name = world.names[peer as usize].clone();
             world.note(self.own.at, format_args!("{name} did not find our record in the DHT"));
         }
@@ -343,7 +343,9 @@ impl Member {
         }
         let ahead = self.clocks.of(&world.id(peer)).unwrap_or_default();
         let (life, is_time) = (beat.life, beat.dht.batch(ahead));
-        self.ask_witnesses(peer, given, now.mono, world);
+        if !beat.challenges.is_doubted() {
+            self.ask_witnesses(peer, given, now.mono, world);
+        }
         if is_time {
             // Only what we found ourselves is an indexer asked to find.
             let is_there = world.dht.has_node(self.own.at, self.own.at, now.wall, &world.net);
@@ -427,8 +429,8 @@ impl Member {
         // The pool may have stopped it meanwhile, or begun another.
         let Some(beat) = self.beats.get_mut(&peer).filter(|beat| beat.is_resting) else { return };
         match beat.restarts.failed(now, &mut self.rng) {
-            Verdict::RestartAfter(pause) => world.after(pause, me, What::Restart { peer, life: beat.life }),
-            Verdict::Spent => self.beat_spent(peer, world),
+            restarts::Verdict::RestartAfter(pause) => world.after(pause, me, What::Restart { peer, life: beat.life }),
+            restarts::Verdict::Spent => self.beat_spent(peer, world),
         }
     }
 

@@ -165,12 +165,14 @@ impl Watch {
                 let honest = running(world).filter(|at| world.is_honest[*at as usize]);
                 none(honest.into_iter().find_map(counts).map(|(at, peer)| format!("{} counts on {peer}", name(at))))
             }
-            Wanted::Shunned { most } => each(&|at| {
+            Wanted::Shunned { most, heard_for } => each(&|at| {
                 let peer = world.id(at);
                 let honest = || running(world).filter(|other| *other != at && world.is_honest[*other as usize]);
                 let count = |other: &u32| {
                     let member = &members[*other as usize];
-                    member.is_answering(&peer, member.now(world).mono)
+                    let now = member.now(world).mono;
+                    let has_heard = member.book.facts(&peer, now).is_some_and(|facts| facts.online >= heard_for.0);
+                    has_heard && member.is_answering(&peer, now)
                 };
                 let share = honest().filter(count).count() as f64 / (honest().count() as f64).max(1.0);
                 (share > *most).then(|| format!("{share:.2} of the honest count on {}", name(at)))

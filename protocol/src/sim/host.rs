@@ -291,7 +291,7 @@ impl Host {
         }
     }
 
-    /// What the other indexers carry: as they told us with an answer of the last minute, else as they signed it last.
+    /// Whom to ask to move now, by what we and the others carry.
     fn offload_step(&mut self, own: &Own, now: Now, rng: &mut StdRng) {
         let load = Load { sessions: self.registry.count(), capacity: own.max_nodes };
         let others = self.loads.others(&self.book, now);

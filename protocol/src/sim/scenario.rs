@@ -251,6 +251,9 @@ pub enum Wanted {
     Shunned {
         /// 0 to 1.
         most: f64,
+        /// Of those alone that heard it for so long in all: whoever met it lately is still finding out.
+        #[serde(default)]
+        heard_for: Span,
     },
     /// No running indexer has a session of any of them.
     Forgotten,
