@@ -9,8 +9,8 @@
 //! stay within their bounds, nobody honest is blamed, banned, evicted for its score or over a limit, no number goes
 //! back.
 //!
-//! What it leaves out: the cost of handling, gossip and search, the routing of the DHT, reading the own record back,
-//! presence tokens and their audits.
+//! What it leaves out: the cost of handling, gossip and search, the routing of the DHT, reading the own record back, the
+//! signatures and epochs of presence tokens, audits by the hash's choice, spot checks and bandwidth probes.
 
 mod audit;
 mod beat;
