@@ -108,7 +108,7 @@ impl Check {
     }
 }
 
-/// The sums of one indexer. Bounded: one for each [`Check`], and for [`OTHERS_MAX`] others each way.
+/// The sums of one indexer. Bounded: one for each [`Check`], and for 32 others each way.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Suspicions {
