@@ -271,7 +271,9 @@ fn one_that_is_exposed_and_cleared_has_its_score_again() {
 
 #[test]
 fn f8_a_liar_about_one_thing_is_out_in_its_first_hour_though_it_does_all_else_well() {
-    let lies: [(&str, fn(u64) -> Option<Observation>); 4] = [
+    /// What it does at a second of the hour.
+    type Told = fn(u64) -> Option<Observation>;
+    let lies: [(&str, Told); 4] = [
         ("fill", |_| {
             let Observation::Answered { rtt, peer_count, max_nodes, born_at, .. } = answered(20, 0.5) else { panic!() };
             Some(Observation::Answered { rtt, fill_rate: 0.0, peer_count, max_nodes, born_at })
