@@ -315,7 +315,7 @@ impl State {
             addrs: self.addrs.clone(),
             nats_address: node.nats_address.clone(),
             wallet_address: node.wallet_address.clone(),
-            capabilities: hello::capabilities(own.role).into_iter().map(str::to_owned).collect(),
+            capabilities: hello::record_capabilities(own.role).into_iter().map(str::to_owned).collect(),
             born_at: own.born_at,
             expiry_date: self.expiry(),
             seq,

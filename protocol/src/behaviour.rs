@@ -79,7 +79,8 @@ impl Kind {
             Protocol::Get | Protocol::Candidates | Protocol::Witness | Protocol::Audit => Some(Self::Get),
             Protocol::Search => Some(Self::Search),
             Protocol::Bandwidth => Some(Self::Bandwidth),
-            Protocol::Hello | Protocol::Leave | Protocol::SearchResponse => None,
+            // Events are counted by the member that takes them, whichever its role; see [`crate::event`].
+            Protocol::Hello | Protocol::Leave | Protocol::SearchResponse | Protocol::Event(_) => None,
         }
     }
 }

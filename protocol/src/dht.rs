@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::{
-    identity::Did,
+    identity::{Did, Keys},
     json::{self, JsonError},
     names,
     record::{IndexerRecord, LIFE_MAX, PeerRecord, binding_holds, check_name, check_signer},
@@ -55,8 +55,8 @@ impl SignedObject for PidValue {
     /// Twice the largest honest one.
     const BYTES_MAX: usize = 1024;
 
-    fn pub_key(&self) -> &str {
-        &self.pub_key
+    fn is_by(&self, keys: &Keys) -> bool {
+        self.pub_key == keys.pub_key()
     }
 
     fn check(&self, now: Timestamp) -> Result<(), SignedError> {
@@ -88,8 +88,8 @@ impl SignedObject for NameClaim {
     /// The largest honest one, its name written in escapes, and some room; 16 of them fit in one packet of Kademlia.
     const BYTES_MAX: usize = 2 * 1024;
 
-    fn pub_key(&self) -> &str {
-        &self.pub_key
+    fn is_by(&self, keys: &Keys) -> bool {
+        self.pub_key == keys.pub_key()
     }
 
     fn check(&self, now: Timestamp) -> Result<(), SignedError> {

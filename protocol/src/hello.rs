@@ -10,7 +10,8 @@ use crate::{
     identity::{Did, peer_id_of},
     signed::CLOCK_SKEW,
     wire::{
-        Hello, KADEMLIA_PROTOCOL, Protocol, RefusalCode, Refused, Role, TOPIC_PRESENCE, TOPIC_SEARCH_PEER, VERSION,
+        Hello, KADEMLIA_PROTOCOL, Protocol, RefusalCode, Refused, Role, TOPIC_NODE_SEARCH, TOPIC_PRESENCE,
+        TOPIC_SEARCH_PEER, VERSION,
     },
 };
 
@@ -186,23 +187,21 @@ fn shown(text: &str) -> String {
 /// What a peer of this build takes from others, given what it is.
 #[must_use]
 pub fn capabilities(role: Role) -> Vec<&'static str> {
-    let everybody = [Protocol::Hello, Protocol::Leave, Protocol::Witness];
-    let indexer = [
-        Protocol::Heartbeat,
-        Protocol::Publish,
-        Protocol::Get,
-        Protocol::Candidates,
-        Protocol::Search,
-        Protocol::SearchResponse,
-        Protocol::Audit,
-        Protocol::Bandwidth,
-    ];
-    let mut capabilities: Vec<&'static str> = everybody.into_iter().map(Protocol::id).collect();
+    let taken = Protocol::ALL.into_iter().filter(|protocol| protocol.is_taken_by(role));
+    let mut capabilities: Vec<&'static str> = taken.map(Protocol::id).collect();
     if role.indexer {
-        capabilities.extend(indexer.into_iter().map(Protocol::id));
         capabilities.extend([TOPIC_SEARCH_PEER, TOPIC_PRESENCE, KADEMLIA_PROTOCOL]);
     }
+    // Indexers pass on what nodes ask each other.
+    capabilities.push(TOPIC_NODE_SEARCH);
     capabilities
+}
+
+/// What a peer's record says of them: every node takes events, and a record that all indexers keep need not repeat it.
+#[must_use]
+pub fn record_capabilities(role: Role) -> Vec<&'static str> {
+    let is_event = |id: &&str| matches!(Protocol::from_id(id), Some(Protocol::Event(_)));
+    capabilities(role).into_iter().filter(|id| !is_event(id)).collect()
 }
 
 /// Whether the peer said that it takes this: a protocol id or a topic. Nothing else is sent to it.

@@ -154,12 +154,21 @@ fn check_pem(pem: &str) -> Result<(), KeyError> {
     }
 }
 
+/// How the peer id of every Ed25519 key begins: identity multihash of 36 bytes; in them: key type Ed25519, and 32 bytes
+/// of key.
+const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+
 /// The peer id of a raw Ed25519 key: the identity multihash of its protobuf form.
 #[must_use]
 pub fn peer_id_of(pub_key: &[u8; 32]) -> PeerId {
-    /// Identity multihash of 36 bytes; in them: key type Ed25519, and 32 bytes of key.
-    const PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
-    PeerId::from_bytes(&[&PREFIX[..], pub_key].concat()).expect("an identity multihash of 36 bytes is a peer id")
+    PeerId::from_bytes(&[&PEER_ID_PREFIX[..], pub_key].concat())
+        .expect("an identity multihash of 36 bytes is a peer id")
+}
+
+/// The raw Ed25519 key that a peer id holds; nothing for one that is a hash, or of a key of another kind.
+#[must_use]
+pub fn key_of(peer: &PeerId) -> Option<[u8; 32]> {
+    peer.to_bytes().strip_prefix(&PEER_ID_PREFIX)?.try_into().ok()
 }
 
 /// The `did:key` of a raw Ed25519 key.

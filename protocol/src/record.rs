@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    identity::{Did, peer_id_of},
+    identity::{Did, Keys, peer_id_of},
     json::NUMBER_MAX,
     names,
     signed::{CLOCK_SKEW, SignedError, SignedObject, check_expiry, key_bytes},
@@ -86,8 +86,8 @@ impl SignedObject for PeerRecord {
     const DOMAIN: &'static str = "muster-record:1:";
     const BYTES_MAX: usize = 16 * 1024;
 
-    fn pub_key(&self) -> &str {
-        &self.pub_key
+    fn is_by(&self, keys: &Keys) -> bool {
+        self.pub_key == keys.pub_key()
     }
 
     fn check(&self, now: Timestamp) -> Result<(), SignedError> {
@@ -137,8 +137,8 @@ impl SignedObject for IndexerRecord {
     /// Twice the largest honest one: 8 addresses of 128 bytes, 32 hashes of 15, and the names of the fields.
     const BYTES_MAX: usize = 4 * 1024;
 
-    fn pub_key(&self) -> &str {
-        &self.pub_key
+    fn is_by(&self, keys: &Keys) -> bool {
+        self.pub_key == keys.pub_key()
     }
 
     fn check(&self, now: Timestamp) -> Result<(), SignedError> {
@@ -193,8 +193,8 @@ impl SignedObject for Leave {
     const DOMAIN: &'static str = "muster-leave:1:";
     const BYTES_MAX: usize = 4 * 1024;
 
-    fn pub_key(&self) -> &str {
-        &self.pub_key
+    fn is_by(&self, keys: &Keys) -> bool {
+        self.pub_key == keys.pub_key()
     }
 
     fn check(&self, now: Timestamp) -> Result<(), SignedError> {

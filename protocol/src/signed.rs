@@ -15,13 +15,22 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::{
-    identity::Keys,
+    identity::{Keys, key_of},
     json::{self, JsonError},
     wire::RefusalCode,
 };
 
 /// How far a receiver's clock may differ from the signer's before expiry is held against the object.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(30);
+
+/// The field that names the signer, and in which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signer {
+    /// The field `pub_key`: base64 of the raw 32 bytes.
+    PubKey,
+    /// A field with a peer id, which holds the key itself.
+    PeerId(&'static str),
+}
 
 /// What is signed whole: its domain, its limit and its rules.
 pub trait SignedObject: Serialize + DeserializeOwned + Clone {
@@ -34,8 +43,11 @@ pub trait SignedObject: Serialize + DeserializeOwned + Clone {
     /// The most bytes that the text may have.
     const BYTES_MAX: usize;
 
-    /// The field `pub_key`: base64 of the signer's raw 32 bytes.
-    fn pub_key(&self) -> &str;
+    /// Where the text names its signer.
+    const SIGNER: Signer = Signer::PubKey;
+
+    /// Whether the object names these keys' owner as its signer.
+    fn is_by(&self, keys: &Keys) -> bool;
 
     /// Checks what must hold of the object beside its signature.
     ///
@@ -175,7 +187,7 @@ impl<T: SignedObject> Unverified<T> {
     /// When the text is too long, malformed, or has no key or no signature of the right length.
     pub fn read(text: &str) -> Result<Self, SignedError> {
         let checked = json::check(text.as_bytes(), T::BYTES_MAX)?;
-        let key = key_bytes(&text_field(checked, "pub_key")?)?;
+        let key = signer_key(checked, T::SIGNER)?;
         let signature = bytes_of::<64>(T::SIGNATURE_FIELD, &text_field(checked, T::SIGNATURE_FIELD)?)?;
         let message = message::<T>(&checked.canonical(Some(T::SIGNATURE_FIELD)));
         Ok(Self { text: text.into(), message, key, signature: Signature::from_bytes(&signature), of: PhantomData })
@@ -191,6 +203,35 @@ impl<T: SignedObject> Unverified<T> {
         let value: T = serde_json::from_str(&self.text).map_err(|error| JsonError::shape(&error))?;
         value.check(now)?;
         Ok(Verified { text: self.text, value })
+    }
+}
+
+/// The canonical text with its signature as the last field.
+fn signed_text<T: SignedObject>(checked: json::Checked<'_>, keys: &Keys) -> Arc<str> {
+    let canonical = checked.canonical(Some(T::SIGNATURE_FIELD));
+    let signature = BASE64.encode(keys.sign(&message::<T>(&canonical)));
+    let body = canonical.strip_suffix('}').expect("a signed object is a JSON object");
+    format!("{body},\"{}\":\"{signature}\"}}", T::SIGNATURE_FIELD).into()
+}
+
+/// What the text says of its signer, shortened.
+fn signer_text(checked: json::Checked<'_>, signer: Signer) -> String {
+    let field = match signer {
+        Signer::PubKey => "pub_key",
+        Signer::PeerId(field) => field,
+    };
+    text_field(checked, field).unwrap_or_default().chars().take(64).flat_map(char::escape_debug).collect()
+}
+
+fn signer_key(checked: json::Checked<'_>, signer: Signer) -> Result<[u8; 32], SignedError> {
+    match signer {
+        Signer::PubKey => key_bytes(&text_field(checked, "pub_key")?),
+        Signer::PeerId(field) => {
+            let text = text_field(checked, field)?;
+            let key = text.parse().ok().and_then(|peer| key_of(&peer));
+            // A hash of a key, a key of another kind, or no peer id at all: nothing can be verified with it.
+            key.ok_or(SignedError::NotBytes { field, bytes: 32 })
+        }
     }
 }
 
@@ -233,6 +274,13 @@ impl<T> Verified<T> {
 }
 
 impl<T: SignedObject> Verified<T> {
+    /// The base64 of its signature: the same for the same words of the same signer, however the text is laid out.
+    #[must_use]
+    pub fn signature(&self) -> String {
+        let checked = json::check(self.text.as_bytes(), T::BYTES_MAX).expect("a verified text passed the check");
+        text_field(checked, T::SIGNATURE_FIELD).expect("a verified text has a signature")
+    }
+
     /// Verifies a text and everything that must hold of it at `now`.
     ///
     /// # Errors
@@ -247,15 +295,29 @@ impl<T: SignedObject> Verified<T> {
     /// When the object names another key than `keys`: nobody could verify it.
     #[must_use]
     pub fn sign(value: &T, keys: &Keys) -> Self {
-        assert_eq!(value.pub_key(), keys.pub_key(), "an object is signed with the key that it names");
+        assert!(value.is_by(keys), "an object is signed with the key that it names");
         let written = serde_json::to_string(value).expect("a signed object can be written as JSON");
         let checked =
             json::check(written.as_bytes(), usize::MAX).expect("a signed object is written within the limits");
-        let canonical = checked.canonical(Some(T::SIGNATURE_FIELD));
-        let signature = BASE64.encode(keys.sign(&message::<T>(&canonical)));
-        let body = canonical.strip_suffix('}').expect("a signed object is a JSON object");
-        let text = format!("{body},\"{}\":\"{signature}\"}}", T::SIGNATURE_FIELD);
-        Self { text: text.into(), value: value.clone() }
+        Self { text: signed_text::<T>(checked, keys), value: value.clone() }
+    }
+
+    /// Signs a text whose unknown fields are somebody's and are to be kept. A signature that it has is replaced.
+    ///
+    /// # Errors
+    /// When the text is too long or malformed, is not a `T` that names these keys, or a rule does not hold at `now`.
+    pub fn sign_text(text: &str, keys: &Keys, now: Timestamp) -> Result<Self, SignedError> {
+        let checked = json::check(text.as_bytes(), T::BYTES_MAX)?;
+        let value: T = checked.read()?;
+        if !value.is_by(keys) {
+            return Err(SignedError::NotTheSigners { field: "signer", got: signer_text(checked, T::SIGNER) });
+        }
+        value.check(now)?;
+        let text = signed_text::<T>(checked, keys);
+        if text.len() > T::BYTES_MAX {
+            return Err(JsonError::TooLong { got: text.len(), max: T::BYTES_MAX }.into());
+        }
+        Ok(Self { text, value })
     }
 }
 

@@ -11,6 +11,8 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use crate::event::{EVENT_BYTES_MAX, Verb};
+
 /// One protocol over libp2p streams: JSON values, but for bandwidth probes, whose bytes mean nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
@@ -36,11 +38,13 @@ pub enum Protocol {
     Audit,
     /// Bytes there and back, by which either side measures the link; see [`crate::bandwidth`].
     Bandwidth,
+    /// Events between nodes, each answered once it is kept; see [`crate::event`].
+    Event(Verb),
 }
 
 impl Protocol {
     /// Every protocol, in the order of `docs/protocol.md`.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 20] = [
         Self::Hello,
         Self::Heartbeat,
         Self::Publish,
@@ -52,7 +56,45 @@ impl Protocol {
         Self::Witness,
         Self::Audit,
         Self::Bandwidth,
+        Self::Event(Verb::Create),
+        Self::Event(Verb::Update),
+        Self::Event(Verb::Delete),
+        Self::Event(Verb::Search),
+        Self::Event(Verb::Verify),
+        Self::Event(Verb::Considers),
+        Self::Event(Verb::Planner),
+        Self::Event(Verb::Admiralty),
+        Self::Event(Verb::Minio),
     ];
+
+    /// Its place in [`Protocol::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Hello => 0,
+            Self::Heartbeat => 1,
+            Self::Publish => 2,
+            Self::Get => 3,
+            Self::Leave => 4,
+            Self::Candidates => 5,
+            Self::Search => 6,
+            Self::SearchResponse => 7,
+            Self::Witness => 8,
+            Self::Audit => 9,
+            Self::Bandwidth => 10,
+            Self::Event(verb) => 11 + verb as usize,
+        }
+    }
+
+    /// Whether a member of this role takes it.
+    #[must_use]
+    pub const fn is_taken_by(self, role: Role) -> bool {
+        match self {
+            Self::Hello | Self::Leave | Self::Witness => true,
+            Self::Event(_) => role.node,
+            _ => role.indexer,
+        }
+    }
 
     /// The libp2p protocol id.
     #[must_use]
@@ -69,6 +111,15 @@ impl Protocol {
             Self::Witness => "/opencloud/witness/1.0",
             Self::Audit => "/muster/audit/1.0",
             Self::Bandwidth => "/opencloud/probe/1.0",
+            Self::Event(Verb::Create) => "/opencloud/resource/create/1.0",
+            Self::Event(Verb::Update) => "/opencloud/resource/update/1.0",
+            Self::Event(Verb::Delete) => "/opencloud/resource/delete/1.0",
+            Self::Event(Verb::Search) => "/opencloud/resource/search/1.0",
+            Self::Event(Verb::Verify) => "/opencloud/resource/verify/1.0",
+            Self::Event(Verb::Considers) => "/opencloud/resource/considers/1.0",
+            Self::Event(Verb::Planner) => "/opencloud/resource/planner/1.0",
+            Self::Event(Verb::Admiralty) => "/opencloud/config/admiralty/1.0",
+            Self::Event(Verb::Minio) => "/opencloud/config/minio/1.0",
         }
     }
 
@@ -87,12 +138,16 @@ impl Protocol {
             Self::Heartbeat | Self::Candidates | Self::Search | Self::SearchResponse | Self::Audit => 64 * 1024,
             Self::Bandwidth => crate::bandwidth::PAYLOAD_BYTES,
             Self::Get => 256 * 1024,
+            Self::Event(_) => EVENT_BYTES_MAX,
         }
     }
 }
 
 /// Topic on which indexers ask each other for peers by part of a name.
 pub const TOPIC_SEARCH_PEER: &str = "oc-search-peer";
+
+/// Topic on which nodes ask each other for resources.
+pub const TOPIC_NODE_SEARCH: &str = "oc-node-search";
 
 /// Topic on which indexers say that they come, go, or found another one dead.
 pub const TOPIC_PRESENCE: &str = "oc-presence";
@@ -630,7 +685,8 @@ mod tests {
     fn g10_every_protocol_has_its_own_id_and_limit() {
         for protocol in Protocol::ALL {
             assert_eq!(Protocol::from_id(protocol.id()), Some(protocol));
-            assert!((4 * 1024..=256 * 1024).contains(&protocol.value_bytes_max()));
+            assert!((4 * 1024..=1024 * 1024).contains(&protocol.value_bytes_max()));
+            assert_eq!(Protocol::ALL[protocol.index()], protocol);
         }
         assert_eq!(Protocol::from_id("/opencloud/hello/2.0"), None);
     }

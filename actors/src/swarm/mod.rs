@@ -267,20 +267,14 @@ fn watched(
     }))
 }
 
-/// What a member of this role serves; anything else is refused by negotiation.
-fn served(is_indexer: bool) -> &'static [Protocol] {
-    match is_indexer {
-        true => &Protocol::ALL,
-        false => &[Protocol::Hello, Protocol::Leave, Protocol::Witness],
-    }
-}
-
 fn build(context: &Context) -> Result<(Swarm<Behaviour>, mpsc::Receiver<Inbound>), ActorProcessingErr> {
     let keypair = context.keys.to_libp2p();
     let settings = &context.settings.network;
     let transport = transport::build(&keypair, context.network_key.as_ref().map(|key| *key.as_bytes()))?;
     let (to, inbound) = mpsc::channel(INBOUND_MAX);
-    let accepts = served(context.own.role.indexer).iter().map(|protocol| Accept::new(*protocol, to.clone()));
+    // Anything else is refused by negotiation.
+    let served = Protocol::ALL.into_iter().filter(|protocol| protocol.is_taken_by(context.own.role));
+    let accepts = served.map(|protocol| Accept::new(protocol, to.clone()));
     let streams = Streams::new(streams::Settings::default(), accepts);
     let clock = context.tree.clock().clone();
     let doors = doors::Doors::new(door_settings(settings.profile), move || clock.mono());

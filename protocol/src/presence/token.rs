@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::{self, SAMPLE, Salt};
 use crate::{
+    identity::Keys,
     record::check_signer,
     signed::{CLOCK_SKEW, SignedError, SignedObject, Verified},
     suggestions::KNOWN_MAX,
@@ -66,8 +67,8 @@ impl SignedObject for PresenceToken {
     /// An honest one has 333 bytes; a newer version may say more.
     const BYTES_MAX: usize = 512;
 
-    fn pub_key(&self) -> &str {
-        &self.pub_key
+    fn is_by(&self, keys: &Keys) -> bool {
+        self.pub_key == keys.pub_key()
     }
 
     /// It is of this epoch or the last, the skew of clocks allowed on both sides.

@@ -83,12 +83,12 @@ impl House {
     pub(super) fn new(desks: Vec<Desk>) -> Self {
         let mut by_protocol = [const { None }; Protocol::ALL.len()];
         for desk in desks {
-            let at = desk.accept.protocol as usize;
+            let at = desk.accept.protocol.index();
             by_protocol[at] = Some(desk);
         }
-        let offer = Protocol::ALL.into_iter().filter(|protocol| by_protocol[*protocol as usize].is_some());
+        let offer = Protocol::ALL.into_iter().filter(|protocol| by_protocol[protocol.index()].is_some());
         Self {
-            offer: Offer(offer.fold(0, |bits, protocol| bits | (1 << protocol as u32))),
+            offer: Offer(offer.fold(0, |bits, protocol| bits | (1 << protocol.index()))),
             desks: by_protocol,
             refusals: Slots::new(REFUSALS_MAX),
             lines: RefusalCause::ALL.map(line),
@@ -97,7 +97,7 @@ impl House {
     }
 
     pub(super) fn desk(&self, protocol: Protocol) -> Option<&Desk> {
-        self.desks[protocol as usize].as_ref()
+        self.desks[protocol.index()].as_ref()
     }
 
     /// All that a stream needs before it is taken: permits first, then a place in the channel.
@@ -169,7 +169,7 @@ impl Handler {
             self.took_hello = true;
             self.link.says_hello();
         }
-        Counters::count(&house.counters.delivered[protocol as usize]);
+        Counters::count(&house.counters.delivered[protocol.index()]);
         place.send(Inbound {
             peer: self.link.peer,
             connection: self.link.connection,

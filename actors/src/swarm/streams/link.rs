@@ -59,14 +59,14 @@ pub(super) struct Place(Arc<Room>, Protocol);
 impl Room {
     pub(super) fn take(self: &Arc<Self>, protocol: Protocol, max: usize) -> Option<Place> {
         let next = |used| (used < max).then_some(used + 1);
-        self.0[protocol as usize].fetch_update(Relaxed, Relaxed, next).ok()?;
+        self.0[protocol.index()].fetch_update(Relaxed, Relaxed, next).ok()?;
         Some(Place(Arc::clone(self), protocol))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0[self.1 as usize].fetch_sub(1, Relaxed);
+        self.0.0[self.1.index()].fetch_sub(1, Relaxed);
     }
 }
 
@@ -192,7 +192,7 @@ impl Opening {
 
     pub(super) fn succeed(mut self, stream: libp2p::Stream, link: &Arc<Link>) {
         let (Some(of_connection), Some(reply)) = (self.of_connection.take(), self.reply.take()) else { return };
-        Counters::count(&self.counters.opened[self.protocol as usize]);
+        Counters::count(&self.counters.opened[self.protocol.index()]);
         let permits = Permits::Outbound { _of_connection: of_connection };
         // An asker that has gone away drops the stream, which resets it.
         drop(reply.send(Ok(Io::new(stream, self.protocol, Arc::clone(link), permits))));
