@@ -7,6 +7,7 @@
 
 mod draft;
 mod query;
+mod spread;
 
 use std::fmt;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use self::{
     draft::{Draft, DraftError},
     query::{QUERY_CHARS_MAX, QueryError, ResourceQuery},
+    spread::{News, spread},
 };
 use crate::{
     identity::Keys,

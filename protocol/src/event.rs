@@ -3,6 +3,7 @@
 //! An event is signed by its author, whose connection it must come on, and says which protocol it is for. It is valid for
 //! five minutes and once. Whoever could not be reached gets it again, signed anew.
 
+mod judge;
 mod replay;
 
 use std::time::Duration;
@@ -12,7 +13,10 @@ use jiff::Timestamp;
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-pub use self::replay::{Replay, ReplayError, SEEN_MAX, SEEN_PER_PEER_MAX};
+pub use self::{
+    judge::{Told, judge, told},
+    replay::{Replay, ReplayError, SEEN_MAX, SEEN_PER_PEER_MAX},
+};
 use crate::{
     catalogue::GROUPS_MAX,
     identity::Keys,
@@ -99,6 +103,13 @@ impl Verb {
     }
 }
 
+/// The answer to an event that was taken: its effect is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventAck {
+    /// Always true; what is not taken is refused.
+    pub ok: bool,
+}
+
 /// A signed word of one member to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -117,6 +128,10 @@ pub struct Event {
     /// What the payload is, such as a kind of resource, `peer`, `booking`.
     #[serde(default)]
     pub datatype: String,
+    /// The author's name for this piece of news: the same however often it is sent and signed, so that it takes effect
+    /// once. Empty for what has no effect, such as a search.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
     /// When it was signed.
     pub ts: Timestamp,
     /// At most [`PAYLOAD_BYTES_MAX`].
@@ -136,6 +151,7 @@ impl SignedObject for Event {
 
     fn check(&self, now: Timestamp) -> Result<(), SignedError> {
         check_text("user", &self.user)?;
+        check_text("id", &self.id)?;
         check_text("datatype", &self.datatype)?;
         if self.groups.len() > GROUPS_MAX {
             return Err(invalid("groups", &self.groups.len().to_string(), "at most 64"));

@@ -11,6 +11,7 @@ pub mod bans;
 pub mod behaviour;
 pub mod book;
 pub mod catalogue;
+pub mod delivery;
 pub mod dht;
 pub mod diversity;
 pub mod event;

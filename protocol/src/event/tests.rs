@@ -22,6 +22,7 @@ fn event(n: u8) -> Event {
         user: "ann".to_owned(),
         groups: vec!["ops".to_owned()],
         datatype: "compute".to_owned(),
+        id: "1".to_owned(),
         ts: now(),
         payload: b"{\"id\":\"a\"}".to_vec(),
     }
@@ -62,11 +63,12 @@ fn the_largest_payload_fits_an_event_and_one_byte_more_is_refused() {
     let largest = Event { payload: vec![7; PAYLOAD_BYTES_MAX], ..event(1) };
     let groups = vec!["g".repeat(TEXT_BYTES_MAX); GROUPS_MAX];
     let (user, datatype) = ("u".repeat(TEXT_BYTES_MAX), "d".repeat(TEXT_BYTES_MAX));
-    let largest = Event { groups, user, datatype, ..largest };
+    let largest = Event { groups, user, datatype, id: "i".repeat(TEXT_BYTES_MAX), ..largest };
     assert!(Verified::<Event>::open(signed(1, &largest).text(), now()).is_ok());
     for over in [
         Event { payload: vec![7; PAYLOAD_BYTES_MAX + 1], ..event(1) },
         Event { user: "u".repeat(TEXT_BYTES_MAX + 1), ..event(1) },
+        Event { id: "i".repeat(TEXT_BYTES_MAX + 1), ..event(1) },
         Event { datatype: "d\n".to_owned(), ..event(1) },
         Event { groups: vec![String::new(); GROUPS_MAX + 1], ..event(1) },
     ] {
