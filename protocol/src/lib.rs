@@ -10,6 +10,7 @@ pub mod bandwidth;
 pub mod bans;
 pub mod behaviour;
 pub mod book;
+pub mod bus;
 pub mod catalogue;
 pub mod delivery;
 pub mod dht;
