@@ -1,108 +1,81 @@
-//! Who is banned, over every restart; for a day after their end, too, because they make the next one longer.
+//! Who is banned from what, over every restart; for a day after their end, too, because they make the next one longer.
 
 use protocol::{
     PeerId, Timestamp,
     bans::{BANS_MAX, Ban, Origin, REASON_BYTES_MAX},
     behaviour::Scope,
 };
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
     Rows, StoreError,
-    peers::read_time,
-    write::{Refusal, Writer, check_length_max},
+    repository::{Database, Repository as _},
+    session::{Row, Session, values},
+    write::{Refusal, check_length_max},
 };
 
 /// Bans kept: as many as may be in force, and as many again that are over and not yet forgiven.
 pub const BANS_KEPT_MAX: u32 = 2 * BANS_MAX as u32;
 
 /// Sets the ban of this peer and scope. At the bound one that is over makes room, and a ban in force never.
-pub(crate) async fn write(connection: &mut SqliteConnection, ban: &Ban) -> Result<Result<(), Refusal>, sqlx::Error> {
+pub(crate) async fn write(session: &mut Session<'_>, ban: &Ban) -> Result<Result<(), Refusal>, StoreError> {
     if let Err(refusal) = check_length_max("reason", &ban.reason, REASON_BYTES_MAX) {
         return Ok(Err(refusal));
     }
-    make_room(&mut *connection, ban.since).await?;
-    let written = sqlx::query(
-        "INSERT INTO bans (peer_id, scope, since_ms, until_ms, offences, by_rule, reason)
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM bans WHERE peer_id = ?1 AND scope = ?2)
-             OR (SELECT count(*) FROM bans) < ?8
+    make_room(session, ban.since).await?;
+    let sql = "INSERT INTO bans (peer_id, scope, since_ms, until_ms, offences, by_rule, reason)
+         SELECT $1, $2, $3, $4, $5, $6, $7 WHERE EXISTS (SELECT 1 FROM bans WHERE peer_id = $1 AND scope = $2)
+             OR (SELECT count(*) FROM bans) < $8
          ON CONFLICT (peer_id, scope) DO UPDATE SET
              since_ms = excluded.since_ms, until_ms = excluded.until_ms, offences = excluded.offences,
-             by_rule = excluded.by_rule, reason = excluded.reason",
-    )
-    .bind(ban.peer.to_string())
-    .bind(ban.scope.name())
-    .bind(ban.since.as_millisecond())
-    .bind(ban.until.map(Timestamp::as_millisecond))
-    .bind(ban.offences)
-    .bind(ban.origin == Origin::Rule)
-    .bind(&ban.reason)
-    .bind(BANS_KEPT_MAX)
-    .execute(connection)
-    .await?;
-    let is_written = written.rows_affected() > 0;
+             by_rule = excluded.by_rule, reason = excluded.reason";
+    let is_rules = ban.origin == Origin::Rule;
+    let values =
+        values![&ban.peer, ban.scope.name(), ban.since, ban.until, ban.offences, is_rules, &ban.reason, BANS_KEPT_MAX,];
+    let is_written = session.execute(sql, values).await? > 0;
     Ok(if is_written { Ok(()) } else { Err(Refusal::Full { table: "bans", max: BANS_KEPT_MAX }) })
 }
 
-async fn make_room(connection: &mut SqliteConnection, now: Timestamp) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "DELETE FROM bans WHERE (SELECT count(*) FROM bans) >= ?1 AND (peer_id, scope) IN (
-             SELECT peer_id, scope FROM bans WHERE until_ms <= ?2 ORDER BY until_ms LIMIT 1)",
-    )
-    .bind(BANS_KEPT_MAX)
-    .bind(now.as_millisecond())
-    .execute(connection)
-    .await?;
+async fn make_room(session: &mut Session<'_>, now: Timestamp) -> Result<(), StoreError> {
+    let sql = "DELETE FROM bans WHERE (SELECT count(*) FROM bans) >= $1 AND (peer_id, scope) IN (
+             SELECT peer_id, scope FROM bans WHERE until_ms <= $2 ORDER BY until_ms LIMIT 1)";
+    session.execute(sql, values![BANS_KEPT_MAX, now]).await?;
     Ok(())
 }
 
-pub(crate) async fn lift(connection: &mut SqliteConnection, peer: &PeerId) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM bans WHERE peer_id = ?1").bind(peer.to_string()).execute(connection).await?;
+pub(crate) async fn lift(session: &mut Session<'_>, peer: &PeerId) -> Result<(), StoreError> {
+    session.execute("DELETE FROM bans WHERE peer_id = $1", values![peer]).await?;
     Ok(())
 }
 
-pub(crate) async fn forget(connection: &mut SqliteConnection, peer: &PeerId, scope: Scope) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM bans WHERE peer_id = ?1 AND scope = ?2")
-        .bind(peer.to_string())
-        .bind(scope.name())
-        .execute(connection)
-        .await?;
+pub(crate) async fn forget(session: &mut Session<'_>, peer: &PeerId, scope: Scope) -> Result<(), StoreError> {
+    session.execute("DELETE FROM bans WHERE peer_id = $1 AND scope = $2", values![peer, scope.name()]).await?;
     Ok(())
 }
 
-pub(crate) async fn read_all(connection: &mut SqliteConnection) -> Result<Rows<Ban>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT peer_id, scope, since_ms, until_ms, offences, by_rule, reason FROM bans ORDER BY peer_id, scope LIMIT ?1",
-    )
-    .bind(BANS_KEPT_MAX)
-    .fetch_all(connection)
-    .await?;
+pub(crate) async fn read_all(session: &mut Session<'_>) -> Result<Rows<Ban>, StoreError> {
+    let sql = "SELECT peer_id, scope, since_ms, until_ms, offences, by_rule, reason FROM bans
+         ORDER BY peer_id, scope LIMIT $1";
+    let rows = session.fetch(sql, values![BANS_KEPT_MAX]).await?;
     Ok(Rows::read("bans", &rows, read_row))
 }
 
-pub(crate) async fn forget_ended(writer: &Writer, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
-    let mut turn = writer.turn(false).await?;
-    let outcome = sqlx::query(
-        "DELETE FROM bans WHERE (peer_id, scope) IN (
-             SELECT peer_id, scope FROM bans WHERE until_ms < ?1 ORDER BY until_ms LIMIT ?2)",
-    )
-    .bind(before.as_millisecond())
-    .bind(at_most)
-    .execute(turn.connection())
-    .await;
-    Ok(turn.end(outcome).await?.rows_affected())
+pub(crate) async fn forget_ended(database: &Database, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
+    let mut turn = database.turn(false).await?;
+    let sql = "DELETE FROM bans WHERE (peer_id, scope) IN (
+             SELECT peer_id, scope FROM bans WHERE until_ms < $1 ORDER BY until_ms LIMIT $2)";
+    let outcome = turn.session().execute(sql, values![before, at_most]).await;
+    turn.end(outcome).await
 }
 
-fn read_row(row: &SqliteRow) -> Option<Ban> {
-    let is_rules: bool = row.try_get("by_rule").ok()?;
+fn read_row(row: &Row) -> Option<Ban> {
     Some(Ban {
-        peer: row.try_get::<&str, _>("peer_id").ok()?.parse().ok()?,
-        scope: Scope::named(row.try_get("scope").ok()?)?,
-        since: read_time(row, "since_ms")??,
-        until: read_time(row, "until_ms")?,
-        offences: row.try_get("offences").ok()?,
-        origin: if is_rules { Origin::Rule } else { Origin::Operator },
-        reason: row.try_get("reason").ok()?,
+        peer: row.peer("peer_id")?,
+        scope: Scope::named(row.text("scope")?)?,
+        since: row.time("since_ms")?,
+        until: row.time_or_none("until_ms")?,
+        offences: row.count("offences")?,
+        origin: if row.flag("by_rule")? { Origin::Rule } else { Origin::Operator },
+        reason: row.text("reason")?.to_owned(),
     })
 }
 

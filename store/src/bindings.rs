@@ -1,9 +1,12 @@
 //! Which key came first for a DID that does not name its key.
 
 use protocol::Timestamp;
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use crate::{Rows, StoreError, write::Writer};
+use crate::{
+    Rows, StoreError,
+    repository::{Database, Repository as _},
+    session::{Row, Session, values},
+};
 
 /// How exactly the last sight of a binding is kept. Saying it again within that time writes nothing.
 const SIGHT_EVERY_MS: i64 = 86_400_000;
@@ -30,64 +33,50 @@ pub(crate) enum Bound {
 }
 
 pub(crate) async fn bind(
-    connection: &mut SqliteConnection,
+    session: &mut Session<'_>,
     did: &str,
     pub_key: &str,
     at: Timestamp,
     max: u32,
-) -> Result<Bound, sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO bindings (did, pub_key, last_seen_ms)
-         SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM bindings WHERE did = ?1)
-             OR (SELECT count(*) FROM bindings) < ?4
+) -> Result<Bound, StoreError> {
+    let sql = "INSERT INTO bindings (did, pub_key, last_seen_ms)
+         SELECT $1, $2, $3 WHERE EXISTS (SELECT 1 FROM bindings WHERE did = $1)
+             OR (SELECT count(*) FROM bindings) < $4
          ON CONFLICT (did) DO UPDATE SET last_seen_ms = excluded.last_seen_ms
-             WHERE pub_key = excluded.pub_key AND abs(last_seen_ms - excluded.last_seen_ms) >= ?5",
-    )
-    .bind(did)
-    .bind(pub_key)
-    .bind(at.as_millisecond())
-    .bind(max)
-    .bind(SIGHT_EVERY_MS)
-    .execute(&mut *connection)
-    .await?;
-    Ok(match read(connection, did).await? {
+             WHERE bindings.pub_key = excluded.pub_key AND abs(bindings.last_seen_ms - excluded.last_seen_ms) >= $5";
+    session.execute(sql, values![did, pub_key, at, max, SIGHT_EVERY_MS]).await?;
+    Ok(match read(session, did).await? {
         Some(held) if held == pub_key => Bound::ToThis,
         Some(held) => Bound::ToOther(held),
         None => Bound::NoRoom,
     })
 }
 
-pub(crate) async fn read(connection: &mut SqliteConnection, did: &str) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT pub_key FROM bindings WHERE did = ?1").bind(did).fetch_optional(connection).await
+pub(crate) async fn read(session: &mut Session<'_>, did: &str) -> Result<Option<String>, StoreError> {
+    let row = session.fetch_first("SELECT pub_key FROM bindings WHERE did = $1", values![did]).await?;
+    Ok(row.and_then(|row| row.text("pub_key").map(str::to_owned)))
 }
 
-pub(crate) async fn read_all(connection: &mut SqliteConnection, max: u32) -> Result<Rows<Binding>, sqlx::Error> {
-    let rows = sqlx::query("SELECT did, pub_key, last_seen_ms FROM bindings ORDER BY last_seen_ms DESC, did LIMIT ?1")
-        .bind(max)
-        .fetch_all(connection)
-        .await?;
+pub(crate) async fn read_all(session: &mut Session<'_>, max: u32) -> Result<Rows<Binding>, StoreError> {
+    let sql = "SELECT did, pub_key, last_seen_ms FROM bindings ORDER BY last_seen_ms DESC, did LIMIT $1";
+    let rows = session.fetch(sql, values![max]).await?;
     Ok(Rows::read("bindings", &rows, read_row))
 }
 
-fn read_row(row: &SqliteRow) -> Option<Binding> {
+fn read_row(row: &Row) -> Option<Binding> {
     Some(Binding {
-        did: row.try_get("did").ok()?,
-        pub_key: row.try_get("pub_key").ok()?,
-        last_seen: Timestamp::from_millisecond(row.try_get("last_seen_ms").ok()?).ok()?,
+        did: row.text("did")?.to_owned(),
+        pub_key: row.text("pub_key")?.to_owned(),
+        last_seen: row.time("last_seen_ms")?,
     })
 }
 
-pub(crate) async fn forget_stale(writer: &Writer, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
-    let mut turn = writer.turn(false).await?;
-    let outcome = sqlx::query(
-        "DELETE FROM bindings WHERE did IN (
-             SELECT did FROM bindings WHERE last_seen_ms < ?1 ORDER BY last_seen_ms, did LIMIT ?2)",
-    )
-    .bind(before.as_millisecond())
-    .bind(at_most)
-    .execute(turn.connection())
-    .await;
-    Ok(turn.end(outcome).await?.rows_affected())
+pub(crate) async fn forget_stale(database: &Database, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
+    let mut turn = database.turn(false).await?;
+    let sql = "DELETE FROM bindings WHERE did IN (
+             SELECT did FROM bindings WHERE last_seen_ms < $1 ORDER BY last_seen_ms, did LIMIT $2)";
+    let outcome = turn.session().execute(sql, values![before, at_most]).await;
+    turn.end(outcome).await
 }
 
 #[cfg(test)]

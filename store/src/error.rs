@@ -1,8 +1,9 @@
 //! What can go wrong while opening, reading and writing, in classes that a caller can act on.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use thiserror::Error;
+use tokio::time::timeout;
 
 /// Why the database could not be opened. Nothing on the disk was changed then.
 #[derive(Debug, Error)]
@@ -65,6 +66,46 @@ pub enum OpenError {
         /// The database file.
         path: PathBuf,
     },
+    /// The setting is no URL that can be used. Its words are never repeated: there may be a password in them.
+    #[error("the database's URL cannot be used: {detail}")]
+    BadUrl {
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// No server answers there, or it takes nobody in.
+    #[error("database {place}: no connection: {detail}")]
+    Unreachable {
+        /// Where, without the password.
+        place: String,
+        /// What the system or the server said.
+        detail: String,
+    },
+    /// The server does not know the user, or the password is not its own.
+    #[error("database {place}: the server refused the login: {detail}")]
+    LoginRefused {
+        /// Where, without the password.
+        place: String,
+        /// The server's words.
+        detail: String,
+    },
+    /// The server has no database of this name.
+    #[error("database {place}: the server has no database {name}")]
+    NoSuchDatabase {
+        /// Where, without the password.
+        place: String,
+        /// The name.
+        name: String,
+    },
+    /// Another member keeps its tables there.
+    #[error("database {place}: it is the database of member {owner}, and this is {own}")]
+    AnotherMembers {
+        /// Where, without the password.
+        place: String,
+        /// Its owner's peer id.
+        owner: String,
+        /// Ours.
+        own: String,
+    },
     /// Another process holds it.
     #[error("database {path}: another process has it locked")]
     Busy {
@@ -104,10 +145,21 @@ impl OpenError {
                 "name another path in the settings, or move away what is there"
             }
             Self::NotADatabase { .. } | Self::Foreign { .. } => {
-                "check the path in the settings; move the file away if muster is to make a new one"
+                "check path and URL in the settings; muster makes a new one where there is nothing"
             }
-            Self::Newer { .. } => "start the muster that wrote it, or move the file away to begin anew",
-            Self::Altered { .. } => "start the build that wrote it, or move the file away to begin anew",
+            Self::Newer { .. } => {
+                "start the muster that wrote it, or begin anew: move the file away, or name another database"
+            }
+            Self::Altered { .. } => {
+                "start the build that wrote it, or begin anew: move the file away, or name another database"
+            }
+            Self::BadUrl { .. } => "write store.url as postgresql://user:password@host:port/database",
+            Self::Unreachable { .. } => "start the server, or correct host and port in store.url",
+            Self::LoginRefused { .. } => "correct user and password in store.url, or let them in at the server",
+            Self::NoSuchDatabase { .. } => "make the database, as with `createdb`, or correct its name in store.url",
+            Self::AnotherMembers { .. } => {
+                "name a database or schema of this member's own in store.url; or restore the key of the member that owns it"
+            }
             Self::Denied { .. } => "give the folder and its files to the user that runs muster (modes 0700 and 0600)",
             Self::Busy { .. } => "stop the other process",
             Self::DiskFull { .. } => "make room on the disk",
@@ -129,6 +181,13 @@ pub enum StoreError {
     /// Another connection held a lock for the whole of `busy_timeout`.
     #[error("database is locked")]
     Busy,
+    /// The server is away: not reached, stopping, or silent for too long. Whether the last call came to its end is not
+    /// known then; the same call may be made again.
+    #[error("the database is away: {detail}")]
+    Away {
+        /// What the system or the server said.
+        detail: String,
+    },
     /// No room on the disk.
     #[error("no space left on the database's disk")]
     DiskFull,
@@ -196,7 +255,7 @@ impl StoreError {
     /// Whether the same call may succeed later without anything being restarted.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy | Self::DiskFull | Self::Exhausted { .. })
+        matches!(self, Self::Busy | Self::Away { .. } | Self::DiskFull | Self::Exhausted { .. })
     }
 
     /// Whether the process has to end with exit 74.
@@ -232,19 +291,58 @@ fn classify(code: i32, detail: String) -> StoreError {
     }
 }
 
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        let detail = error.to_string();
-        match error {
-            sqlx::Error::Database(database) => {
-                let code = database.code().and_then(|code| code.parse().ok()).unwrap_or_default();
-                classify(code, detail)
-            }
-            sqlx::Error::PoolTimedOut => Self::Busy,
-            sqlx::Error::PoolClosed => Self::Closed,
-            sqlx::Error::Io(_) => Self::Io { detail },
-            _ => Self::Failed { detail },
+/// What a failure of SQLite is to a caller.
+pub(crate) fn of_sqlite(error: sqlx::Error) -> StoreError {
+    let detail = error.to_string();
+    match error {
+        sqlx::Error::Database(database) => {
+            let code = database.code().and_then(|code| code.parse().ok()).unwrap_or_default();
+            classify(code, detail)
         }
+        sqlx::Error::PoolTimedOut => StoreError::Busy,
+        sqlx::Error::PoolClosed => StoreError::Closed,
+        sqlx::Error::Io(_) => StoreError::Io { detail },
+        _ => StoreError::Failed { detail },
+    }
+}
+
+/// What a failure of PostgreSQL is to a caller. Its disk is not ours: that one fails is no reason to end the process.
+pub(crate) fn of_postgres(error: sqlx::Error) -> StoreError {
+    let detail = error.to_string();
+    match error {
+        sqlx::Error::Database(database) => classify_state(&database.code().unwrap_or_default(), detail),
+        sqlx::Error::PoolClosed => StoreError::Closed,
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::WorkerCrashed => StoreError::Away { detail },
+        _ => StoreError::Failed { detail },
+    }
+}
+
+/// The class of one of PostgreSQL's states; the first two characters are the class, the rest the detail.
+fn classify_state(state: &str, detail: String) -> StoreError {
+    match (state, state.get(..2).unwrap_or_default()) {
+        // A statement took too long, a lock was not given, two waited for each other.
+        ("57014" | "55P03", _) | (_, "40") => StoreError::Busy,
+        ("53100", _) => StoreError::DiskFull,
+        (_, "53") => StoreError::Exhausted { detail },
+        // No connection, a server that stops or starts, one that only reads, a login that is no longer good, a database
+        // that was taken away, a transaction that was idle for too long, the server's own disk.
+        ("25006" | "25P03", _) | (_, "08" | "57" | "28" | "3D" | "58") => StoreError::Away { detail },
+        _ => StoreError::Failed { detail },
+    }
+}
+
+/// The answer of a server, or that it is away when there is none in time: one that is frozen would never give any.
+pub(crate) async fn in_time<T>(
+    patience: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    match timeout(patience, answer).await {
+        Ok(answer) => answer.map_err(of_postgres),
+        Err(_) => Err(StoreError::Away { detail: format!("no answer within {patience:?}") }),
     }
 }
 

@@ -1,33 +1,31 @@
 //! What an operator ordered, for as long as it is in force: a crash must not take it back.
 
 use protocol::Timestamp;
-use sqlx::SqliteConnection;
+
+use crate::{
+    StoreError,
+    session::{Session, values},
+};
 
 /// The order that an indexer takes no new sessions and lets its nodes go.
 const DRAIN: &str = "drain";
 
 /// Sets or takes back the order to drain.
-pub(crate) async fn write_drain(
-    connection: &mut SqliteConnection,
-    since: Option<Timestamp>,
-) -> Result<(), sqlx::Error> {
-    let query = match since {
+pub(crate) async fn write_drain(session: &mut Session<'_>, since: Option<Timestamp>) -> Result<(), StoreError> {
+    match since {
         // The first time stands: saying it again is no new order.
-        Some(since) => sqlx::query("INSERT INTO orders (name, since_ms) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING")
-            .bind(DRAIN)
-            .bind(since.as_millisecond()),
-        None => sqlx::query("DELETE FROM orders WHERE name = ?1").bind(DRAIN),
+        Some(since) => {
+            let sql = "INSERT INTO orders (name, since_ms) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+            session.execute(sql, values![DRAIN, since]).await?
+        }
+        None => session.execute("DELETE FROM orders WHERE name = $1", values![DRAIN]).await?,
     };
-    query.execute(connection).await?;
     Ok(())
 }
 
 /// Since when the order to drain is in force.
-pub(crate) async fn read_drain(connection: &mut SqliteConnection) -> Result<Option<Timestamp>, sqlx::Error> {
-    let since: Option<i64> = sqlx::query_scalar("SELECT since_ms FROM orders WHERE name = ?1")
-        .bind(DRAIN)
-        .fetch_optional(connection)
-        .await?;
+pub(crate) async fn read_drain(session: &mut Session<'_>) -> Result<Option<Timestamp>, StoreError> {
+    let since = session.number("SELECT since_ms AS n FROM orders WHERE name = $1", values![DRAIN]).await?;
     // A time that makes no sense takes no order back.
     Ok(since.map(|since| Timestamp::from_millisecond(since).unwrap_or(Timestamp::UNIX_EPOCH)))
 }

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use multiaddr::Multiaddr;
 use protocol::{PeerId, Timestamp, wire::Role};
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
     Rows, StoreError,
-    write::{Refusal, Writer, check_address, check_length_max},
+    repository::{Database, Repository as _},
+    session::{Row, Session, values},
+    write::{Refusal, check_address, check_length_max},
 };
 
 /// Addresses kept of a peer: what the wire lets a peer have.
@@ -54,10 +55,7 @@ pub struct AddressRow {
     pub last_failed: Option<Timestamp>,
 }
 
-pub(crate) async fn write(
-    connection: &mut SqliteConnection,
-    row: &PeerRow,
-) -> Result<Result<(), Refusal>, sqlx::Error> {
+pub(crate) async fn write(session: &mut Session<'_>, row: &PeerRow) -> Result<Result<(), Refusal>, StoreError> {
     let texts = [("did", &row.did), ("name", &row.name), ("agent", &row.agent)];
     for (field, text) in texts {
         if let Err(refusal) = check_length_max(field, text, TEXT_BYTES_MAX) {
@@ -71,154 +69,105 @@ pub(crate) async fn write(
     if let Err(refusal) = addresses.iter().try_for_each(|row| check_address(&row.address).map(|_| ())) {
         return Ok(Err(refusal));
     }
-    sqlx::query(
-        "INSERT INTO peers (peer_id, did, name, agent, is_node, is_indexer, last_seen_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    let sql = "INSERT INTO peers (peer_id, did, name, agent, is_node, is_indexer, last_seen_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (peer_id) DO UPDATE SET
-             did = coalesce(nullif(excluded.did, ''), did), name = coalesce(nullif(excluded.name, ''), name),
-             agent = coalesce(nullif(excluded.agent, ''), agent),
-             is_node = iif(excluded.is_node + excluded.is_indexer, excluded.is_node, is_node),
-             is_indexer = iif(excluded.is_node + excluded.is_indexer, excluded.is_indexer, is_indexer),
-             last_seen_ms = coalesce(excluded.last_seen_ms, last_seen_ms)",
-    )
-    .bind(row.peer.to_string())
-    .bind(&row.did)
-    .bind(&row.name)
-    .bind(&row.agent)
-    .bind(row.role.node)
-    .bind(row.role.indexer)
-    .bind(row.last_seen.map(Timestamp::as_millisecond))
-    .execute(&mut *connection)
-    .await?;
+             did = coalesce(nullif(excluded.did, ''), peers.did),
+             name = coalesce(nullif(excluded.name, ''), peers.name),
+             agent = coalesce(nullif(excluded.agent, ''), peers.agent),
+             is_node = CASE WHEN excluded.is_node + excluded.is_indexer > 0
+                 THEN excluded.is_node ELSE peers.is_node END,
+             is_indexer = CASE WHEN excluded.is_node + excluded.is_indexer > 0
+                 THEN excluded.is_indexer ELSE peers.is_indexer END,
+             last_seen_ms = coalesce(excluded.last_seen_ms, peers.last_seen_ms)";
+    let values = values![&row.peer, &row.did, &row.name, &row.agent, row.role.node, row.role.indexer, row.last_seen];
+    session.execute(sql, values).await?;
     for address in addresses {
-        write_address(connection, &row.peer, address).await?;
+        write_address(session, &row.peer, address).await?;
     }
     Ok(Ok(()))
 }
 
 /// Writes an address, and its peer as one that was heard of if it is not known.
 pub(crate) async fn write_heard(
-    connection: &mut SqliteConnection,
+    session: &mut Session<'_>,
     peer: &PeerId,
     row: &AddressRow,
-) -> Result<Result<(), Refusal>, sqlx::Error> {
+) -> Result<Result<(), Refusal>, StoreError> {
     if let Err(refusal) = check_address(&row.address) {
         return Ok(Err(refusal));
     }
-    sqlx::query(
-        "INSERT INTO peers (peer_id, did, name, agent, is_node, is_indexer) VALUES (?1, '', '', '', 0, 0)
-         ON CONFLICT (peer_id) DO NOTHING",
-    )
-    .bind(peer.to_string())
-    .execute(&mut *connection)
-    .await?;
-    write_address(connection, peer, row).await?;
+    let sql = "INSERT INTO peers (peer_id, did, name, agent, is_node, is_indexer) VALUES ($1, '', '', '', 0, 0)
+         ON CONFLICT (peer_id) DO NOTHING";
+    session.execute(sql, values![peer]).await?;
+    write_address(session, peer, row).await?;
     Ok(Ok(()))
 }
 
-async fn write_address(connection: &mut SqliteConnection, peer: &PeerId, row: &AddressRow) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO addresses (peer_id, address, succeeded, failed, last_ok_ms, last_failed_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+async fn write_address(session: &mut Session<'_>, peer: &PeerId, row: &AddressRow) -> Result<(), StoreError> {
+    let sql = "INSERT INTO addresses (peer_id, address, succeeded, failed, last_ok_ms, last_failed_ms)
+         VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (peer_id, address) DO UPDATE SET
              succeeded = excluded.succeeded, failed = excluded.failed,
-             last_ok_ms = excluded.last_ok_ms, last_failed_ms = excluded.last_failed_ms",
-    )
-    .bind(peer.to_string())
-    .bind(row.address.to_string())
-    .bind(row.succeeded)
-    .bind(row.failed)
-    .bind(row.last_ok.map(Timestamp::as_millisecond))
-    .bind(row.last_failed.map(Timestamp::as_millisecond))
-    .execute(connection)
-    .await?;
+             last_ok_ms = excluded.last_ok_ms, last_failed_ms = excluded.last_failed_ms";
+    let values = values![peer, row.address.to_string(), row.succeeded, row.failed, row.last_ok, row.last_failed];
+    session.execute(sql, values).await?;
     Ok(())
 }
 
-pub(crate) async fn forget(connection: &mut SqliteConnection, peer: &PeerId) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM peers WHERE peer_id = ?1").bind(peer.to_string()).execute(connection).await?;
+pub(crate) async fn forget(session: &mut Session<'_>, peer: &PeerId) -> Result<(), StoreError> {
+    session.execute("DELETE FROM peers WHERE peer_id = $1", values![peer]).await?;
     Ok(())
 }
 
 /// Lets those addresses of a peer go that are over the bound: what never worked first, then what worked longest ago.
-pub(crate) async fn prune_addresses(connection: &mut SqliteConnection, peer: &PeerId) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "DELETE FROM addresses WHERE peer_id = ?1 AND address IN (
-             SELECT address FROM addresses WHERE peer_id = ?1
+pub(crate) async fn prune_addresses(session: &mut Session<'_>, peer: &PeerId) -> Result<(), StoreError> {
+    let sql = "DELETE FROM addresses WHERE peer_id = $1 AND address IN (
+             SELECT address FROM addresses WHERE peer_id = $1
              ORDER BY last_ok_ms ASC NULLS FIRST, failed DESC, address
-             LIMIT max(0, (SELECT count(*) FROM addresses WHERE peer_id = ?1) - ?2))",
-    )
-    .bind(peer.to_string())
-    .bind(i64::try_from(ADDRESSES_PER_PEER_MAX).unwrap_or(i64::MAX))
-    .execute(connection)
-    .await?;
+             LIMIT (SELECT CASE WHEN count(*) > $2 THEN count(*) - $2 ELSE 0 END FROM addresses WHERE peer_id = $1))";
+    session.execute(sql, values![peer, ADDRESSES_PER_PEER_MAX as u64]).await?;
     Ok(())
 }
 
 /// Lets those peers go that are over `max`: those only heard of first, then those seen longest ago.
-pub(crate) async fn prune(connection: &mut SqliteConnection, max: u32) -> Result<u64, sqlx::Error> {
-    let gone = sqlx::query(
-        "DELETE FROM peers WHERE peer_id IN (
+pub(crate) async fn prune(session: &mut Session<'_>, max: u32) -> Result<u64, StoreError> {
+    let sql = "DELETE FROM peers WHERE peer_id IN (
              SELECT peer_id FROM peers ORDER BY last_seen_ms ASC NULLS FIRST, peer_id
-             LIMIT max(0, (SELECT count(*) FROM peers) - ?1))",
-    )
-    .bind(max)
-    .execute(connection)
-    .await?;
-    Ok(gone.rows_affected())
+             LIMIT (SELECT CASE WHEN count(*) > $1 THEN count(*) - $1 ELSE 0 END FROM peers))";
+    session.execute(sql, values![max]).await
 }
 
-pub(crate) async fn forget_stale(writer: &Writer, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
-    let mut turn = writer.turn(false).await?;
-    let outcome = sqlx::query(
-        "DELETE FROM peers WHERE peer_id IN (
-             SELECT peer_id FROM peers WHERE last_seen_ms < ?1 ORDER BY last_seen_ms, peer_id LIMIT ?2)",
-    )
-    .bind(before.as_millisecond())
-    .bind(at_most)
-    .execute(turn.connection())
-    .await;
-    Ok(turn.end(outcome).await?.rows_affected())
+pub(crate) async fn forget_stale(database: &Database, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
+    let mut turn = database.turn(false).await?;
+    let sql = "DELETE FROM peers WHERE peer_id IN (
+             SELECT peer_id FROM peers WHERE last_seen_ms < $1 ORDER BY last_seen_ms, peer_id LIMIT $2)";
+    let outcome = turn.session().execute(sql, values![before, at_most]).await;
+    turn.end(outcome).await
 }
 
-pub(crate) async fn read_all(connection: &mut SqliteConnection, limit: u32) -> Result<Rows<PeerRow>, sqlx::Error> {
-    let peers = sqlx::query(
-        "SELECT peer_id, did, name, agent, is_node, is_indexer, last_seen_ms FROM peers
-         ORDER BY last_seen_ms DESC NULLS LAST, peer_id DESC LIMIT ?1",
-    )
-    .bind(limit)
-    .fetch_all(&mut *connection)
-    .await?;
-    let addresses = sqlx::query(
-        "SELECT peer_id, address, succeeded, failed, last_ok_ms, last_failed_ms FROM addresses
-         WHERE peer_id IN (SELECT peer_id FROM peers ORDER BY last_seen_ms DESC NULLS LAST, peer_id DESC LIMIT ?1)
-         ORDER BY peer_id, last_ok_ms DESC NULLS LAST, failed, address",
-    )
-    .bind(limit)
-    .fetch_all(connection)
-    .await?;
+pub(crate) async fn read_all(session: &mut Session<'_>, limit: u32) -> Result<Rows<PeerRow>, StoreError> {
+    let sql = "SELECT peer_id, did, name, agent, is_node, is_indexer, last_seen_ms FROM peers
+         ORDER BY last_seen_ms DESC NULLS LAST, peer_id DESC LIMIT $1";
+    let peers = session.fetch(sql, values![limit]).await?;
+    let sql = "SELECT peer_id, address, succeeded, failed, last_ok_ms, last_failed_ms FROM addresses
+         WHERE peer_id IN (SELECT peer_id FROM peers ORDER BY last_seen_ms DESC NULLS LAST, peer_id DESC LIMIT $1)
+         ORDER BY peer_id, last_ok_ms DESC NULLS LAST, failed, address";
+    let addresses = session.fetch(sql, values![limit]).await?;
     Ok(assemble(&peers, &addresses))
 }
 
-pub(crate) async fn read_one(connection: &mut SqliteConnection, peer: &PeerId) -> Result<Option<PeerRow>, sqlx::Error> {
-    let peers = sqlx::query(
-        "SELECT peer_id, did, name, agent, is_node, is_indexer, last_seen_ms FROM peers WHERE peer_id = ?1",
-    )
-    .bind(peer.to_string())
-    .fetch_all(&mut *connection)
-    .await?;
-    let addresses = sqlx::query(
-        "SELECT peer_id, address, succeeded, failed, last_ok_ms, last_failed_ms FROM addresses WHERE peer_id = ?1
-         ORDER BY last_ok_ms DESC NULLS LAST, failed, address",
-    )
-    .bind(peer.to_string())
-    .fetch_all(connection)
-    .await?;
+pub(crate) async fn read_one(session: &mut Session<'_>, peer: &PeerId) -> Result<Option<PeerRow>, StoreError> {
+    let sql = "SELECT peer_id, did, name, agent, is_node, is_indexer, last_seen_ms FROM peers WHERE peer_id = $1";
+    let peers = session.fetch(sql, values![peer]).await?;
+    let sql = "SELECT peer_id, address, succeeded, failed, last_ok_ms, last_failed_ms FROM addresses
+         WHERE peer_id = $1 ORDER BY last_ok_ms DESC NULLS LAST, failed, address";
+    let addresses = session.fetch(sql, values![peer]).await?;
     Ok(assemble(&peers, &addresses).rows.pop())
 }
 
 /// Hands each peer its addresses. Between the two reads a peer may have come or gone: such addresses are not missed.
-fn assemble(peers: &[SqliteRow], addresses: &[SqliteRow]) -> Rows<PeerRow> {
+fn assemble(peers: &[Row], addresses: &[Row]) -> Rows<PeerRow> {
     let mut peers = Rows::read("peers", peers, read_row);
     let addresses = Rows::read("addresses", addresses, read_address);
     let places: HashMap<PeerId, usize> = peers.rows.iter().enumerate().map(|(place, row)| (row.peer, place)).collect();
@@ -231,37 +180,28 @@ fn assemble(peers: &[SqliteRow], addresses: &[SqliteRow]) -> Rows<PeerRow> {
     peers
 }
 
-fn read_row(row: &SqliteRow) -> Option<PeerRow> {
+fn read_row(row: &Row) -> Option<PeerRow> {
     Some(PeerRow {
-        peer: row.try_get::<&str, _>("peer_id").ok()?.parse().ok()?,
-        did: row.try_get("did").ok()?,
-        name: row.try_get("name").ok()?,
-        role: Role { node: row.try_get("is_node").ok()?, indexer: row.try_get("is_indexer").ok()? },
-        agent: row.try_get("agent").ok()?,
-        last_seen: read_time(row, "last_seen_ms")?,
+        peer: row.peer("peer_id")?,
+        did: row.text("did")?.to_owned(),
+        name: row.text("name")?.to_owned(),
+        role: Role { node: row.flag("is_node")?, indexer: row.flag("is_indexer")? },
+        agent: row.text("agent")?.to_owned(),
+        last_seen: row.time_or_none("last_seen_ms")?,
         addresses: Vec::new(),
     })
 }
 
-fn read_address(row: &SqliteRow) -> Option<(PeerId, AddressRow)> {
-    let peer = row.try_get::<&str, _>("peer_id").ok()?.parse().ok()?;
+fn read_address(row: &Row) -> Option<(PeerId, AddressRow)> {
+    let peer = row.peer("peer_id")?;
     let address = AddressRow {
-        address: row.try_get::<&str, _>("address").ok()?.parse().ok()?,
-        succeeded: row.try_get("succeeded").ok()?,
-        failed: row.try_get("failed").ok()?,
-        last_ok: read_time(row, "last_ok_ms")?,
-        last_failed: read_time(row, "last_failed_ms")?,
+        address: row.text("address")?.parse().ok()?,
+        succeeded: row.count("succeeded")?,
+        failed: row.count("failed")?,
+        last_ok: row.time_or_none("last_ok_ms")?,
+        last_failed: row.time_or_none("last_failed_ms")?,
     };
     Some((peer, address))
-}
-
-/// A time that may be missing; nothing at all when the column makes no sense.
-#[expect(clippy::option_option, reason = "the outer one is unreadable, the inner one is absent")]
-pub(crate) fn read_time(row: &SqliteRow, column: &str) -> Option<Option<Timestamp>> {
-    match row.try_get::<Option<i64>, _>(column).ok()? {
-        None => Some(None),
-        Some(millis) => Timestamp::from_millisecond(millis).ok().map(Some),
-    }
 }
 
 #[cfg(test)]
@@ -404,8 +344,8 @@ mod tests {
     async fn a_row_that_makes_no_sense_is_left_out_and_counted() {
         let store = Store::in_memory(&Settings::default()).await.unwrap();
         store.apply(&[Write::Peer(peer_row(1)), Write::Peer(peer_row(2))]).await.unwrap();
-        let mut turn = store.writer.turn(false).await.unwrap();
-        let outcome = sqlx::raw_sql(
+        let mut turn = store.sqlite().writer.turn(false).await.unwrap();
+        let done = sqlx::raw_sql(
             "INSERT INTO peers VALUES ('nobody', '', '', '', 0, 0, 1);
              INSERT INTO peers SELECT peer_id || 'x', '', '', '', 0, 0, 1 FROM peers LIMIT 1;
              UPDATE addresses SET address = '/nowhere' WHERE peer_id = (SELECT min(peer_id) FROM addresses);
@@ -414,7 +354,7 @@ mod tests {
         )
         .execute(turn.connection())
         .await;
-        turn.end(outcome).await.unwrap();
+        turn.end(done.map_err(crate::error::of_sqlite)).await.unwrap();
         let peers = store.peers(10).await.unwrap();
         assert_eq!((peers.rows.len(), peers.skipped), (2, 3));
         let members = store.remembered_members().await.unwrap();

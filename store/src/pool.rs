@@ -2,11 +2,10 @@
 
 use multiaddr::Multiaddr;
 use protocol::{PeerId, Timestamp};
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
-    Rows,
-    peers::read_time,
+    Rows, StoreError,
+    session::{Row, Session, values},
     write::{Refusal, check_address, check_length_max},
 };
 
@@ -35,77 +34,56 @@ pub struct MemberRow {
     pub standing: u32,
 }
 
-pub(crate) async fn write(
-    connection: &mut SqliteConnection,
-    row: &MemberRow,
-) -> Result<Result<(), Refusal>, sqlx::Error> {
+pub(crate) async fn write(session: &mut Session<'_>, row: &MemberRow) -> Result<Result<(), Refusal>, StoreError> {
     let addresses: Result<Vec<String>, _> =
         row.addresses.iter().take(MEMBER_ADDRESSES_MAX).map(check_address).collect();
     let addresses = match (addresses, check_length_max("evidence", &row.evidence, EVIDENCE_BYTES_MAX)) {
         (Ok(addresses), Ok(())) => serde_json::Value::from(addresses).to_string(),
         (Err(refusal), _) | (_, Err(refusal)) => return Ok(Err(refusal)),
     };
-    sqlx::query(
-        "INSERT INTO members (peer_id, addresses, is_seed, score, evidence, last_answer_ms, standing)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    let sql = "INSERT INTO members (peer_id, addresses, is_seed, score, evidence, last_answer_ms, standing)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (peer_id) DO UPDATE SET
              addresses = excluded.addresses, is_seed = excluded.is_seed, score = excluded.score,
-             evidence = excluded.evidence, last_answer_ms = excluded.last_answer_ms, standing = excluded.standing",
-    )
-    .bind(row.peer.to_string())
-    .bind(addresses)
-    .bind(row.is_seed)
-    .bind(row.score)
-    .bind(&row.evidence)
-    .bind(row.last_answer.map(Timestamp::as_millisecond))
-    .bind(row.standing)
-    .execute(connection)
-    .await?;
+             evidence = excluded.evidence, last_answer_ms = excluded.last_answer_ms, standing = excluded.standing";
+    let values = values![&row.peer, addresses, row.is_seed, row.score, &row.evidence, row.last_answer, row.standing];
+    session.execute(sql, values).await?;
     Ok(Ok(()))
 }
 
-pub(crate) async fn forget(connection: &mut SqliteConnection, peer: &PeerId) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM members WHERE peer_id = ?1").bind(peer.to_string()).execute(connection).await?;
+pub(crate) async fn forget(session: &mut Session<'_>, peer: &PeerId) -> Result<(), StoreError> {
+    session.execute("DELETE FROM members WHERE peer_id = $1", values![peer]).await?;
     Ok(())
 }
 
 /// Lets those go that are over `max`: not seeds first, then who answered longest ago.
-pub(crate) async fn prune(connection: &mut SqliteConnection, max: u32) -> Result<u64, sqlx::Error> {
-    let gone = sqlx::query(
-        "DELETE FROM members WHERE peer_id IN (
+pub(crate) async fn prune(session: &mut Session<'_>, max: u32) -> Result<u64, StoreError> {
+    let sql = "DELETE FROM members WHERE peer_id IN (
              SELECT peer_id FROM members ORDER BY is_seed, last_answer_ms ASC NULLS FIRST, standing DESC, peer_id
-             LIMIT max(0, (SELECT count(*) FROM members) - ?1))",
-    )
-    .bind(max)
-    .execute(connection)
-    .await?;
-    Ok(gone.rows_affected())
+             LIMIT (SELECT CASE WHEN count(*) > $1 THEN count(*) - $1 ELSE 0 END FROM members))";
+    session.execute(sql, values![max]).await
 }
 
-pub(crate) async fn read_all(connection: &mut SqliteConnection, max: u32) -> Result<Rows<MemberRow>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT peer_id, addresses, is_seed, score, evidence, last_answer_ms, standing FROM members
-         ORDER BY standing, last_answer_ms DESC NULLS LAST, peer_id LIMIT ?1",
-    )
-    .bind(max)
-    .fetch_all(connection)
-    .await?;
+pub(crate) async fn read_all(session: &mut Session<'_>, max: u32) -> Result<Rows<MemberRow>, StoreError> {
+    let sql = "SELECT peer_id, addresses, is_seed, score, evidence, last_answer_ms, standing FROM members
+         ORDER BY standing, last_answer_ms DESC NULLS LAST, peer_id LIMIT $1";
+    let rows = session.fetch(sql, values![max]).await?;
     Ok(Rows::read("members", &rows, read_row))
 }
 
-fn read_row(row: &SqliteRow) -> Option<MemberRow> {
-    let score: Option<f64> = row.try_get("score").ok()?;
+fn read_row(row: &Row) -> Option<MemberRow> {
+    let score = row.float_or_none("score")?;
     if score.is_some_and(|score| !(0.0..=100.0).contains(&score)) {
         return None;
     }
     Some(MemberRow {
-        peer: row.try_get::<&str, _>("peer_id").ok()?.parse().ok()?,
-        addresses: serde_json::from_str(row.try_get("addresses").ok()?).ok()?,
-        is_seed: row.try_get("is_seed").ok()?,
+        peer: row.peer("peer_id")?,
+        addresses: serde_json::from_str(row.text("addresses")?).ok()?,
+        is_seed: row.flag("is_seed")?,
         score,
-        evidence: row.try_get("evidence").ok()?,
-        last_answer: read_time(row, "last_answer_ms")?,
-        standing: row.try_get("standing").ok()?,
+        evidence: row.text("evidence")?.to_owned(),
+        last_answer: row.time_or_none("last_answer_ms")?,
+        standing: row.count("standing")?,
     })
 }
 

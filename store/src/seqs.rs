@@ -1,9 +1,13 @@
 //! The sequences signed for our own DIDs: they never go back, whatever is asked for and in whatever order.
 
 use protocol::Timestamp;
-use sqlx::SqliteConnection;
 
-use crate::{StoreError, peers::TEXT_BYTES_MAX, write::Writer};
+use crate::{
+    StoreError,
+    peers::TEXT_BYTES_MAX,
+    repository::{Database, Repository as _},
+    session::{Session, values},
+};
 
 /// Own DIDs with a sequence: a process has one identity, and some for a change of key.
 pub const SEQS_MAX: u32 = 64;
@@ -13,40 +17,33 @@ pub const SEQ_MAX: u64 = (1 << 53) - 1;
 
 /// Raises the sequence and tells the stored one; nothing when there is no room for a new DID.
 /// The caller has checked that `seq` is at most [`SEQ_MAX`].
-pub(crate) async fn raise(connection: &mut SqliteConnection, did: &str, seq: u64) -> Result<Option<u64>, sqlx::Error> {
-    let held: Option<i64> = sqlx::query_scalar(
-        "INSERT INTO seqs (did, seq)
-         SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM seqs WHERE did = ?1) OR (SELECT count(*) FROM seqs) < ?3
-         ON CONFLICT (did) DO UPDATE SET seq = max(seq, excluded.seq)
-         RETURNING seq",
-    )
-    .bind(did)
-    .bind(seq.cast_signed())
-    .bind(SEQS_MAX)
-    .fetch_optional(connection)
-    .await?;
+pub(crate) async fn raise(session: &mut Session<'_>, did: &str, seq: u64) -> Result<Option<u64>, StoreError> {
+    let sql = "INSERT INTO seqs (did, seq)
+         SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM seqs WHERE did = $1) OR (SELECT count(*) FROM seqs) < $3
+         ON CONFLICT (did) DO UPDATE SET seq = CASE WHEN excluded.seq > seqs.seq THEN excluded.seq ELSE seqs.seq END
+         RETURNING seq AS n";
+    let held = session.number(sql, values![did, seq, SEQS_MAX]).await?;
     Ok(held.map(i64::cast_unsigned))
 }
 
-pub(crate) async fn read(connection: &mut SqliteConnection, did: &str) -> Result<Option<u64>, sqlx::Error> {
-    let seq: Option<i64> =
-        sqlx::query_scalar("SELECT seq FROM seqs WHERE did = ?1").bind(did).fetch_optional(connection).await?;
+pub(crate) async fn read(session: &mut Session<'_>, did: &str) -> Result<Option<u64>, StoreError> {
+    let seq = session.number("SELECT seq AS n FROM seqs WHERE did = $1", values![did]).await?;
     Ok(seq.map(i64::cast_unsigned))
 }
 
-pub(crate) async fn raise_to(writer: &Writer, did: &str, seq: u64) -> Result<u64, StoreError> {
+pub(crate) async fn raise_to(database: &Database, did: &str, seq: u64) -> Result<u64, StoreError> {
     check(did, seq)?;
-    let mut turn = writer.turn(true).await?;
-    let outcome = raise(turn.connection(), did, seq).await;
+    let mut turn = database.turn(true).await?;
+    let outcome = raise(&mut turn.session(), did, seq).await;
     turn.end(outcome).await?.ok_or(StoreError::SeqsFull { max: SEQS_MAX })
 }
 
-pub(crate) async fn next(writer: &Writer, did: &str, now: Timestamp) -> Result<u64, StoreError> {
+pub(crate) async fn next(database: &Database, did: &str, now: Timestamp) -> Result<u64, StoreError> {
     // A clock before 1970 leaves the stored one to count on.
     let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
     check(did, millis)?;
-    let mut turn = writer.turn(true).await?;
-    let outcome = raise_past(turn.connection(), did, millis).await;
+    let mut turn = database.turn(true).await?;
+    let outcome = raise_past(&mut turn.session(), did, millis).await;
     match turn.end(outcome).await? {
         (Some(seq), _) => Ok(seq),
         (None, Some(held)) => Err(StoreError::SeqSpent { got: held + 1, max: SEQ_MAX }),
@@ -56,25 +53,19 @@ pub(crate) async fn next(writer: &Writer, did: &str, now: Timestamp) -> Result<u
 
 /// Raises the sequence past the stored one and to at least `floor`; when it cannot, nothing and the stored one.
 async fn raise_past(
-    connection: &mut SqliteConnection,
+    session: &mut Session<'_>,
     did: &str,
     floor: u64,
-) -> Result<(Option<u64>, Option<u64>), sqlx::Error> {
-    let next: Option<i64> = sqlx::query_scalar(
-        "INSERT INTO seqs (did, seq)
-         SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM seqs WHERE did = ?1) OR (SELECT count(*) FROM seqs) < ?3
-         ON CONFLICT (did) DO UPDATE SET seq = max(seq + 1, excluded.seq) WHERE seq < ?4
-         RETURNING seq",
-    )
-    .bind(did)
-    .bind(floor.cast_signed())
-    .bind(SEQS_MAX)
-    .bind(SEQ_MAX.cast_signed())
-    .fetch_optional(&mut *connection)
-    .await?;
+) -> Result<(Option<u64>, Option<u64>), StoreError> {
+    let sql = "INSERT INTO seqs (did, seq)
+         SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM seqs WHERE did = $1) OR (SELECT count(*) FROM seqs) < $3
+         ON CONFLICT (did) DO UPDATE
+             SET seq = CASE WHEN excluded.seq > seqs.seq THEN excluded.seq ELSE seqs.seq + 1 END WHERE seqs.seq < $4
+         RETURNING seq AS n";
+    let next = session.number(sql, values![did, floor, SEQS_MAX, SEQ_MAX]).await?;
     match next {
         Some(next) => Ok((Some(next.cast_unsigned()), None)),
-        None => Ok((None, read(connection, did).await?)),
+        None => Ok((None, read(session, did).await?)),
     }
 }
 

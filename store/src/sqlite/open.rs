@@ -16,7 +16,8 @@ use sqlx::{
 };
 use tracing::{error, info};
 
-use crate::{OpenError, Settings, Store, StoreError, write::Writer};
+use super::{Sqlite, writer::Writer};
+use crate::{OpenError, Settings, Store, StoreError, error, repository::Database};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
@@ -86,12 +87,14 @@ impl Store {
     /// # Errors
     /// When SQLite cannot start.
     pub async fn in_memory(settings: &Settings) -> Result<Self, StoreError> {
-        let mut connection = SqliteConnectOptions::new().disable_statement_logging().connect().await?;
+        let options = SqliteConnectOptions::new().disable_statement_logging();
+        let mut connection = options.connect().await.map_err(error::of_sqlite)?;
         MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => StoreError::from(error),
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error::of_sqlite(error),
             other => StoreError::Failed { detail: other.to_string() },
         })?;
-        Ok(Self { writer: Writer::new(connection, None), readers: None, settings: settings.clone() })
+        let database = Sqlite { writer: Writer::new(connection, None), readers: None };
+        Ok(Self { database: Database::Sqlite(database), settings: settings.clone() })
     }
 }
 
@@ -183,6 +186,8 @@ async fn question(path: &Path, connection: &mut SqliteConnection) -> Result<Foun
     match sqlx::query_scalar::<_, String>("PRAGMA quick_check(1)").fetch_one(connection).await {
         Ok(verdict) if verdict == "ok" => Ok(Found::Sound),
         Ok(damage) => Ok(Found::Damaged(damage)),
+        // An index that cannot even be opened, although its definition is understood: what it keeps for itself is not.
+        Err(sqlx::Error::Database(damage)) if is_not_understood(&*damage) => Ok(Found::Damaged(damage.to_string())),
         Err(error) => damaged_or_error(path, error),
     }
 }
@@ -216,10 +221,11 @@ async fn applied_migrations(connection: &mut SqliteConnection) -> Result<Schema,
 /// Makes the tables and indexes once more, in memory, and says what SQLite does not understand of them.
 ///
 /// A connection that may not write leaves out every CHECK (`sqlite3AddCheckConstraint`), so the one that looks at the
-/// file is content with what the one that will write to it refuses. SQLite's own tables cannot be made by hand.
+/// file is content with what the one that will write to it refuses. SQLite's own tables cannot be made by hand, and those of an index
+/// come with it.
 async fn damage_of_schema(connection: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error> {
     let made: Vec<Vec<u8>> = sqlx::query_scalar(
-        "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT GLOB 'sqlite_*'
+        "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT GLOB 'sqlite_*' AND name NOT GLOB 'resource_words_*'
          ORDER BY rowid LIMIT 1000",
     )
     .fetch_all(connection)
@@ -249,7 +255,7 @@ fn damaged_or_error(path: &Path, error: sqlx::Error) -> Result<Found, OpenError>
         // A name that is no text, a version that is no number: nobody writes such a row.
         return Ok(Found::Damaged(error.to_string()));
     }
-    match StoreError::from(error) {
+    match error::of_sqlite(error) {
         StoreError::Corrupt { detail } => Ok(Found::Damaged(detail)),
         // A table of ours without a column that it was made with.
         StoreError::Failed { detail } if detail.contains("no such column") => Ok(Found::Damaged(detail)),
@@ -413,13 +419,14 @@ async fn start(path: &Path, settings: &Settings) -> Result<Store, OpenError> {
         .busy_timeout(settings.busy_timeout)
         .journal_mode(SqliteJournalMode::Wal)
         .pragma("journal_size_limit", LOG_BYTES_KEPT);
-    let mut connection = options.connect().await.map_err(|error| open_error(path, error.into()))?;
+    let mut connection = options.connect().await.map_err(|error| open_error(path, error::of_sqlite(error)))?;
     migrate(path, &mut connection).await?;
     for suffix in ["", "-wal", "-shm"] {
         tighten(&beside(path, suffix))?;
     }
     let readers = readers(path, settings);
-    Ok(Store { writer: Writer::new(connection, Some(options)), readers: Some(readers), settings: settings.clone() })
+    let database = Sqlite { writer: Writer::new(connection, Some(options)), readers: Some(readers) };
+    Ok(Store { database: Database::Sqlite(database), settings: settings.clone() })
 }
 
 /// Takes from others what they may do with a file of ours.
@@ -433,7 +440,9 @@ fn tighten(path: &Path) -> Result<(), OpenError> {
 
 async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
     MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => open_error(path, error.into()),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+            open_error(path, error::of_sqlite(error))
+        }
         MigrateError::VersionMismatch(version) => OpenError::Altered { path: path.to_owned(), version },
         other => OpenError::Failed { path: path.to_owned(), detail: other.to_string() },
     })
@@ -543,7 +552,7 @@ mod tests {
         let temp = TempDir::new().unwrap();
         let store = open(&temp.path().join("muster.db")).await.unwrap().store;
         for (is_durable, expected) in [(false, 1), (true, 2), (false, 1)] {
-            let mut turn = store.writer.turn(is_durable).await.unwrap();
+            let mut turn = store.sqlite().writer.turn(is_durable).await.unwrap();
             let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(turn.connection()).await.unwrap();
             let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(turn.connection()).await.unwrap();
             let foreign: i64 = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(turn.connection()).await.unwrap();
@@ -559,7 +568,7 @@ mod tests {
         say_newer(&path).await;
         let before = contents(temp.path());
         let error = open(&path).await.unwrap_err();
-        assert!(matches!(error, OpenError::Newer { found: 999, known: 2, .. }), "{error}");
+        assert!(matches!(error, OpenError::Newer { found: 999, known: 3, .. }), "{error}");
         assert_eq!(contents(temp.path()), before);
     }
 
@@ -656,11 +665,15 @@ mod tests {
         }
     }
 
-    /// The file with `to` written over the beginning of the first `from` in it.
+    /// The file with `to` written over the beginning of each `from` in it: a page that was split keeps what moved away.
     fn replaced(bytes: &[u8], from: &str, to: &[u8]) -> Vec<u8> {
-        let place = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+        let is_here = |place: &usize| bytes[*place..].starts_with(from.as_bytes());
+        let places: Vec<usize> = (0..bytes.len()).filter(is_here).collect();
+        assert!(!places.is_empty());
         let mut bytes = bytes.to_vec();
-        bytes[place..place + to.len()].copy_from_slice(to);
+        for place in places {
+            bytes[place..place + to.len()].copy_from_slice(to);
+        }
         bytes
     }
 
@@ -828,7 +841,7 @@ mod tests {
             fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
             fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
             let output = Command::new(program)
-                .args(["--exact", "open::tests::a_folder_or_file_without_permission_is_named"])
+                .args(["--exact", "sqlite::open::tests::a_folder_or_file_without_permission_is_named"])
                 .env(UNPRIVILEGED, "1")
                 .env("TMPDIR", temp.path())
                 .current_dir(temp.path())

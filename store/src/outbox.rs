@@ -1,0 +1,393 @@
+//! The outbox: what is to reach the bus or a peer, kept until it did, and for a while after.
+
+use protocol::{
+    PeerId, Timestamp,
+    catalogue::GROUPS_MAX,
+    event::{PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX},
+};
+
+use crate::{
+    RELATIONS_MAX, Rows, Settings, StoreError,
+    repository::{Database, Repository as _},
+    session::{Row, Session, Sql, Value, values},
+    write::{Refusal, check_bytes_max, check_length, check_length_max},
+};
+
+/// Bytes of a subject: the longest verb has a quarter of it.
+pub const SUBJECT_BYTES_MAX: usize = 64;
+
+/// Bytes of a message's id.
+pub const MESSAGE_ID_BYTES_MAX: usize = 128;
+
+/// Bytes kept of what went wrong: a sentence or two.
+pub const DETAIL_BYTES_MAX: usize = 256;
+
+/// Messages kept whose fate is known. Past it the oldest leave.
+pub const OUTBOX_ENDED_MAX: u32 = 10_000;
+
+/// Messages with their payloads in one answer: at their longest they are 44 MiB.
+pub const OUTBOX_NEXT_MAX: u32 = 64;
+
+/// Messages without their payloads in one answer.
+pub const OUTBOX_READ_MAX: u32 = 1_000;
+
+/// The name of the bus among the destinations. No peer id is so short.
+const BUS: &str = "bus";
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Destination {
+    /// To the applications of our own organisation.
+    Bus,
+    /// To a member of another.
+    Peer(PeerId),
+}
+
+impl Destination {
+    fn name(&self) -> String {
+        match self {
+            Self::Bus => BUS.to_owned(),
+            Self::Peer(peer) => peer.to_string(),
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        if name == BUS { Some(Self::Bus) } else { name.parse().ok().map(Self::Peer) }
+    }
+}
+
+/// A message that is to go out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Where.
+    pub destination: Destination,
+    /// The verb of the event or of the bus, 1 to [`SUBJECT_BYTES_MAX`] bytes.
+    pub subject: String,
+    /// For whom, at most 256 bytes, may be empty.
+    pub user: String,
+    /// Its groups, each at most 256 bytes, at most [`GROUPS_MAX`].
+    pub groups: Vec<String>,
+    /// What the payload is, at most 256 bytes, may be empty.
+    pub datatype: String,
+    /// At most [`PAYLOAD_BYTES_MAX`].
+    pub payload: Vec<u8>,
+    /// By which a repeat is known, 1 to [`MESSAGE_ID_BYTES_MAX`] bytes.
+    pub message_id: String,
+    /// It may make room for others when there is none: a result of a search.
+    pub may_drop: bool,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fate {
+    /// Nothing yet.
+    Waiting,
+    /// It arrived.
+    Delivered,
+    /// It was refused for good.
+    Refused,
+    /// It waited too long.
+    Expired,
+    /// It made room for others.
+    Dropped,
+}
+
+impl Fate {
+    /// Every fate.
+    pub const ALL: [Self; 5] = [Self::Waiting, Self::Delivered, Self::Refused, Self::Expired, Self::Dropped];
+
+    /// Its name in the database and the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Delivered => "delivered",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// The fate of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fate| fate.name() == name)
+    }
+}
+
+/// A message and its fate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// Rises with each message, and is never used again.
+    pub id: u64,
+    /// The message. Its payload is empty once it waits no longer, and in lists.
+    pub outgoing: Outgoing,
+    /// When it was put here, to the millisecond.
+    pub created_at: Timestamp,
+    /// How often it was tried in vain.
+    pub attempts: u32,
+    /// When it is tried again; none while it was never tried.
+    pub next_at: Option<Timestamp>,
+    /// What became of it.
+    pub fate: Fate,
+    /// When it did.
+    pub ended_at: Option<Timestamp>,
+    /// What went wrong last, at most [`DETAIL_BYTES_MAX`] bytes.
+    pub detail: String,
+}
+
+/// How much waits for one destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxTotal {
+    /// Which.
+    pub destination: Destination,
+    /// Messages.
+    pub waiting: u64,
+    /// When the first of them was put here.
+    pub oldest: Timestamp,
+    /// How often the first was tried in vain.
+    pub attempts: u32,
+    /// When the first is tried again.
+    pub next_at: Option<Timestamp>,
+}
+
+/// Which messages are listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutboxFilter {
+    /// Only for this destination.
+    pub destination: Option<Destination>,
+    /// Only of this fate.
+    pub fate: Option<Fate>,
+    /// Only those before this id: the last of the page before.
+    pub before: Option<u64>,
+    /// At most so many, and [`OUTBOX_READ_MAX`].
+    pub limit: u32,
+}
+
+/// Whether a message is within its bounds.
+pub(crate) fn check(outgoing: &Outgoing) -> Result<(), Refusal> {
+    check_length("subject", &outgoing.subject, SUBJECT_BYTES_MAX)?;
+    check_length_max("user", &outgoing.user, TEXT_BYTES_MAX)?;
+    if outgoing.groups.len() > GROUPS_MAX {
+        return Err(Refusal::TooMany { field: "groups", got: outgoing.groups.len(), max: GROUPS_MAX });
+    }
+    outgoing.groups.iter().try_for_each(|group| check_length_max("groups", group, TEXT_BYTES_MAX))?;
+    check_length_max("datatype", &outgoing.datatype, TEXT_BYTES_MAX)?;
+    check_bytes_max("payload", outgoing.payload.len(), PAYLOAD_BYTES_MAX)?;
+    check_length("message_id", &outgoing.message_id, MESSAGE_ID_BYTES_MAX)
+}
+
+pub(crate) async fn count_waiting(session: &mut Session<'_>) -> Result<u64, StoreError> {
+    let count = session.number("SELECT count(*) AS n FROM outbox WHERE fate = 'waiting'", values![]).await?;
+    Ok(count.map_or(0, i64::cast_unsigned))
+}
+
+/// Drops the oldest `at_most` of those that may make room, and tells how many there were.
+pub(crate) async fn make_room(session: &mut Session<'_>, at_most: u64, at: Timestamp) -> Result<u64, StoreError> {
+    let sql = Sql {
+        sqlite: "UPDATE outbox SET fate = 'dropped', ended_at_ms = $1, payload = x'' WHERE id IN (
+             SELECT id FROM outbox WHERE fate = 'waiting' AND may_drop = 1 ORDER BY id LIMIT $2)",
+        postgres: "UPDATE outbox SET fate = 'dropped', ended_at_ms = $1, payload = '' WHERE id IN (
+             SELECT id FROM outbox WHERE fate = 'waiting' AND may_drop = 1 ORDER BY id LIMIT $2)",
+    };
+    session.execute(sql, values![at, at_most]).await
+}
+
+/// Puts a message that was checked at the end.
+pub(crate) async fn put(session: &mut Session<'_>, outgoing: &Outgoing, at: Timestamp) -> Result<(), StoreError> {
+    let sql = "INSERT INTO outbox (destination, subject, user_name, group_names, datatype, message_id, may_drop,
+             created_at_ms, attempts, fate, detail, payload)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 'waiting', '', $9)";
+    let values = [
+        Value::from(outgoing.destination.name()),
+        Value::from(&outgoing.subject),
+        Value::from(&outgoing.user),
+        Value::from(serde_json::Value::from(outgoing.groups.as_slice()).to_string()),
+        Value::from(&outgoing.datatype),
+        Value::from(&outgoing.message_id),
+        Value::from(outgoing.may_drop),
+        Value::from(at),
+        Value::Bytes(&outgoing.payload),
+    ];
+    session.execute(sql, &values).await?;
+    Ok(())
+}
+
+pub(crate) async fn tried(
+    session: &mut Session<'_>,
+    id: u64,
+    attempts: u32,
+    next_at: Option<Timestamp>,
+    detail: &str,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE outbox SET attempts = $2, next_at_ms = $3, detail = $4 WHERE id = $1 AND fate = 'waiting'";
+    session.execute(sql, values![id, attempts, next_at, cut(detail)]).await?;
+    Ok(())
+}
+
+pub(crate) async fn ended(
+    session: &mut Session<'_>,
+    id: u64,
+    fate: Fate,
+    at: Timestamp,
+    detail: &str,
+) -> Result<(), StoreError> {
+    if fate == Fate::Waiting {
+        return Ok(());
+    }
+    let sql = Sql {
+        sqlite: "UPDATE outbox SET fate = $2, ended_at_ms = $3, detail = $4, payload = x''
+             WHERE id = $1 AND fate = 'waiting'",
+        postgres: "UPDATE outbox SET fate = $2, ended_at_ms = $3, detail = $4, payload = ''
+             WHERE id = $1 AND fate = 'waiting'",
+    };
+    session.execute(sql, values![id, fate.name(), at, cut(detail)]).await?;
+    Ok(())
+}
+
+/// The beginning of a text that is kept, without what a database cannot keep.
+fn cut(detail: &str) -> String {
+    let detail = detail.replace('\0', " ");
+    detail[..detail.floor_char_boundary(DETAIL_BYTES_MAX)].to_owned()
+}
+
+/// Lets those go that are over [`OUTBOX_ENDED_MAX`], the oldest first.
+pub(crate) async fn prune_ended(session: &mut Session<'_>) -> Result<(), StoreError> {
+    let sql = "DELETE FROM outbox WHERE id IN (
+             SELECT id FROM outbox WHERE fate <> 'waiting' ORDER BY ended_at_ms, id
+             LIMIT (SELECT CASE WHEN count(*) > $1 THEN count(*) - $1 ELSE 0 END FROM outbox WHERE fate <> 'waiting'))";
+    session.execute(sql, values![OUTBOX_ENDED_MAX]).await?;
+    Ok(())
+}
+
+pub(crate) async fn next(
+    session: &mut Session<'_>,
+    destination: &Destination,
+    after: u64,
+    limit: u32,
+) -> Result<Rows<OutboxRow>, StoreError> {
+    let sql = "SELECT id, destination, subject, user_name, group_names, datatype, message_id, may_drop, created_at_ms,
+             attempts, next_at_ms, fate, ended_at_ms, detail, payload
+         FROM outbox WHERE fate = 'waiting' AND destination = $1 AND id > $2 ORDER BY id LIMIT $3";
+    let limit = limit.min(OUTBOX_NEXT_MAX);
+    let rows = session.fetch(sql, values![destination.name(), after, limit]).await?;
+    Ok(Rows::read("outbox", &rows, read_row))
+}
+
+pub(crate) async fn totals(session: &mut Session<'_>) -> Result<Rows<OutboxTotal>, StoreError> {
+    let sql = "SELECT o.destination, t.waiting, o.created_at_ms, o.attempts, o.next_at_ms
+         FROM (SELECT count(*) AS waiting, min(id) AS first FROM outbox WHERE fate = 'waiting' GROUP BY destination) t
+         JOIN outbox o ON o.id = t.first ORDER BY o.id LIMIT $1";
+    // The bus and everybody who may have a relation to us.
+    let rows = session.fetch(sql, values![RELATIONS_MAX + 1]).await?;
+    Ok(Rows::read("outbox", &rows, |row| {
+        Some(OutboxTotal {
+            destination: Destination::named(row.text("destination")?)?,
+            waiting: row.count_wide("waiting")?,
+            oldest: row.time("created_at_ms")?,
+            attempts: row.count("attempts")?,
+            next_at: row.time_or_none("next_at_ms")?,
+        })
+    }))
+}
+
+/// Without payloads: a thousand of them would not fit into a small machine.
+macro_rules! listed {
+    ($empty:literal) => {
+        concat!(
+            "SELECT id, destination, subject, user_name, group_names, datatype, message_id, may_drop, created_at_ms,
+                 attempts, next_at_ms, fate, ended_at_ms, detail, ",
+            $empty,
+            " AS payload
+             FROM outbox WHERE id < $1 AND ($2 = '' OR destination = $2) AND ($3 = '' OR fate = $3)
+             ORDER BY id DESC LIMIT $4"
+        )
+    };
+}
+
+pub(crate) async fn list(session: &mut Session<'_>, filter: &OutboxFilter) -> Result<Rows<OutboxRow>, StoreError> {
+    let sql = Sql { sqlite: listed!("x''"), postgres: listed!("''::bytea") };
+    let before = filter.before.unwrap_or(u64::MAX);
+    let destination = filter.destination.map_or(String::new(), |destination| destination.name());
+    let fate = filter.fate.map_or("", Fate::name);
+    let limit = filter.limit.min(OUTBOX_READ_MAX);
+    let rows = session.fetch(sql, values![before, destination, fate, limit]).await?;
+    Ok(Rows::read("outbox", &rows, read_row))
+}
+
+pub(crate) async fn expire(
+    database: &Database,
+    before: Timestamp,
+    at: Timestamp,
+    at_most: u32,
+) -> Result<u64, StoreError> {
+    let mut turn = database.turn(true).await?;
+    let outcome = expire_all(&mut turn.session(), before, at, at_most).await;
+    turn.end(outcome).await
+}
+
+async fn expire_all(
+    session: &mut Session<'_>,
+    before: Timestamp,
+    at: Timestamp,
+    at_most: u32,
+) -> Result<u64, StoreError> {
+    let sql = Sql {
+        sqlite: "UPDATE outbox SET fate = 'expired', ended_at_ms = $1, payload = x'' WHERE id IN (
+             SELECT id FROM outbox WHERE fate = 'waiting' AND created_at_ms < $2 AND destination <> $3
+             ORDER BY created_at_ms, id LIMIT $4)",
+        postgres: "UPDATE outbox SET fate = 'expired', ended_at_ms = $1, payload = '' WHERE id IN (
+             SELECT id FROM outbox WHERE fate = 'waiting' AND created_at_ms < $2 AND destination <> $3
+             ORDER BY created_at_ms, id LIMIT $4)",
+    };
+    let expired = session.execute(sql, values![at, before, BUS, at_most]).await?;
+    if expired > 0 {
+        prune_ended(session).await?;
+    }
+    Ok(expired)
+}
+
+pub(crate) async fn forget(database: &Database, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
+    let mut turn = database.turn(false).await?;
+    let sql = "DELETE FROM outbox WHERE id IN (
+             SELECT id FROM outbox WHERE fate <> 'waiting' AND ended_at_ms < $1 ORDER BY ended_at_ms, id LIMIT $2)";
+    let outcome = turn.session().execute(sql, values![before, at_most]).await;
+    turn.end(outcome).await
+}
+
+/// Makes room for `wanted` messages, if it can be made, and tells whether it is there.
+pub(crate) async fn has_room(
+    session: &mut Session<'_>,
+    waiting: &mut u64,
+    wanted: u64,
+    settings: &Settings,
+    at: Timestamp,
+) -> Result<bool, StoreError> {
+    let over = (*waiting + wanted).saturating_sub(settings.outbox_max.into());
+    if over > 0 {
+        *waiting -= make_room(session, over, at).await?.min(*waiting);
+    }
+    Ok(*waiting + wanted <= u64::from(settings.outbox_max))
+}
+
+fn read_row(row: &Row) -> Option<OutboxRow> {
+    Some(OutboxRow {
+        id: row.count_wide("id")?,
+        outgoing: Outgoing {
+            destination: Destination::named(row.text("destination")?)?,
+            subject: row.text("subject")?.to_owned(),
+            user: row.text("user_name")?.to_owned(),
+            groups: serde_json::from_str(row.text("group_names")?).ok()?,
+            datatype: row.text("datatype")?.to_owned(),
+            payload: row.bytes("payload")?.to_vec(),
+            message_id: row.text("message_id")?.to_owned(),
+            may_drop: row.flag("may_drop")?,
+        },
+        created_at: row.time("created_at_ms")?,
+        attempts: row.count("attempts")?,
+        next_at: row.time_or_none("next_at_ms")?,
+        fate: Fate::named(row.text("fate")?)?,
+        ended_at: row.time_or_none("ended_at_ms")?,
+        detail: row.text("detail")?.to_owned(),
+    })
+}
