@@ -92,6 +92,7 @@ fn of(settings: &Settings) -> ActorsSettings {
         gate: settings.gate.clone(),
         behaviour: settings.behaviour.clone(),
         dht: settings.dht.clone(),
+        bus: protocol::bus::Settings::default(),
         store: settings.store.clone(),
         supervision: settings.supervision.clone(),
     }

@@ -13,8 +13,10 @@ use protocol::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    audit, auditor, claim, gate, gc, health, peers, pool, presence, registry, relay, score, search,
+    audit, auditor, bridge, claim, gate, gc, health, outbox, peers, planner, policy, pool, presence, registry, relay,
+    score, search,
     settings::Settings,
+    sharing,
     stats::Stats,
     store, suggestions,
     supervision::{Address, Class, Path, Tree},
@@ -53,6 +55,8 @@ pub struct Addresses {
     pub health: Address<health::Msg>,
     /// Every known peer.
     pub peers: Address<peers::Msg>,
+    /// What each peer is to us.
+    pub policy: Address<policy::Msg>,
     /// Evidence and scores.
     pub score: Address<score::Msg>,
     /// Searches of our users.
@@ -61,6 +65,14 @@ pub struct Addresses {
     pub pool: Address<pool::Msg>,
     /// Our own record.
     pub claim: Address<claim::Msg>,
+    /// Changes of the catalogue.
+    pub sharing: Address<sharing::Msg>,
+    /// What waits for partners.
+    pub outbox: Address<outbox::Msg>,
+    /// Planner sessions of ours.
+    pub planner: Address<planner::Msg>,
+    /// Our bus.
+    pub bridge: Address<bridge::Msg>,
     /// Sessions of others.
     pub registry: Address<registry::Msg>,
     /// Who may ask what, and how often.
@@ -98,10 +110,15 @@ impl Addresses {
             store: tree.address(root.child("store"), "store", BOUND_BUSY),
             health: tree.address(root.child("health"), "health", BOUND),
             peers: tree.address(root.child("peers"), "peers", BOUND_BUSY),
+            policy: tree.address(root.child("policy"), "policy", BOUND_BUSY),
             score: tree.address(root.child("score"), "score", BOUND),
             search: tree.address(root.child("search"), "search", BOUND_BUSY),
             pool: tree.address(node.child("pool"), "pool", BOUND),
             claim: tree.address(node.child("claim"), "claim", BOUND),
+            sharing: tree.address(node.child("sharing"), "sharing", BOUND),
+            planner: tree.address(node.child("planner"), "planner", BOUND),
+            outbox: tree.address(node.child("outbox"), "outbox", BOUND),
+            bridge: tree.address(root.child("bridge"), "bridge", BOUND),
             registry: tree.address(indexer.child("registry"), "registry", BOUND_BUSY),
             gate: tree.address(indexer.child("gate"), "gate", BOUND_BUSY),
             suggestions: tree.address(indexer.child("suggestions"), "suggestions", BOUND),
@@ -152,6 +169,12 @@ impl Context {
     #[must_use]
     pub fn now(&self) -> Now {
         self.tree.clock().now()
+    }
+
+    /// Whether our applications are reached over a bus.
+    #[must_use]
+    pub fn has_bus(&self) -> bool {
+        self.settings.bus.is_on()
     }
 
     /// Writes an event into the journal.

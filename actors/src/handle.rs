@@ -1,5 +1,7 @@
 //! The way in for the edge: what the admin endpoint may ask of a running tree.
 
+mod catalogue;
+
 use std::time::Duration;
 
 use prometheus_client::{encoding::text::encode, registry::Registry};
@@ -18,6 +20,8 @@ use crate::{
         SearchView, SessionView, StatusView, Wanted,
     },
 };
+
+pub use self::catalogue::{PAGE_MAX, Wanting};
 
 /// An actor that takes longer is stuck, and the edge says so.
 const ASK_WITHIN: Duration = Duration::from_secs(2);

@@ -18,7 +18,7 @@ use tracing::warn;
 use crate::{
     claim,
     context::{Context, inform},
-    health, pool, presence,
+    health, outbox, pool, presence,
     store::{self, to_row},
     suggestions,
     supervision::{Class, Envelope, Reply, Seat, Timer},
@@ -217,6 +217,7 @@ impl State {
         let dialled = is_dialer.then(|| addr::split_peer(remote).0);
         self.book.met(peer, hello.role, &hello.agent, &hello.did, dialled.as_ref(), self.seat.now().wall);
         self.changed.insert(peer);
+        inform(&self.context.addresses.outbox, Class::Control, outbox::Msg::HeardOf(peer));
         if hello.role.indexer {
             let offset = greeted.clock_offset;
             inform(&self.context.addresses.claim, Class::Control, claim::Msg::Clock { peer, offset });

@@ -16,8 +16,9 @@ use crate::{
     context::{Addresses, Context, Own, Shared, inform},
     gate, gc,
     handle::Handle,
-    health, leave, peers, pool, presence, registry, relay, score, search,
+    health, leave, outbox, peers, planner, policy, pool, presence, registry, relay, score, search,
     settings::Settings,
+    sharing,
     stats::Stats,
     store, suggestions,
     supervision::{Chance, ChildSpec, Class, Clock, Ended, Failure, Outcome, Path, Root, Supervisor, Tree},
@@ -187,6 +188,7 @@ fn children(context: &Context) -> Vec<ChildSpec> {
     let mut children = vec![
         child!(context, store, Store),
         child!(context, health, Health),
+        child!(context, policy, Policy),
         child!(context, peers, Peers),
         child!(context, score, Score),
         child!(context, search, Search),
@@ -203,7 +205,15 @@ fn children(context: &Context) -> Vec<ChildSpec> {
         children.push(Supervisor::spec(&context.tree, Path::root().child("indexer"), branch));
     }
     // An indexer is a node of other indexers, so this branch is in every member.
-    let branch = vec![child!(context, claim, Claim), child!(context, pool, Pool), child!(context, auditor, Auditor)];
+    let mut branch =
+        vec![child!(context, claim, Claim), child!(context, pool, Pool), child!(context, auditor, Auditor)];
+    if context.own.role.node {
+        branch.extend([
+            child!(context, outbox, Outbox),
+            child!(context, planner, Planner),
+            child!(context, sharing, Sharing),
+        ]);
+    }
     children.push(Supervisor::spec(&context.tree, Path::root().child("node"), branch));
     children.push(child!(context, gc, Gc));
     children.push(child!(context, swarm, SwarmActor));

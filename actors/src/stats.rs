@@ -51,6 +51,20 @@ cells! {
     gossip_accepted: Counter,
     /// Gossip messages refused.
     gossip_refused: Counter,
+    /// Changes of the catalogue that were written down.
+    changes_done: Counter,
+    /// Changes that came again, or were older than what is held.
+    changes_repeated: Counter,
+    /// Changes that broke a rule, had no room, or came while the database was away.
+    changes_refused: Counter,
+    /// Events of other members that were taken.
+    events_taken: Counter,
+    /// Events of other members that were refused.
+    events_refused: Counter,
+    /// Events of ours that partners have.
+    events_delivered: Counter,
+    /// Events of ours that partners refused for good.
+    events_refused_by_peers: Counter,
     /// Heartbeats answered.
     beats_served: Counter,
     /// Heartbeats refused.

@@ -7,7 +7,10 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use ::store::{AddressRow, Binding, MemberRow, PeerRow, Refusal, StoreError, Write};
+use ::store::{
+    AddressRow, Binding, Change, Changed, Destination, MemberRow, OutboxRow, OutboxTotal, PeerRow, Refusal,
+    RelationRow, ResourceRow, StoreError, Write,
+};
 use protocol::{
     PeerId, Timestamp,
     bans::Ban,
@@ -15,7 +18,7 @@ use protocol::{
     book::{Entry, Fare},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     context::{Context, inform},
@@ -35,6 +38,12 @@ const WAITING_MAX: usize = 4_096;
 
 /// A UUID that nobody brought for so long may be another's: longer than any holiday, and than any outage.
 const UNBIND_AFTER: Duration = Duration::from_secs(400 * 24 * 3_600);
+
+/// What has taken effect is known again for this long: an hour more than it may wait to be sent again.
+const RECEIPT_LIFE: Duration = Duration::from_secs(25 * 3_600);
+
+/// That a resource is gone is known for this long: no partner sends what is older than a day.
+const REMOVED_LIFE: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// The actor.
 pub struct Store;
@@ -99,6 +108,53 @@ pub enum Msg {
         /// What became of it.
         reply: Reply<Kept>,
     },
+    /// Write all of this down before you answer.
+    Promises {
+        /// What.
+        writes: Vec<Write>,
+        /// [`Kept::Refused`] with the first that was refused.
+        reply: Reply<Kept>,
+    },
+    /// Change the catalogue, and write down who hears of it, before you answer.
+    Change {
+        /// Each whole or not at all.
+        changes: Vec<Change>,
+        /// What became of each, or nothing while the database is away.
+        reply: Reply<Option<Vec<Changed>>>,
+    },
+    /// What is held of these resources?
+    Held {
+        /// Creators and ids.
+        keys: Vec<(PeerId, String)>,
+        /// In their order, or nothing while the database is away.
+        reply: Reply<Option<Vec<Option<ResourceRow>>>>,
+    },
+    /// What each peer is to us.
+    Relations {
+        /// All of them, or nothing while the database is away.
+        reply: Reply<Option<Vec<RelationRow>>>,
+    },
+    /// What waits for somebody, in order?
+    OutboxNext {
+        /// For whom.
+        destination: Destination,
+        /// Later than this.
+        after: u64,
+        /// At most so many.
+        limit: u32,
+        /// The rows, or nothing while the database is away.
+        reply: Reply<Option<Vec<OutboxRow>>>,
+    },
+    /// For whom does anything wait?
+    OutboxWaiting {
+        /// One row each, or nothing while the database is away.
+        reply: Reply<Option<Vec<OutboxTotal>>>,
+    },
+    /// Give up what has waited for partners since before this.
+    ExpireOutbox {
+        /// When it was begun.
+        before: Timestamp,
+    },
     /// Bans and orders.
     Policy {
         /// All of them, or nothing while the database is away.
@@ -150,6 +206,15 @@ impl Actor for Store {
             Msg::ForgetMember(peer) => state.keep([Write::ForgetMember(peer)]),
             Msg::NextSeq { did, reply } => state.next_seq(&did, reply).await?,
             Msg::Promise { write, reply } => state.promise(*write, reply).await?,
+            Msg::Promises { writes, reply } => state.promises(&writes, reply).await?,
+            Msg::Change { changes, reply } => state.change(&changes, reply).await?,
+            Msg::Held { keys, reply } => state.held(&keys, reply).await?,
+            Msg::Relations { reply } => state.relations(reply).await?,
+            Msg::OutboxNext { destination, after, limit, reply } => {
+                state.outbox_next(&destination, after, limit, reply).await?;
+            }
+            Msg::OutboxWaiting { reply } => state.outbox_waiting(reply).await?,
+            Msg::ExpireOutbox { before } => state.expire_outbox(before).await?,
             Msg::Policy { reply } => state.policy(reply).await?,
             Msg::Bindings { reply } => state.bindings(reply).await?,
             Msg::Peers { reply } => state.peers(reply).await?,
@@ -207,7 +272,11 @@ impl State {
 
     /// Alone and at once: what waits are memories, and may.
     async fn promise(&mut self, write: Write, reply: Reply<Kept>) -> Result<(), StoreError> {
-        let outcome = self.context.database.apply(&[write]).await;
+        self.promises(&[write], reply).await
+    }
+
+    async fn promises(&mut self, writes: &[Write], reply: Reply<Kept>) -> Result<(), StoreError> {
+        let outcome = self.context.database.apply(writes).await;
         reply.send(match self.judge(outcome)? {
             Some(applied) => match applied.refused.into_iter().next() {
                 Some(refused) => Kept::Refused(refused.why),
@@ -215,6 +284,63 @@ impl State {
             },
             None => Kept::Away,
         });
+        Ok(())
+    }
+
+    async fn change(&mut self, changes: &[Change], reply: Reply<Option<Vec<Changed>>>) -> Result<(), StoreError> {
+        let outcome = self.context.database.change(changes).await;
+        reply.send(self.judge(outcome)?);
+        Ok(())
+    }
+
+    async fn held(
+        &mut self,
+        keys: &[(PeerId, String)],
+        reply: Reply<Option<Vec<Option<ResourceRow>>>>,
+    ) -> Result<(), StoreError> {
+        let mut rows = Vec::with_capacity(keys.len());
+        for (creator, id) in keys {
+            let outcome = self.context.database.resource(creator, id).await;
+            let Some(row) = self.judge(outcome)? else {
+                reply.send(None);
+                return Ok(());
+            };
+            rows.push(row);
+        }
+        reply.send(Some(rows));
+        Ok(())
+    }
+
+    async fn relations(&mut self, reply: Reply<Option<Vec<RelationRow>>>) -> Result<(), StoreError> {
+        let outcome = self.context.database.relations().await;
+        reply.send(self.judge(outcome)?.map(|rows| rows.rows));
+        Ok(())
+    }
+
+    async fn outbox_next(
+        &mut self,
+        destination: &Destination,
+        after: u64,
+        limit: u32,
+        reply: Reply<Option<Vec<OutboxRow>>>,
+    ) -> Result<(), StoreError> {
+        let outcome = self.context.database.outbox_next(destination, after, limit).await;
+        reply.send(self.judge(outcome)?.map(|rows| rows.rows));
+        Ok(())
+    }
+
+    async fn outbox_waiting(&mut self, reply: Reply<Option<Vec<OutboxTotal>>>) -> Result<(), StoreError> {
+        let outcome = self.context.database.outbox_waiting().await;
+        reply.send(self.judge(outcome)?.map(|rows| rows.rows));
+        Ok(())
+    }
+
+    async fn expire_outbox(&mut self, before: Timestamp) -> Result<(), StoreError> {
+        let at = self.seat.now().wall;
+        let outcome = self.context.database.expire_outbox(before, at, COLLECT_MAX).await;
+        if let Some(gone @ 1..) = self.judge(outcome)? {
+            warn!(gone, "events that no partner took within a day were given up");
+        }
         Ok(())
     }
 
@@ -257,6 +383,13 @@ impl State {
         if let Ok(before) = now.checked_sub(BAN_MEMORY) {
             outcomes.push(database.forget_ended_bans(before, COLLECT_MAX).await);
         }
+        if let Ok(before) = now.checked_sub(RECEIPT_LIFE) {
+            outcomes.push(database.forget_receipts(before, COLLECT_MAX).await);
+            outcomes.push(database.forget_outbox(before, COLLECT_MAX).await);
+        }
+        if let Ok(before) = now.checked_sub(REMOVED_LIFE) {
+            outcomes.push(database.forget_removed(before, COLLECT_MAX).await);
+        }
         if let Ok(before) = now.checked_sub(UNBIND_AFTER) {
             outcomes.push(database.forget_stale_bindings(before, COLLECT_MAX).await);
         }
@@ -292,6 +425,22 @@ impl State {
         if self.is_ok != is_ok {
             self.is_ok = is_ok;
             inform(&self.context.addresses.health, Class::Control, health::Msg::Stored(is_ok));
+        }
+    }
+}
+
+/// What a task beside the actors read from the database; nothing while it is away. A disk that failed ends the process.
+pub(crate) fn told<T>(context: &Context, outcome: Result<T, StoreError>) -> Option<T> {
+    match outcome {
+        Ok(value) => Some(value),
+        Err(StoreError::Io { detail }) => {
+            error!(detail, "the disk of the database failed");
+            context.fatal.cancel();
+            None
+        }
+        Err(error) => {
+            debug!(%error, "the database is away");
+            None
         }
     }
 }

@@ -5,6 +5,7 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use protocol::{
     bans::{Ban, Origin},
+    relation::Relation,
     score::Explained,
     wire::Role,
 };
@@ -435,5 +436,124 @@ mod text {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PeerId, D::Error> {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A resource, as it is held.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ResourceView {
+    /// Whose it is.
+    #[serde(with = "text")]
+    pub creator: PeerId,
+    /// Its id there.
+    pub id: String,
+    /// Which version.
+    pub version: u64,
+    /// When it was written.
+    pub updated_at: Timestamp,
+    /// As its creator signed it.
+    pub resource: Box<RawValue>,
+}
+
+impl ResourceView {
+    /// The row as it is shown; nothing for a resource that is gone.
+    pub(crate) fn of(row: ::store::ResourceRow) -> Option<Self> {
+        let resource = RawValue::from_string(row.text?.to_string()).ok()?;
+        let ::store::ResourceRow { creator, id, version, updated_at, .. } = row;
+        Some(Self { creator, id, version, updated_at, resource })
+    }
+}
+
+/// A page of resources.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListedView {
+    /// In their order.
+    pub resources: Vec<ResourceView>,
+    /// Names the next page; nothing after the last.
+    pub next: Option<String>,
+}
+
+/// What was written down of a resource of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedView {
+    /// Ourselves.
+    #[serde(with = "text")]
+    pub creator: PeerId,
+    /// Which.
+    pub id: String,
+    /// As which version.
+    pub version: u64,
+}
+
+/// What a peer is to us.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelationView {
+    /// Who.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// What we call it; may be empty.
+    pub name: String,
+    /// What it is.
+    pub relation: Relation,
+    /// Since when.
+    pub changed_at: Timestamp,
+}
+
+impl From<::store::RelationRow> for RelationView {
+    fn from(row: ::store::RelationRow) -> Self {
+        let ::store::RelationRow { peer, relation, name, changed_at, .. } = row;
+        Self { peer_id: peer, name, relation, changed_at }
+    }
+}
+
+/// Something that waits, or waited, for a partner or the bus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxView {
+    /// Its number; the higher the newer.
+    pub id: u64,
+    /// A peer id, or `bus`.
+    pub to: String,
+    /// What for: the verb of an event.
+    pub verb: String,
+    /// What it is.
+    pub datatype: String,
+    /// In whose name.
+    pub user: String,
+    /// Bytes that wait; none once it has ended.
+    pub bytes: u64,
+    /// When it was written down.
+    pub created_at: Timestamp,
+    /// How often it was tried in vain.
+    pub attempts: u32,
+    /// When it is tried again at the earliest, where it failed.
+    pub next_at: Option<Timestamp>,
+    /// `waiting`, `delivered`, `refused`, `expired`, `dropped`.
+    pub fate: String,
+    /// When that was so.
+    pub ended_at: Option<Timestamp>,
+    /// Why, where it failed.
+    pub detail: String,
+}
+
+impl From<::store::OutboxRow> for OutboxView {
+    fn from(row: ::store::OutboxRow) -> Self {
+        let to = match row.outgoing.destination {
+            ::store::Destination::Bus => "bus".to_owned(),
+            ::store::Destination::Peer(peer) => peer.to_string(),
+        };
+        Self {
+            id: row.id,
+            to,
+            verb: row.outgoing.subject,
+            datatype: row.outgoing.datatype,
+            user: row.outgoing.user,
+            bytes: row.outgoing.payload.len() as u64,
+            created_at: row.created_at,
+            attempts: row.attempts,
+            next_at: row.next_at,
+            fate: row.fate.name().to_owned(),
+            ended_at: row.ended_at,
+            detail: row.detail,
+        }
     }
 }

@@ -25,6 +25,7 @@ pub mod identity;
 pub mod json;
 pub mod names;
 pub mod offload;
+pub mod planner;
 pub mod pool;
 pub mod presence;
 pub mod profile;

@@ -6,6 +6,7 @@
 mod audit;
 mod bandwidth;
 mod candidates;
+mod event;
 mod get;
 mod heartbeat;
 mod leave;
@@ -97,9 +98,7 @@ async fn serve(context: Context, inbound: Inbound, greet: mpsc::Sender<Greeting>
         Protocol::Witness => witness::serve(&context, peer, inbound.stream).await,
         Protocol::Audit => audit::serve(&context, peer, inbound.stream).await,
         Protocol::Bandwidth => bandwidth::serve(&context, peer, inbound.stream).await,
-        Protocol::Event(_) => {
-            refuse(inbound.stream, &Refused::new(RefusalCode::Busy, "events are not taken yet")).await
-        }
+        Protocol::Event(verb) => event::serve(&context, peer, verb, inbound.stream).await,
     };
     if let Err(error) = served {
         // Reset when the stream is dropped: the peer sees that it was not served.

@@ -14,7 +14,7 @@ use super::{
     OpenError,
     streams::{self, Inbound, Io, Patience},
 };
-use crate::{context::Context, gate, registry, serve, suggestions, supervision::Class};
+use crate::{context::Context, gate, policy, registry, serve, suggestions, supervision::Class};
 
 /// For the other side to read our words.
 const WRITE_WITHIN: Duration = Duration::from_secs(3);
@@ -80,6 +80,7 @@ pub(super) async fn dialer(
         Answer::Refused(refused) => Err(refused.into()),
         Answer::Given(hello) => {
             hello::judge(&hello, &peer, &context.own.network_id).map_err(|error| OpenError::from(error.refused()))?;
+            check_relation(&context, peer).await?;
             let round_trip = answered.mono.since(asked.mono);
             let clock_offset = hello::clock_offset(hello.time, answered.wall, round_trip);
             Ok(Greeted { hello, clock_offset })
@@ -128,8 +129,20 @@ async fn hear(context: &Context, peer: PeerId, stream: &mut Io) -> Result<Greete
     Ok(Greeted { hello, clock_offset })
 }
 
-/// An indexer asks its gate about every peer that comes; a node takes whoever holds the key.
+/// Whether the peer is blacklisted here, whoever of us came to the other.
+async fn check_relation(context: &Context, peer: PeerId) -> Result<(), Refused> {
+    let ask = |reply| policy::Msg::Greet { peer, reply };
+    context
+        .addresses
+        .policy
+        .ask(Class::Control, ask, GATE_WITHIN)
+        .await
+        .unwrap_or_else(|error| Err(serve::busy(&error)))
+}
+
+/// An indexer asks its gate about every peer that comes; a node takes whoever holds the key and is not blacklisted.
 async fn admission(context: &Context, peer: PeerId, remote: &libp2p::Multiaddr, role: Role) -> Result<(), Refused> {
+    check_relation(context, peer).await?;
     if !context.own.role.indexer {
         return Ok(());
     }

@@ -44,6 +44,10 @@ const SHORT_LIVED_MAX: usize = 2_048;
 /// Bandwidth probes that are served at once: together they hold 4 MiB.
 const BANDWIDTH_PROBES_MAX: usize = 64;
 
+/// Streams of one kind of event, all peers together. Each may hold a value of 1 MiB, so this is what bounds the memory
+/// that events take; partners whose stream finds no room come again.
+const EVENTS_MAX: usize = 16;
+
 /// Those of one peer: one, and another that is ending.
 const BANDWIDTH_PER_PEER_MAX: usize = 2;
 
@@ -84,6 +88,7 @@ impl Accept {
             Protocol::Hello => (HELLOS_PER_PEER_MAX, SHORT_LIVED_MAX),
             Protocol::Heartbeat => (PER_PEER_MAX, LONG_LIVED_MAX),
             Protocol::Bandwidth => (BANDWIDTH_PER_PEER_MAX, BANDWIDTH_PROBES_MAX),
+            Protocol::Event(_) => (PER_PEER_MAX, EVENTS_MAX),
             _ => (PER_PEER_MAX, SHORT_LIVED_MAX),
         };
         Self { protocol, per_peer_max, all_max, to }

@@ -1,0 +1,6 @@
+//! placeholder until w-bus is merged
+/// The actor.
+#[allow(missing_docs)]
+pub enum Msg {
+    Grew,
+}

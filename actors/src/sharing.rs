@@ -1,0 +1,367 @@
+//! Sharing: what our applications and our partners change in the catalogue, one after the other.
+//!
+//! Owns the queue of changes. The bridge and the edge order changes of ours, the serving tasks bring partners' events.
+//! Of a run of them it asks the store what is held, plans what becomes of each and who hears of it, and has all of it
+//! written down in one transaction; then it answers, and tells outbox, policy and bridge what is new for them. A restart
+//! forgets what was not yet answered: whoever ordered it orders it again, and it takes effect once. Bounds: `QUEUE_MAX`
+//! changes wait, `RUN_MAX` are written at once; past them the orderer is told to come back.
+
+mod plan;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use ::store::{Change, Changed, Destination, Outgoing, Refusal, ResourceRow};
+use protocol::{PeerId, bus::Announcement, wire::Refused};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use rand::rngs::StdRng;
+
+pub(crate) use self::plan::relate;
+pub use self::plan::{Author, Outcome, Want, Wanted};
+use self::plan::{News, Plan, Planner};
+use crate::{
+    bridge,
+    context::{Context, inform},
+    outbox, policy, store,
+    supervision::{Class, Envelope, Reply, Seat},
+};
+
+/// Changes that wait. At a thousand a second the last one waits for two seconds, about as long as an orderer does.
+const QUEUE_MAX: usize = 2_048;
+
+/// Changes in one transaction: more would make the first wait for the last without being written any faster.
+const RUN_MAX: usize = 64;
+
+/// The actor.
+pub struct Sharing;
+
+/// What one life is given.
+pub struct Args {
+    /// Its seat.
+    pub seat: Seat<Msg>,
+    /// The daemon's.
+    pub context: Context,
+}
+
+/// What it holds.
+pub struct State {
+    seat: Seat<Msg>,
+    context: Context,
+    rng: StdRng,
+    /// Nothing until policy has told us.
+    partners: Option<Arc<[PeerId]>>,
+    queue: VecDeque<Batch>,
+    queued: usize,
+    run: Option<Run>,
+}
+
+/// Changes that are answered together, and what became of those that are done.
+struct Batch {
+    wants: VecDeque<Wanted>,
+    outcomes: Vec<Outcome>,
+    answer: Answer,
+}
+
+/// Who waits for a batch.
+enum Answer {
+    Bus(Reply<Vec<Verdict>>),
+    Peer(Reply<Result<(), Refused>>),
+    Edge(Reply<Outcome>),
+    Nobody,
+}
+
+/// What is being written: the first wants of the queue, however it grows meanwhile.
+struct Run {
+    wants: usize,
+    /// In their order; none before it is known what is held.
+    plans: Vec<Plan>,
+}
+
+/// An order from the bus.
+pub struct Ordered {
+    /// The bus's own name for the message, the same when it comes again.
+    pub id: String,
+    /// What it asks.
+    pub order: protocol::bus::Order,
+}
+
+/// What became of an order from the bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is on the disk.
+    Done,
+    /// It came before, or is older than what is held.
+    Repeated,
+    /// It will never be done.
+    Refused(String),
+    /// Not now; it is to come again.
+    NotYet(String),
+}
+
+/// What it is told and asked.
+pub enum Msg {
+    /// Our partners, all of them.
+    Partners(Arc<[PeerId]>),
+    /// An application orders something over the bus.
+    Ordered {
+        /// In their order.
+        orders: Vec<Ordered>,
+        /// What became of each.
+        reply: Reply<Vec<Verdict>>,
+    },
+    /// The edge orders something.
+    Order {
+        /// What.
+        want: Box<Want>,
+        /// What became of it.
+        reply: Reply<Outcome>,
+    },
+    /// A partner's event, judged and good.
+    Told {
+        /// What it asks.
+        wanted: Box<Wanted>,
+        /// Once it is on the disk.
+        reply: Reply<Result<(), Refused>>,
+    },
+    /// Something is to be said on the bus.
+    Say(Vec<Outgoing>),
+    /// What is held of the resources that the run is about; nothing while the database is away.
+    Held(Option<Vec<Option<ResourceRow>>>),
+    /// What became of the run; nothing while the database is away.
+    Changed(Option<Vec<Changed>>),
+    /// What waits for the bus, in order?
+    NextForBus {
+        /// Later than this.
+        after: u64,
+        /// At most so many.
+        limit: u32,
+        /// In their order.
+        reply: Reply<Vec<Announcement>>,
+    },
+    /// The bus has these.
+    Published {
+        /// Their numbers.
+        ids: Vec<u64>,
+    },
+}
+
+impl Actor for Sharing {
+    type Msg = Envelope<Msg>;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
+        inform(&context.addresses.policy, Class::Control, policy::Msg::TellPartners);
+        let rng = seat.rng();
+        Ok(State { seat, context, rng, partners: None, queue: VecDeque::new(), queued: 0, run: None })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.open() {
+            Msg::Partners(partners) => state.partners = Some(partners),
+            Msg::Ordered { orders, reply } => state.ordered(orders, reply),
+            Msg::Order { want, reply } => state.order(*want, reply),
+            Msg::Told { wanted, reply } => state.take(Batch::of([*wanted], Answer::Peer(reply))),
+            Msg::Say(sayings) => state.take(Batch::of([Wanted::unnamed(Want::Say(sayings))], Answer::Nobody)),
+            Msg::Held(rows) => state.held(rows),
+            Msg::Changed(changed) => state.changed(changed),
+            Msg::NextForBus { after, limit, reply } => state.next_for_bus(after, limit, reply),
+            Msg::Published { ids } => state.published(&ids),
+        }
+        state.begin();
+        Ok(())
+    }
+}
+
+impl Batch {
+    fn of(wants: impl IntoIterator<Item = Wanted>, answer: Answer) -> Self {
+        Self { wants: wants.into_iter().collect(), outcomes: Vec::new(), answer }
+    }
+
+    fn answer(self) {
+        match self.answer {
+            Answer::Bus(reply) => reply.send(self.outcomes.into_iter().map(Outcome::verdict).collect()),
+            Answer::Peer(reply) => {
+                let outcome = self.outcomes.into_iter().next();
+                reply.send(outcome.map_or(Ok(()), Outcome::judgement));
+            }
+            Answer::Edge(reply) => {
+                if let Some(outcome) = self.outcomes.into_iter().next() {
+                    reply.send(outcome);
+                }
+            }
+            Answer::Nobody => {}
+        }
+    }
+}
+
+impl State {
+    fn ordered(&mut self, orders: Vec<Ordered>, reply: Reply<Vec<Verdict>>) {
+        let wants = orders.into_iter().map(|ordered| Wanted::of_bus(ordered, &self.context));
+        let wants = wants.collect::<Vec<_>>();
+        self.take(Batch::of(wants, Answer::Bus(reply)));
+    }
+
+    fn order(&mut self, want: Want, reply: Reply<Outcome>) {
+        self.take(Batch::of([Wanted::unnamed(want)], Answer::Edge(reply)));
+    }
+
+    fn take(&mut self, mut batch: Batch) {
+        let count = batch.wants.len();
+        if self.partners.is_none() || self.queued + count > QUEUE_MAX {
+            let why = if self.partners.is_none() { "the relations are being read back" } else { "too much waits" };
+            batch.outcomes = vec![Outcome::NotYet(why.to_owned()); count];
+            return batch.answer();
+        }
+        if count == 0 {
+            return batch.answer();
+        }
+        self.queued += count;
+        self.queue.push_back(batch);
+    }
+
+    /// Takes up the next run, unless one is under way.
+    fn begin(&mut self) {
+        while self.run.is_none() && !self.queue.is_empty() {
+            let wants = self.queued.min(RUN_MAX);
+            self.run = Some(Run { wants, plans: Vec::new() });
+            let own = self.context.own.peer_id;
+            let keys = first(&self.queue, wants).filter_map(|wanted| wanted.key(own)).collect();
+            let reply = self.seat.reply(Msg::Held);
+            if self.context.addresses.store.tell(Class::Control, store::Msg::Held { keys, reply }).is_err() {
+                self.put_off("the store is busy");
+            }
+        }
+    }
+
+    fn held(&mut self, rows: Option<Vec<Option<ResourceRow>>>) {
+        let Some(Run { wants, .. }) = self.run else { return };
+        let (Some(rows), Some(partners)) = (rows, self.partners.clone()) else {
+            return self.put_off("the database is away");
+        };
+        let now = self.seat.now().wall;
+        let own = self.context.own.peer_id;
+        let mut planner = Planner::new(&self.context, &partners, now);
+        let mut plans = Vec::with_capacity(wants);
+        let mut rows = rows.into_iter();
+        for wanted in first(&self.queue, wants) {
+            if let Some(key) = wanted.key(own) {
+                planner.holds(key, rows.next().flatten());
+            }
+            plans.push(planner.plan(wanted, &mut self.rng));
+        }
+        let changes: Vec<Change> = plans.iter_mut().filter_map(|plan| plan.change.take()).collect();
+        self.run = Some(Run { wants, plans });
+        if changes.is_empty() {
+            return self.changed(Some(Vec::new()));
+        }
+        let reply = self.seat.reply(Msg::Changed);
+        if self.context.addresses.store.tell(Class::Control, store::Msg::Change { changes, reply }).is_err() {
+            self.put_off("the store is busy");
+        }
+    }
+
+    fn changed(&mut self, changed: Option<Vec<Changed>>) {
+        let Some(changed) = changed else { return self.put_off("the database is away") };
+        let Some(run) = self.run.take() else { return };
+        let mut changed = changed.into_iter();
+        let mut news = News::default();
+        for plan in run.plans {
+            let outcome = match plan.refused {
+                Some(why) => Outcome::Refused(why),
+                None => match changed.next() {
+                    Some(Changed::Done) => {
+                        news.add(plan.news);
+                        Outcome::Done { version: plan.version }
+                    }
+                    Some(Changed::Repeated) => Outcome::Repeated,
+                    Some(Changed::Older { held }) => Outcome::Older { held },
+                    Some(Changed::Refused(why @ Refusal::Full { .. })) => Outcome::Full(why.to_string()),
+                    Some(Changed::Refused(why)) => Outcome::Refused(why.to_string()),
+                    None => Outcome::NotYet("the store did not say".to_owned()),
+                },
+            };
+            self.count(&outcome);
+            self.finish(outcome);
+        }
+        self.tell(news);
+    }
+
+    /// What is under way is not done; its orderers come again.
+    fn put_off(&mut self, why: &str) {
+        let Some(run) = self.run.take() else { return };
+        for _ in 0..run.wants {
+            self.finish(Outcome::NotYet(why.to_owned()));
+        }
+    }
+
+    /// The first want of the queue came to its end.
+    fn finish(&mut self, outcome: Outcome) {
+        let Some(batch) = self.queue.front_mut() else { return };
+        batch.wants.pop_front();
+        batch.outcomes.push(outcome);
+        self.queued -= 1;
+        if batch.wants.is_empty()
+            && let Some(batch) = self.queue.pop_front()
+        {
+            batch.answer();
+        }
+    }
+
+    fn count(&self, outcome: &Outcome) {
+        let stats = &self.context.stats;
+        match outcome {
+            Outcome::Done { .. } => stats.changes_done.inc(),
+            Outcome::Repeated | Outcome::Older { .. } => stats.changes_repeated.inc(),
+            Outcome::Refused(_) | Outcome::Full(_) | Outcome::NotYet(_) => stats.changes_refused.inc(),
+        };
+    }
+
+    fn tell(&self, news: News) {
+        let to = &self.context.addresses;
+        if !news.partners.is_empty() {
+            inform(&to.outbox, Class::Control, outbox::Msg::Grew(news.partners));
+        }
+        if news.is_for_bus {
+            inform(&to.bridge, Class::Control, bridge::Msg::Grew);
+        }
+        for row in news.relations {
+            inform(&to.policy, Class::Control, policy::Msg::Kept(row));
+        }
+    }
+
+    fn next_for_bus(&self, after: u64, limit: u32, reply: Reply<Vec<Announcement>>) {
+        let rows = Reply::told(move |rows: Option<Vec<::store::OutboxRow>>| {
+            reply.send(rows.unwrap_or_default().into_iter().filter_map(plan::announcement).collect());
+        });
+        let next = store::Msg::OutboxNext { destination: Destination::Bus, after, limit, reply: rows };
+        // A busy store answers nobody: the bridge hears that its reply is dropped.
+        inform(&self.context.addresses.store, Class::Control, next);
+    }
+
+    fn published(&self, ids: &[u64]) {
+        let at = self.seat.now().wall;
+        let ended = |id: &u64| ::store::Write::OutboxEnded {
+            id: *id,
+            fate: ::store::Fate::Delivered,
+            at,
+            detail: String::new(),
+        };
+        let (reply, _) = Reply::channel();
+        let writes = ids.iter().map(ended).collect();
+        inform(&self.context.addresses.store, Class::Control, store::Msg::Promises { writes, reply });
+    }
+}
+
+/// The wants that were queued first.
+fn first(queue: &VecDeque<Batch>, wants: usize) -> impl Iterator<Item = &Wanted> {
+    queue.iter().flat_map(|batch| &batch.wants).take(wants)
+}

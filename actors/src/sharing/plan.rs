@@ -1,0 +1,446 @@
+//! What becomes of one change: the row that is written, and who hears of it.
+
+use std::collections::HashMap;
+
+use ::store::{CatalogueChange, Change, Destination, OutboxRow, Outgoing, Receipt, RelationRow, ResourceRow};
+use protocol::{
+    PeerId, Timestamp,
+    bus::{self, Announcement, VerbOut, What},
+    catalogue::{self, Draft, Removal, Resource},
+    event::{Event, Told, Verb},
+    relation::Relation,
+    wire::{RefusalCode, Refused},
+};
+use rand::{RngExt as _, rngs::StdRng};
+use serde_json::json;
+
+use super::{Ordered, Verdict};
+use crate::context::Context;
+
+/// Somebody of ours, in whose name a change is told to partners.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Author {
+    /// The user.
+    pub user: String,
+    /// The user's groups.
+    pub groups: Vec<String>,
+}
+
+/// A change, and the name under which it takes effect once.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    receipt: Option<Receipt>,
+    want: Want,
+}
+
+/// A change of the catalogue, of a relation, or something to pass on.
+#[derive(Clone, Debug)]
+pub enum Want {
+    /// A resource of ours, as it is from now on.
+    Put {
+        /// As the application wrote it.
+        draft: Box<Draft>,
+        /// Partners that may see it hear of it.
+        is_spread: bool,
+        /// Who did it.
+        author: Author,
+    },
+    /// A resource of ours is gone.
+    Remove {
+        /// Which.
+        id: String,
+        /// The application's choice, if it made one.
+        version: Option<u64>,
+        /// Partners that could see it hear of it.
+        is_spread: bool,
+        /// Who did it.
+        author: Author,
+    },
+    /// A peer is this to us.
+    Relate(RelationRow),
+    /// To be sent to peers, as it is.
+    Send {
+        /// To whom.
+        to: Vec<PeerId>,
+        /// On which protocol.
+        verb: Verb,
+        /// What it is.
+        datatype: String,
+        /// The thing.
+        payload: Vec<u8>,
+        /// Who sends it.
+        author: Author,
+    },
+    /// To be said on our bus.
+    Say(Vec<Outgoing>),
+    /// A partner's event.
+    Event {
+        /// As it was signed.
+        event: Box<Event>,
+        /// What it asks of the catalogue.
+        told: Told,
+    },
+    /// It cannot be done.
+    Refused(String),
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is on the disk, as this version where it is a resource.
+    Done {
+        /// Of a resource of ours.
+        version: Option<u64>,
+    },
+    /// It came before.
+    Repeated,
+    /// A newer version is held.
+    Older {
+        /// Which.
+        held: u64,
+    },
+    /// It breaks a rule.
+    Refused(String),
+    /// There is no room for it now.
+    Full(String),
+    /// The database is away, or too much waits.
+    NotYet(String),
+}
+
+impl Outcome {
+    pub(super) fn verdict(self) -> Verdict {
+        match self {
+            Self::Done { .. } => Verdict::Done,
+            Self::Repeated | Self::Older { .. } => Verdict::Repeated,
+            Self::Refused(why) => Verdict::Refused(why),
+            Self::Full(why) | Self::NotYet(why) => Verdict::NotYet(why),
+        }
+    }
+
+    /// What a partner hears: whatever came before or is older has had its effect.
+    pub(super) fn judgement(self) -> Result<(), Refused> {
+        match self {
+            Self::Done { .. } | Self::Repeated | Self::Older { .. } => Ok(()),
+            Self::Refused(why) => Err(Refused::new(RefusalCode::Invalid, why)),
+            Self::Full(why) => Err(Refused::new(RefusalCode::Busy, why).retry_after(60)),
+            Self::NotYet(why) => Err(Refused::new(RefusalCode::Busy, why).retry_after(1)),
+        }
+    }
+}
+
+impl Wanted {
+    pub(super) fn unnamed(want: Want) -> Self {
+        Self { receipt: None, want }
+    }
+
+    /// A partner's event, whose id is the partner's own.
+    #[must_use]
+    pub fn of_peer(event: Event, told: Told) -> Self {
+        let receipt = Receipt { source: format!("peer:{}", event.from), id: event.id.clone() };
+        Self { receipt: Some(receipt), want: Want::Event { event: Box::new(event), told } }
+    }
+
+    pub(super) fn of_bus(ordered: Ordered, context: &Context) -> Self {
+        let Ordered { id, order } = ordered;
+        let author = Author { user: order.user, groups: order.groups };
+        let own = context.own.peer_id;
+        let to_one =
+            |to: PeerId, verb, datatype, payload, author| Want::Send { to: vec![to], verb, datatype, payload, author };
+        let want = match order.what {
+            What::Put { kind, text, spread } => match Draft::read(&text, kind) {
+                Ok(draft) => Want::Put { draft: Box::new(draft), is_spread: spread, author },
+                Err(error) => Want::Refused(error.to_string()),
+            },
+            What::Remove { id, version, spread, .. } => Want::Remove { id, version, is_spread: spread, author },
+            What::PutPeer { peer, relation, name, .. } => {
+                relate(own, peer, relation.unwrap_or(Relation::Known), name, context.now().wall)
+            }
+            What::RemovePeer { peer } => relate(own, peer, Relation::None, String::new(), context.now().wall),
+            What::Hand { verb, datatype, to, payload } => to_one(to, verb, datatype, payload, author),
+            What::Considers { datatype, to, payload } => {
+                Want::Send { to, verb: Verb::Considers, datatype, payload, author }
+            }
+            What::Planner { .. }
+            | What::ClosePlanner { .. }
+            | What::SearchPeers { .. }
+            | What::SearchResources { .. }
+            | What::CloseSearch { .. }
+            | What::Verify { .. } => Want::Refused("got a question, expected a change".to_owned()),
+        };
+        Self { receipt: Some(Receipt { source: "bus".to_owned(), id }), want }
+    }
+
+    /// The resource that it changes.
+    pub(super) fn key(&self, own: PeerId) -> Option<(PeerId, String)> {
+        match &self.want {
+            Want::Put { draft, .. } => Some((own, draft.id().to_owned())),
+            Want::Remove { id, .. } => Some((own, id.clone())),
+            Want::Relate(_) | Want::Send { .. } | Want::Say(_) | Want::Event { .. } | Want::Refused(_) => None,
+        }
+    }
+}
+
+/// Checks a relation and makes it a change.
+pub(crate) fn relate(own: PeerId, peer: PeerId, relation: Relation, name: String, now: Timestamp) -> Want {
+    if peer == own || relation == Relation::Own {
+        return Want::Refused("this member is itself and nothing else to itself".to_owned());
+    }
+    if !name.is_empty()
+        && let Err(error) = protocol::names::check(&name)
+    {
+        return Want::Refused(error.to_string());
+    }
+    Want::Relate(RelationRow { peer, relation, name, verified: false, changed_at: now })
+}
+
+/// What others have to hear of once it is written.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Something waits for them.
+    pub(super) partners: Vec<PeerId>,
+    /// Something waits for the bus.
+    pub(super) is_for_bus: bool,
+    /// What peers are to us from now on.
+    pub(super) relations: Vec<RelationRow>,
+}
+
+impl News {
+    fn of(change: &Change) -> Self {
+        let mut news = Self { relations: change.relation.iter().cloned().collect(), ..Self::default() };
+        for outgoing in &change.outbox {
+            match outgoing.destination {
+                Destination::Bus => news.is_for_bus = true,
+                Destination::Peer(peer) => news.partners.push(peer),
+            }
+        }
+        news
+    }
+
+    /// At most so many partners as the outbox of a run has rows.
+    pub(super) fn add(&mut self, other: Self) {
+        self.partners.extend(other.partners);
+        self.partners.sort_unstable();
+        self.partners.dedup();
+        self.is_for_bus |= other.is_for_bus;
+        self.relations.extend(other.relations);
+    }
+}
+
+/// What one change comes to.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// To be written; taken when it is.
+    pub(super) change: Option<Change>,
+    /// Who hears of it then.
+    pub(super) news: News,
+    /// Of a resource of ours.
+    pub(super) version: Option<u64>,
+    /// Why nothing is.
+    pub(super) refused: Option<String>,
+}
+
+impl Plan {
+    fn refused(why: impl ToString) -> Self {
+        Self { refused: Some(why.to_string()), ..Self::default() }
+    }
+}
+
+/// Plans the changes of one run, each as if those before it were written.
+pub(super) struct Planner<'a> {
+    context: &'a Context,
+    partners: &'a [PeerId],
+    now: Timestamp,
+    held: HashMap<(PeerId, String), Held>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Held {
+    version: Option<u64>,
+    resource: Option<Resource>,
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn new(context: &'a Context, partners: &'a [PeerId], now: Timestamp) -> Self {
+        Self { context, partners, now, held: HashMap::new() }
+    }
+
+    /// What the store holds; what an earlier change of the run planned stands before it.
+    pub(super) fn holds(&mut self, key: (PeerId, String), row: Option<ResourceRow>) {
+        self.held.entry(key).or_insert_with(|| {
+            let resource = row.as_ref().and_then(|row| row.text.as_deref());
+            Held {
+                version: row.as_ref().map(|row| row.version),
+                resource: resource.and_then(|text| serde_json::from_str(text).ok()),
+            }
+        });
+    }
+
+    pub(super) fn plan(&mut self, wanted: &Wanted, rng: &mut StdRng) -> Plan {
+        let own = self.context.own.peer_id;
+        let mut plan = match &wanted.want {
+            Want::Put { draft, is_spread, author } => {
+                self.put((own, draft.id().to_owned()), draft, *is_spread, author, rng)
+            }
+            Want::Remove { id, version, is_spread, author } => {
+                self.remove((own, id.clone()), *version, *is_spread, author, rng)
+            }
+            Want::Relate(row) => self.change(None, Some(row.clone()), Vec::new()),
+            Want::Send { to, verb, datatype, payload, author } => {
+                let rows = to.iter().map(|to| outgoing(*to, *verb, datatype, payload.clone(), author, rng));
+                let rows = rows.collect();
+                self.change(None, None, rows)
+            }
+            Want::Say(sayings) => self.change(None, None, sayings.clone()),
+            Want::Event { event, told } => self.event(event, told, rng),
+            Want::Refused(why) => Plan::refused(why),
+        };
+        if let Some(change) = &mut plan.change {
+            change.receipt = wanted.receipt.clone();
+        }
+        plan
+    }
+
+    fn change(&self, catalogue: Option<CatalogueChange>, relation: Option<RelationRow>, outbox: Vec<Outgoing>) -> Plan {
+        let change = Change { receipt: None, catalogue, relation, outbox, at: self.now };
+        Plan { news: News::of(&change), change: Some(change), ..Plan::default() }
+    }
+
+    fn put(
+        &mut self,
+        key: (PeerId, String),
+        draft: &Draft,
+        is_spread: bool,
+        author: &Author,
+        rng: &mut StdRng,
+    ) -> Plan {
+        let held = self.held.get(&key).cloned().unwrap_or_default();
+        let version = draft.version().unwrap_or_else(|| catalogue::next_version(held.version, self.now));
+        let signed = match draft.clone().sign(&self.context.keys, version, self.now) {
+            Ok(signed) => signed,
+            Err(error) => return Plan::refused(error),
+        };
+        let mut rows = Vec::new();
+        if is_spread {
+            let kind = signed.kind.name();
+            let removal = removal(&signed.id, version);
+            for news in catalogue::spread(held.resource.as_ref(), Some(&signed), self.partners) {
+                let payload = match news.verb {
+                    Verb::Delete => removal.clone(),
+                    _ => signed.text().as_bytes().to_vec(),
+                };
+                rows.push(outgoing(news.partner, news.verb, kind, payload, author, rng));
+            }
+        }
+        if catalogue::is_news(version, held.version) {
+            self.held.insert(key, Held { version: Some(version), resource: Some(signed.value().clone()) });
+        }
+        let plan = self.change(Some(CatalogueChange::Put(Box::new(signed))), None, rows);
+        Plan { version: Some(version), ..plan }
+    }
+
+    fn remove(
+        &mut self,
+        key: (PeerId, String),
+        version: Option<u64>,
+        is_spread: bool,
+        author: &Author,
+        rng: &mut StdRng,
+    ) -> Plan {
+        let held = self.held.get(&key).cloned().unwrap_or_default();
+        let version = version.unwrap_or_else(|| catalogue::next_version(held.version, self.now));
+        let removal = Removal { id: key.1.clone(), version };
+        if let Err(error) = removal.check() {
+            return Plan::refused(error);
+        }
+        let mut rows = Vec::new();
+        if let (true, Some(before)) = (is_spread, &held.resource) {
+            let kind = before.kind.name();
+            for news in catalogue::spread(Some(before), None, self.partners) {
+                let payload = self::removal(&removal.id, version);
+                rows.push(outgoing(news.partner, news.verb, kind, payload, author, rng));
+            }
+        }
+        let creator = key.0;
+        if catalogue::is_news(version, held.version) {
+            self.held.insert(key, Held { version: Some(version), resource: None });
+        }
+        let plan = self.change(Some(CatalogueChange::Remove { creator, removal }), None, rows);
+        Plan { version: Some(version), ..plan }
+    }
+
+    fn event(&self, event: &Event, told: &Told, rng: &mut StdRng) -> Plan {
+        let (catalogue, payload) = match told {
+            Told::Put(resource) => {
+                let text = resource.text().as_bytes().to_vec();
+                (Some(CatalogueChange::Put(resource.clone())), text)
+            }
+            Told::Remove(removal) => {
+                let Removal { id, version } = removal;
+                let payload = json!({ "id": id, "version": version, "creator": event.from.to_string() });
+                let change = CatalogueChange::Remove { creator: event.from, removal: removal.clone() };
+                (Some(change), payload.to_string().into_bytes())
+            }
+            Told::Other => (None, event.payload.clone()),
+        };
+        let verb = match event.verb {
+            Verb::Create | Verb::Update => VerbOut::CreateResource,
+            Verb::Delete => VerbOut::RemoveResource,
+            Verb::Considers => VerbOut::ConsidersEvent,
+            Verb::Planner => VerbOut::PlannerExecution,
+            Verb::Admiralty => VerbOut::AdmiraltyConfigEvent,
+            Verb::Minio => VerbOut::MinioConfigEvent,
+            Verb::Search | Verb::Verify => return Plan::refused("got a question, expected a change"),
+        };
+        let said = if self.context.has_bus() {
+            vec![Outgoing {
+                destination: Destination::Bus,
+                subject: verb.name().to_owned(),
+                user: event.user.clone(),
+                groups: event.groups.clone(),
+                datatype: event.datatype.clone(),
+                payload,
+                message_id: name(rng),
+                may_drop: false,
+            }]
+        } else {
+            Vec::new()
+        };
+        self.change(catalogue, None, said)
+    }
+}
+
+fn removal(id: &str, version: u64) -> Vec<u8> {
+    json!({ "id": id, "version": version }).to_string().into_bytes()
+}
+
+fn outgoing(to: PeerId, verb: Verb, datatype: &str, payload: Vec<u8>, author: &Author, rng: &mut StdRng) -> Outgoing {
+    Outgoing {
+        destination: Destination::Peer(to),
+        subject: verb.name().to_owned(),
+        user: author.user.clone(),
+        groups: author.groups.clone(),
+        datatype: datatype.to_owned(),
+        payload,
+        message_id: name(rng),
+        may_drop: false,
+    }
+}
+
+/// A name that nobody else gives: 128 random bits in hex.
+pub(super) fn name(rng: &mut StdRng) -> String {
+    format!("{:032x}", rng.random::<u128>())
+}
+
+/// A row of the outbox as the bridge says it; nothing for a verb that this version does not say.
+pub(super) fn announcement(row: OutboxRow) -> Option<Announcement> {
+    let OutboxRow { id, outgoing, .. } = row;
+    Some(Announcement {
+        id,
+        verb: bus::VerbOut::named(&outgoing.subject)?,
+        user: outgoing.user,
+        groups: outgoing.groups,
+        datatype: outgoing.datatype,
+        message_id: outgoing.message_id,
+        payload: outgoing.payload,
+    })
+}
