@@ -13,7 +13,7 @@ use protocol::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    audit, auditor, claim, gate, gc, health, peers, pool, presence, registry, relay, score, search,
+    audit, auditor, claim, gate, gc, health, peers, policy, pool, presence, registry, relay, resources, score, search,
     settings::Settings,
     stats::Stats,
     store, suggestions,
@@ -57,6 +57,10 @@ pub struct Addresses {
     pub score: Address<score::Msg>,
     /// Searches of our users.
     pub search: Address<search::Msg>,
+    /// What peers are to us.
+    pub policy: Address<policy::Msg>,
+    /// Searches for resources.
+    pub resources: Address<resources::Msg>,
     /// Our indexers.
     pub pool: Address<pool::Msg>,
     /// Our own record.
@@ -100,6 +104,8 @@ impl Addresses {
             peers: tree.address(root.child("peers"), "peers", BOUND_BUSY),
             score: tree.address(root.child("score"), "score", BOUND),
             search: tree.address(root.child("search"), "search", BOUND_BUSY),
+            policy: tree.address(root.child("policy"), "policy", BOUND_BUSY),
+            resources: tree.address(node.child("resources"), "resources", BOUND_BUSY),
             pool: tree.address(node.child("pool"), "pool", BOUND),
             claim: tree.address(node.child("claim"), "claim", BOUND),
             registry: tree.address(indexer.child("registry"), "registry", BOUND_BUSY),

@@ -1,6 +1,6 @@
 //! The root: puts the tree together, starts it in order, and leads it through its leaving.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ::store::Store as Database;
 use protocol::{
@@ -16,7 +16,9 @@ use crate::{
     context::{Addresses, Context, Own, Shared, inform},
     gate, gc,
     handle::Handle,
-    health, leave, peers, pool, presence, registry, relay, score, search,
+    health, leave, peers, pool, presence, registry, relay,
+    resources::{self, look_up},
+    score, search,
     settings::Settings,
     stats::Stats,
     store, suggestions,
@@ -77,6 +79,14 @@ pub enum End {
 /// # Errors
 /// When a part fails too often before all are started.
 pub async fn start(start: Start) -> Result<Running, Failure> {
+    start_with(start, |context| children(context, look_up::of(context))).await
+}
+
+/// Starts a member with these for its tree.
+pub(crate) async fn start_with(
+    start: Start,
+    children: impl FnOnce(&Context) -> Vec<ChildSpec>,
+) -> Result<Running, Failure> {
     let tree = Tree::new(start.clock, start.chance, start.settings.supervision.clone());
     let context = Context::new(Shared {
         own: Own {
@@ -113,6 +123,12 @@ fn born_at(tree: &Tree) -> Timestamp {
 }
 
 impl Running {
+    /// What every actor of it was given.
+    #[cfg(test)]
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// The way in for the edge.
     #[must_use]
     pub fn handle(&self) -> &Handle {
@@ -183,7 +199,7 @@ macro_rules! child {
 }
 
 /// The tree, in the order in which it is started; a role that is off has no branch.
-fn children(context: &Context) -> Vec<ChildSpec> {
+pub(crate) fn children(context: &Context, look_up: look_up::LookUp) -> Vec<ChildSpec> {
     let mut children = vec![
         child!(context, store, Store),
         child!(context, health, Health),
@@ -203,7 +219,14 @@ fn children(context: &Context) -> Vec<ChildSpec> {
         children.push(Supervisor::spec(&context.tree, Path::root().child("indexer"), branch));
     }
     // An indexer is a node of other indexers, so this branch is in every member.
-    let branch = vec![child!(context, claim, Claim), child!(context, pool, Pool), child!(context, auditor, Auditor)];
+    let mut branch =
+        vec![child!(context, claim, Claim), child!(context, pool, Pool), child!(context, auditor, Auditor)];
+    if context.own.role.node {
+        let context = context.clone();
+        branch.push(ChildSpec::new(&context.addresses.resources.clone(), resources::Resources, move |seat| {
+            resources::Args { seat, context: context.clone(), look_up: Arc::clone(&look_up) }
+        }));
+    }
     children.push(Supervisor::spec(&context.tree, Path::root().child("node"), branch));
     children.push(child!(context, gc, Gc));
     children.push(child!(context, swarm, SwarmActor));

@@ -10,12 +10,14 @@ mod get;
 mod heartbeat;
 mod leave;
 mod publish;
+mod resources;
 mod search;
 mod witness;
 
 use protocol::{
     PeerId,
     bandwidth::ProbeError,
+    event::Verb,
     json::JsonError,
     wire::{Protocol, RefusalCode, Refused},
 };
@@ -97,6 +99,7 @@ async fn serve(context: Context, inbound: Inbound, greet: mpsc::Sender<Greeting>
         Protocol::Witness => witness::serve(&context, peer, inbound.stream).await,
         Protocol::Audit => audit::serve(&context, peer, inbound.stream).await,
         Protocol::Bandwidth => bandwidth::serve(&context, peer, inbound.stream).await,
+        Protocol::Event(Verb::Search) => resources::serve(&context, peer, inbound.stream).await,
         Protocol::Event(_) => {
             refuse(inbound.stream, &Refused::new(RefusalCode::Busy, "events are not taken yet")).await
         }

@@ -144,21 +144,22 @@ struct Search {
 }
 
 impl Search {
-    /// Takes in what `from` created; what is to be shown of it, and how many are not taken.
+    /// Takes in what `from` created, or what our own catalogue has of anybody; what is to be shown of it, and how many are
+    /// not taken.
     fn merge(
         &mut self,
-        from: PeerId,
+        from: Option<PeerId>,
         resources: impl IntoIterator<Item = Verified<Resource>>,
     ) -> (Vec<Arc<Verified<Resource>>>, usize) {
         let (mut fresh, mut dropped) = (Vec::new(), 0);
         for resource in resources {
             let is_kind = self.query.kind().is_none_or(|kind| kind == resource.kind);
-            if resource.creator != from || !is_kind {
+            if from.is_some_and(|from| resource.creator != from) || !is_kind {
                 dropped += 1;
                 continue;
             }
             let (count, bytes) = (self.found.len(), self.bytes + resource.text().len());
-            let held = self.found.entry((from, resource.id.clone()));
+            let held = self.found.entry((resource.creator, resource.id.clone()));
             let is_over = match &held {
                 Entry::Occupied(held) if *held.get() >= resource.version => continue,
                 Entry::Occupied(_) => bytes > FOUND_BYTES_MAX,
@@ -321,13 +322,13 @@ impl Asked {
     ) -> Option<Update> {
         let id = self.find(from, id)?;
         let standing = if is_last { Standing::Answered } else { Standing::Waiting };
-        self.update(id, *from, resources, now, |search| {
+        self.update(id, Some(*from), resources, now, |search| {
             search.peers.insert(*from, standing);
             search.is_truncated |= is_truncated;
         })
     }
 
-    /// Takes what our own catalogue has, once.
+    /// Takes what our own catalogue has, our own and what partners told us of, once.
     pub fn found_here(
         &mut self,
         id: QueryId,
@@ -336,8 +337,7 @@ impl Asked {
         now: Mono,
     ) -> Option<Update> {
         self.open.get(&id).filter(|search| search.is_own_open)?;
-        let own = self.own;
-        self.update(id, own, resources, now, |search| {
+        self.update(id, None, resources, now, |search| {
             search.is_own_open = false;
             search.is_truncated |= is_truncated;
         })
@@ -399,7 +399,7 @@ impl Asked {
 
     fn gone(&mut self, from: &PeerId, id: &str, standing: Standing, now: Mono) -> Option<Update> {
         let id = self.find(from, id)?;
-        self.update(id, *from, [], now, |search| {
+        self.update(id, Some(*from), [], now, |search| {
             // By gossip nobody was asked, so nobody is missed.
             search.peers.entry(*from).and_modify(|known| *known = standing);
         })
@@ -408,7 +408,7 @@ impl Asked {
     fn update(
         &mut self,
         id: QueryId,
-        from: PeerId,
+        from: Option<PeerId>,
         resources: impl IntoIterator<Item = Verified<Resource>>,
         now: Mono,
         note: impl FnOnce(&mut Search),
@@ -569,6 +569,17 @@ mod tests {
         let begun = bed.asked.open("b", Scope::All, query, &[], Mono::ZERO, &mut bed.rng).unwrap();
         let update = bed.answer(1, begun.id, &[1], 1, true, 0).unwrap();
         assert_eq!((update.fresh.len(), update.dropped), (0, 1));
+    }
+
+    #[test]
+    fn our_own_catalogue_answers_for_what_partners_told_us_and_the_partner_for_its_newer_version() {
+        let mut bed = Bed::new();
+        let id = bed.begin(Scope::Partner, &[1]);
+        let here = bed.asked.found_here(id, [resource(50, 1, 1), resource(1, 7, 1)], false, Mono::ZERO).unwrap();
+        assert_eq!((here.fresh.len(), here.dropped), (2, 0));
+        assert_eq!(bed.answer(1, id, &[7], 1, false, 1).unwrap().fresh.len(), 0);
+        let last = bed.answer(1, id, &[7], 2, true, 1).unwrap();
+        assert_eq!((last.fresh.len(), last.ended.unwrap().hits), (1, 2));
     }
 
     #[test]

@@ -1,0 +1,23 @@
+//! What peers are to us, and who is asked in a search.
+
+use protocol::{PeerId, relation::Relation};
+
+use crate::supervision::Reply;
+
+/// What it is asked.
+pub enum Msg {
+    /// What this peer is to us.
+    Relation {
+        /// The peer.
+        peer: PeerId,
+        /// Its relation.
+        reply: Reply<Relation>,
+    },
+    /// Peers that are partners, or known and partners, bounded.
+    Peers {
+        /// Whether being known is enough.
+        is_known_enough: bool,
+        /// Who they are.
+        reply: Reply<Vec<PeerId>>,
+    },
+}
