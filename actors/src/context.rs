@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit, auditor, bridge, claim, gate, gc, health, outbox, peers, planner, policy, pool, presence, registry, relay,
-    score, search,
+    resources, score, search,
     settings::Settings,
     sharing,
     stats::Stats,
@@ -61,6 +61,8 @@ pub struct Addresses {
     pub score: Address<score::Msg>,
     /// Searches of our users.
     pub search: Address<search::Msg>,
+    /// Searches for resources.
+    pub resources: Address<resources::Msg>,
     /// Our indexers.
     pub pool: Address<pool::Msg>,
     /// Our own record.
@@ -113,6 +115,7 @@ impl Addresses {
             policy: tree.address(root.child("policy"), "policy", BOUND_BUSY),
             score: tree.address(root.child("score"), "score", BOUND),
             search: tree.address(root.child("search"), "search", BOUND_BUSY),
+            resources: tree.address(node.child("resources"), "resources", BOUND_BUSY),
             pool: tree.address(node.child("pool"), "pool", BOUND),
             claim: tree.address(node.child("claim"), "claim", BOUND),
             sharing: tree.address(node.child("sharing"), "sharing", BOUND),

@@ -5,7 +5,16 @@ mod catalogue;
 use std::time::Duration;
 
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use protocol::{PeerId, record::PeerRecord, search::Wanted as Sought, signed::Verified};
+use protocol::{
+    PeerId,
+    catalogue::{Kind, ResourceQuery},
+    record::PeerRecord,
+    search::{
+        Wanted as Sought,
+        resources::{CannotBegin, Scope},
+    },
+    signed::Verified,
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -13,11 +22,11 @@ use crate::{
     context::Context,
     gate, health, lookup, peers,
     pool::{self, MemberView},
-    registry, score, search,
+    registry, resources, score, search,
     supervision::{Address, Class, Reply},
     view::{
         ActorState, ActorView, BanView, EventView, ExplainView, IndexerView, PartView, PeerView, RecordView,
-        SearchView, SessionView, StatusView, Wanted,
+        ResourceStep, SearchView, SessionView, StatusView, Wanted,
     },
 };
 
@@ -226,6 +235,32 @@ impl Handle {
                 search::Declined::Enough(enough) => AskError::NotYet(enough.to_string()),
             },
         )
+    }
+
+    /// Starts a search for resources; the same `user`'s running one ends. Dropping the receiver closes it.
+    ///
+    /// # Errors
+    /// When the text cannot be looked for, too much was asked, this member is no node, or the tree does not answer in time.
+    pub async fn search_resources(
+        &self,
+        user: &str,
+        scope: Scope,
+        text: &str,
+        kind: Option<Kind>,
+        groups: Vec<String>,
+    ) -> Result<mpsc::Receiver<ResourceStep>, AskError> {
+        if !self.context.own.role.node {
+            return Err(AskError::Invalid(
+                "this member is no node: it has no users who search for resources".to_owned(),
+            ));
+        }
+        let query = ResourceQuery::new(text, kind).map_err(|error| AskError::Invalid(error.to_string()))?;
+        let beginning = Box::new(resources::Beginning { user: user.to_owned(), scope, query, groups });
+        let begin = |reply| resources::Msg::Begin { beginning, reply };
+        ask(&self.context.addresses.resources, begin).await?.map_err(|resources::Declined::Rule(rule)| match rule {
+            CannotBegin::User { .. } => AskError::Invalid(rule.to_string()),
+            CannotBegin::Busy | CannotBegin::Enough { .. } => AskError::NotYet(rule.to_string()),
+        })
     }
 
     /// What happened after event `since`, oldest first; the journal is bounded.

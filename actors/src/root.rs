@@ -1,6 +1,6 @@
 //! The root: puts the tree together, starts it in order, and leads it through its leaving.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ::store::Store as Database;
 use protocol::{
@@ -16,7 +16,9 @@ use crate::{
     context::{Addresses, Context, Own, Shared, inform},
     gate, gc,
     handle::Handle,
-    health, leave, outbox, peers, planner, policy, pool, presence, registry, relay, score, search,
+    health, leave, outbox, peers, planner, policy, pool, presence, registry, relay,
+    resources::{self, look_up},
+    score, search,
     settings::Settings,
     sharing,
     stats::Stats,
@@ -78,6 +80,14 @@ pub enum End {
 /// # Errors
 /// When a part fails too often before all are started.
 pub async fn start(start: Start) -> Result<Running, Failure> {
+    start_with(start, |context| children(context, look_up::of(context))).await
+}
+
+/// Starts a member with these for its tree.
+pub(crate) async fn start_with(
+    start: Start,
+    children: impl FnOnce(&Context) -> Vec<ChildSpec>,
+) -> Result<Running, Failure> {
     let tree = Tree::new(start.clock, start.chance, start.settings.supervision.clone());
     let context = Context::new(Shared {
         own: Own {
@@ -114,6 +124,12 @@ fn born_at(tree: &Tree) -> Timestamp {
 }
 
 impl Running {
+    /// What every actor of it was given.
+    #[cfg(test)]
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// The way in for the edge.
     #[must_use]
     pub fn handle(&self) -> &Handle {
@@ -184,7 +200,7 @@ macro_rules! child {
 }
 
 /// The tree, in the order in which it is started; a role that is off has no branch.
-fn children(context: &Context) -> Vec<ChildSpec> {
+pub(crate) fn children(context: &Context, look_up: look_up::LookUp) -> Vec<ChildSpec> {
     let mut children = vec![
         child!(context, store, Store),
         child!(context, health, Health),
@@ -213,6 +229,10 @@ fn children(context: &Context) -> Vec<ChildSpec> {
             child!(context, planner, Planner),
             child!(context, sharing, Sharing),
         ]);
+        let context = context.clone();
+        branch.push(ChildSpec::new(&context.addresses.resources.clone(), resources::Resources, move |seat| {
+            resources::Args { seat, context: context.clone(), look_up: Arc::clone(&look_up) }
+        }));
     }
     children.push(Supervisor::spec(&context.tree, Path::root().child("node"), branch));
     children.push(child!(context, gc, Gc));

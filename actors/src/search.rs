@@ -382,7 +382,7 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-const fn end_view(end: End) -> view::Ended {
+pub(crate) const fn end_view(end: End) -> view::Ended {
     match end {
         End::Complete => view::Ended::Complete,
         End::Idle => view::Ended::Idle,

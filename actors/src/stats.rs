@@ -103,6 +103,14 @@ cells! {
     queries_answered: Counter,
     /// Search results dropped: unknown query, stranger, invalid record.
     results_dropped: Counter,
+    /// Searches for resources that our users have open.
+    resource_searches: Gauge,
+    /// Questions about resources by other members answered.
+    resource_questions_answered: Counter,
+    /// Questions about resources by other members refused: blacklisted, over a limit, busy.
+    resource_questions_refused: Counter,
+    /// Resources, or answers with them, dropped: unknown search, not their creator's, invalid, of another kind.
+    resources_dropped: Counter,
     /// Inputs that were malformed or over their limit.
     bad_inputs: Counter,
     /// Actors that are started.

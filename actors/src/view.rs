@@ -410,6 +410,45 @@ pub enum SearchView {
     },
 }
 
+/// One step of a running search for resources.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ResourceStep {
+    /// A verified resource that matches.
+    Hit {
+        /// The search's.
+        query_id: String,
+        /// Its creator.
+        #[serde(with = "text")]
+        peer_id: PeerId,
+        /// The resource exactly as it was signed.
+        resource: Box<RawValue>,
+        /// Since the search began, milliseconds.
+        elapsed_ms: f64,
+    },
+    /// The last word.
+    Ended {
+        /// The search's.
+        query_id: String,
+        /// Why.
+        reason: Ended,
+        /// Resources found.
+        hits: u32,
+        /// Peers asked on a stream of their own; 0 by gossip, for nobody knows how many it reaches.
+        asked: u32,
+        /// Peers that answered to the end.
+        answered: u32,
+        /// Peers that said no.
+        refused: u32,
+        /// Peers that were not reached, or not heard to the end in time.
+        timed_out: u32,
+        /// Resources were left out at a limit.
+        truncated: bool,
+        /// Since the search began, milliseconds.
+        elapsed_ms: f64,
+    },
+}
+
 /// Something that happened, for timelines.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EventView {

@@ -24,6 +24,7 @@ pub use self::{
     order::read,
     settings::{DUPLICATE_WINDOW_MIN, JetStream, Password, SUBJECT_BYTES_MAX, Settings, SettingsError, URLS_MAX},
 };
+pub use crate::search::resources::Scope;
 use crate::{
     catalogue::{Kind, ResourceQuery},
     event::{self, Verb},
@@ -231,39 +232,6 @@ pub enum What {
         /// The signature.
         signature: String,
     },
-}
-
-/// Among whom resources are searched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// Whoever hears the gossip.
-    #[default]
-    All,
-    /// Peers that we know, partners among them.
-    Known,
-    /// Partners.
-    Partner,
-}
-
-impl Scope {
-    /// Every scope.
-    pub const ALL: [Self; 3] = [Self::All, Self::Known, Self::Partner];
-
-    /// Its name on the bus.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Known => "known",
-            Self::Partner => "partner",
-        }
-    }
-
-    /// The scope of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|scope| scope.name() == name)
-    }
 }
 
 #[cfg(test)]

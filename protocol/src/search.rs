@@ -3,11 +3,12 @@
 //! A node asks up to three of its indexers and merges what they say ([`Searches`]). An indexer that is asked relays the
 //! question to all others by gossip and hands their answers on ([`Relayed`]). Every indexer answers such a question from
 //! its sessions ([`Answerer`]). Each hop has its own random query id, so that nobody on the way learns who asked; an answer
-//! is taken only for an open query and from somebody who was asked.
+//! is taken only for an open query and from somebody who was asked. Searches for resources are in [`resources`].
 
 mod answer;
 mod asker;
 mod relay;
+pub mod resources;
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -11,7 +11,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::event::{EVENT_BYTES_MAX, Verb};
+use crate::{
+    catalogue::ResourceQuery,
+    event::{EVENT_BYTES_MAX, Verb},
+};
 
 /// One protocol over libp2p streams: JSON values, but for bandwidth probes, whose bytes mean nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -545,6 +548,38 @@ pub struct SearchPeerResult {
     /// In the last value to the node: hits were left out at a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<bool>,
+}
+
+/// The payload of an event that asks for resources.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceQuestion {
+    /// 128 random bits in hex.
+    pub query_id: String,
+    /// What is looked for.
+    pub query: ResourceQuery,
+}
+
+/// The payload of an event that answers such a question, in whole or in part.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ResourceAnswer {
+    /// The question's.
+    pub query_id: String,
+    /// Resources as their creator, who is the answer's author, signed them.
+    #[serde(default)]
+    pub resources: Vec<Box<RawValue>>,
+    /// Nothing follows from this author.
+    #[serde(default)]
+    pub last: bool,
+    /// Resources were left out at a limit.
+    #[serde(default)]
+    pub truncated: bool,
+}
+
+/// An event was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventAck {
+    /// Always; a no is a refusal.
+    pub ok: bool,
 }
 
 /// A question about an indexer to a peer that may see it.

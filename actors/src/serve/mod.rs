@@ -11,12 +11,14 @@ mod get;
 mod heartbeat;
 mod leave;
 mod publish;
+mod resources;
 mod search;
 mod witness;
 
 use protocol::{
     PeerId,
     bandwidth::ProbeError,
+    event::Verb,
     json::JsonError,
     wire::{Protocol, RefusalCode, Refused},
 };
@@ -98,6 +100,7 @@ async fn serve(context: Context, inbound: Inbound, greet: mpsc::Sender<Greeting>
         Protocol::Witness => witness::serve(&context, peer, inbound.stream).await,
         Protocol::Audit => audit::serve(&context, peer, inbound.stream).await,
         Protocol::Bandwidth => bandwidth::serve(&context, peer, inbound.stream).await,
+        Protocol::Event(Verb::Search) => resources::serve(&context, peer, inbound.stream).await,
         Protocol::Event(verb) => event::serve(&context, peer, verb, inbound.stream).await,
     };
     if let Err(error) = served {

@@ -11,13 +11,21 @@ use libp2p::{
 use protocol::{PeerId, dht, profile::Profile, wire};
 use sha2::{Digest as _, Sha256};
 
-use super::{doors, shelf::VALUES_MAX, streams};
+use super::{
+    doors,
+    gossip::{self, Gossip},
+    shelf::VALUES_MAX,
+    streams,
+};
 
 /// The largest gossip message; the largest honest query is under 1 KiB.
 pub(super) const GOSSIP_BYTES_MAX: usize = 16 * 1024;
 
 /// What indexers gossip about; no other topic is subscribed to or passed on.
-const TOPICS: [&str; 2] = [wire::TOPIC_SEARCH_PEER, wire::TOPIC_PRESENCE];
+const TOPICS_OF_INDEXERS: &[&str] = &[wire::TOPIC_SEARCH_PEER, wire::TOPIC_PRESENCE, wire::TOPIC_NODE_SEARCH];
+
+/// What nodes gossip about.
+const TOPICS_OF_NODES: &[&str] = &[wire::TOPIC_NODE_SEARCH];
 
 /// A whole `/name/` value: 16 claims of at most 2 KiB each, and their brackets.
 const VALUE_BYTES_MAX: usize = 33 * 1024;
@@ -40,13 +48,10 @@ pub(super) struct Behaviour {
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
     pub(super) kad: kad::Behaviour<kad::store::MemoryStore>,
-    pub(super) gossip: Toggle<Gossip>,
+    pub(super) gossip: Gossip,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) streams: streams::Streams,
 }
-
-/// Gossip on our topics only.
-pub(super) type Gossip = gossipsub::Behaviour<gossipsub::IdentityTransform, gossipsub::WhitelistSubscriptionFilter>;
 
 /// What the composition depends on.
 pub(super) struct Parts<'a> {
@@ -82,10 +87,7 @@ impl Behaviour {
             identify: identify_behaviour(parts),
             ping: ping::Behaviour::new(ping::Config::new()),
             kad: kad_behaviour(own, parts.is_indexer),
-            gossip: match parts.is_indexer {
-                true => Some(gossip_behaviour(parts)?).into(),
-                false => None.into(),
-            },
+            gossip: gossip_behaviour(parts)?,
             mdns: mdns.into(),
             streams,
         })
@@ -146,20 +148,22 @@ fn gossip_behaviour(parts: &Parts<'_>) -> Result<Gossip, ComposeError> {
         })
         .build()
         .map_err(|error| ComposeError::Gossip(error.to_string()))?;
-    let mut gossip = Gossip::new_with_subscription_filter_and_transform(
+    let topics = if parts.is_indexer { TOPICS_OF_INDEXERS } else { TOPICS_OF_NODES };
+    let mut inner = gossip::Inner::new_with_subscription_filter_and_transform(
         gossipsub::MessageAuthenticity::Signed(parts.keypair.clone()),
         config,
-        gossipsub::WhitelistSubscriptionFilter(TOPICS.into_iter().map(|topic| topic_of(topic).hash()).collect()),
+        gossipsub::WhitelistSubscriptionFilter(topics.iter().map(|topic| topic_of(topic).hash()).collect()),
         gossipsub::IdentityTransform,
     )
     .map_err(|error| ComposeError::Gossip(error.to_owned()))?;
-    gossip
+    inner
         .with_peer_score(score_params(parts.profile), gossipsub::PeerScoreThresholds::default())
         .map_err(ComposeError::Gossip)?;
-    for topic in TOPICS {
-        gossip.subscribe(&topic_of(topic)).map_err(|error| ComposeError::Gossip(error.to_string()))?;
+    for topic in topics {
+        inner.subscribe(&topic_of(topic)).map_err(|error| ComposeError::Gossip(error.to_string()))?;
     }
-    Ok(gossip)
+    // A node's connections are those that it has a use for; indexers keep theirs, over which gossip goes.
+    Ok(Gossip::new(inner, !parts.is_indexer))
 }
 
 /// A topic by its name on the wire.

@@ -24,6 +24,7 @@ use protocol::{
     dht::{self, Valid},
     hello,
     presence::topic::Listener,
+    search::resources::Answering,
     table::{self, Place},
     time::Now,
     wire::{self, AddrInfo, Protocol, RefusalCode, SearchQuery},
@@ -36,7 +37,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Command, OpenError,
-    behaviour::{Behaviour, BehaviourEvent, GOSSIP_BYTES_MAX, topic_of},
+    behaviour::{Behaviour, BehaviourEvent, GOSSIP_BYTES_MAX},
     greet::{Greeted, Greeting},
     shelf::{Declined, Shelf, life},
     streams::{self, Io},
@@ -44,7 +45,7 @@ use super::{
 };
 use crate::{
     context::{Context, inform},
-    health, peers, pool, presence, relay, suggestions,
+    health, peers, pool, presence, relay, resources, suggestions,
     supervision::Class,
 };
 
@@ -114,9 +115,9 @@ pub(super) struct Driver {
     /// Connected indexers: the servers of the DHT.
     servers: HashSet<PeerId>,
     queries: HashMap<kad::QueryId, Query>,
-    /// Topics that a peer subscribed to before its hello said what it takes: at most ours, and gone with its connection.
-    early_topics: HashMap<PeerId, Vec<gossipsub::TopicHash>>,
     listener: Listener,
+    /// Questions about resources, whoever answers them.
+    questions: Answering,
     checks: JoinSet<Checked>,
     shelf: Shelf,
     shelf_swept: Instant,
@@ -138,8 +139,8 @@ impl Driver {
             waiting: HashMap::new(),
             servers: HashSet::new(),
             queries: HashMap::new(),
-            early_topics: HashMap::new(),
             listener: Listener::new(context.own.peer_id),
+            questions: Answering::new(context.own.peer_id, context.own.profile.requests_factor()),
             checks: JoinSet::new(),
             shelf: Shelf::new(context.settings.dht.clone()),
             shelf_swept: Instant::now(),
@@ -287,10 +288,6 @@ impl Driver {
                 round_trip: None,
             },
         );
-        let is_stranger = self.greeted(&peer).is_none();
-        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut().filter(|_| is_stranger) {
-            gossip.blacklist_peer(&peer);
-        }
         if is_dialer {
             let (reply, io) = oneshot::channel();
             let order =
@@ -345,18 +342,15 @@ impl Driver {
         let behaviour = self.swarm.behaviour_mut();
         behaviour.streams.admit(id);
         behaviour.doors.admitted(&peer);
-        if let Some(gossip) = behaviour.gossip.as_mut() {
-            gossip.remove_blacklisted_peer(&peer);
-        }
+        // The mesh is among indexers, who pass on what nodes ask each other.
+        let is_direct = !(self.context.own.role.indexer && greeted.hello.role.indexer);
+        behaviour.gossip.admit(peer, is_direct);
         if is_in_dht(&greeted) {
             self.enter_table(peer, &remote, listens);
         }
         for waiting in self.waiting.remove(&peer).unwrap_or_default() {
             let within = waiting.until.saturating_duration_since(Instant::now());
             self.order(peer, id, waiting.protocol, within, waiting.reply);
-        }
-        for topic in self.early_topics.remove(&peer).unwrap_or_default() {
-            self.on_subscribed(peer, topic);
         }
         let to = &self.context.addresses;
         if greeted.hello.role.indexer {
@@ -375,11 +369,6 @@ impl Driver {
         }
         self.servers.remove(&peer);
         self.fail_waiting(&peer, &OpenError::Reset);
-        self.early_topics.remove(&peer);
-        // Kept, it would make gossip ignore the next connection, and the list grow with every stranger.
-        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
-            gossip.remove_blacklisted_peer(&peer);
-        }
         inform(&self.context.addresses.peers, Class::Control, peers::Msg::Gone { peer });
         inform(&self.context.addresses.pool, Class::Control, pool::Msg::Gone { peer });
     }
@@ -659,40 +648,35 @@ impl Driver {
     // Gossip.
 
     fn publish(&mut self, topic: &'static str, text: Vec<u8>, reply: oneshot::Sender<bool>) {
-        let gossip = self.swarm.behaviour_mut().gossip.as_mut();
-        let outcome = gossip.map(|gossip| gossip.publish(topic_of(topic), text));
-        match outcome {
-            Some(Ok(_)) => drop(reply.send(true)),
-            Some(Err(error)) => {
-                debug!(%error, "nobody to gossip to");
-                let _ = reply.send(false);
-            }
-            None => drop(reply.send(false)),
+        let outcome = self.swarm.behaviour_mut().gossip.publish(topic, text);
+        if let Err(error) = &outcome {
+            debug!(%error, "nobody to gossip to");
         }
+        let _ = reply.send(outcome.is_ok());
     }
 
     fn on_gossip(&mut self, event: gossipsub::Event) {
         match event {
             gossipsub::Event::Message { propagation_source, message_id, message } => {
-                let is_presence = message.topic == topic_of(wire::TOPIC_PRESENCE).hash();
-                let verdict = if is_presence { self.take_word(&message) } else { self.take_query(&message) };
+                let verdict = match message.topic.as_str() {
+                    wire::TOPIC_PRESENCE => self.take_word(&message),
+                    wire::TOPIC_NODE_SEARCH => self.take_question(&message),
+                    _ => self.take_query(&message),
+                };
                 match verdict {
                     gossipsub::MessageAcceptance::Accept => self.context.stats.gossip_accepted.inc(),
                     _ => self.context.stats.gossip_refused.inc(),
                 };
-                if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
-                    gossip.report_message_validation_result(&message_id, &propagation_source, verdict);
-                }
+                // Passing on is the indexers' part: a node hears everything from each of its own, and its link is the thinner.
+                let verdict = match verdict {
+                    gossipsub::MessageAcceptance::Accept if !self.context.own.role.indexer => {
+                        gossipsub::MessageAcceptance::Ignore
+                    }
+                    verdict => verdict,
+                };
+                self.swarm.behaviour_mut().gossip.judged(&message_id, &propagation_source, verdict);
             }
-            gossipsub::Event::Subscribed { peer_id, topic } if self.greeted(&peer_id).is_some() => {
-                self.on_subscribed(peer_id, topic);
-            }
-            gossipsub::Event::Subscribed { peer_id, topic } => {
-                let early = self.early_topics.entry(peer_id).or_default();
-                if !early.contains(&topic) {
-                    early.push(topic);
-                }
-            }
+            gossipsub::Event::Subscribed { peer_id, topic } => self.on_subscribed(peer_id, topic),
             _ => {}
         }
     }
@@ -704,6 +688,25 @@ impl Driver {
         };
         inform(&self.context.addresses.relay, Class::Search, relay::Msg::Asked { query });
         gossipsub::MessageAcceptance::Accept
+    }
+
+    fn take_question(&mut self, message: &gossipsub::Message) -> gossipsub::MessageAcceptance {
+        let Some(author) = message.source else { return gossipsub::MessageAcceptance::Reject };
+        match self.questions.heard(author, &message.data, self.context.now()) {
+            Ok(question) => {
+                if self.context.own.role.node {
+                    inform(&self.context.addresses.resources, Class::Search, resources::Msg::Heard { question });
+                }
+                gossipsub::MessageAcceptance::Accept
+            }
+            Err(error) => {
+                debug!(%author, %error, "a question about resources is not heard");
+                match error.is_authors_fault() {
+                    true => gossipsub::MessageAcceptance::Reject,
+                    false => gossipsub::MessageAcceptance::Ignore,
+                }
+            }
+        }
     }
 
     fn take_word(&mut self, message: &gossipsub::Message) -> gossipsub::MessageAcceptance {
@@ -726,7 +729,9 @@ impl Driver {
     /// Gossip goes to whoever subscribes. One that subscribes to what its hello does not list contradicts itself, and
     /// gossipsub knows no way to leave a single peer out: it is let go.
     fn on_subscribed(&mut self, peer: PeerId, topic: gossipsub::TopicHash) {
-        if self.greeted(&peer).is_some_and(|connection| self.is_listed(connection, topic.as_str())) {
+        // Nothing at all was heard of it before its hello. Gone again, it needs no letting go.
+        let Some(connection) = self.greeted(&peer) else { return };
+        if self.is_listed(connection, topic.as_str()) {
             return;
         }
         let cause = format!("it subscribed to {topic}, which its hello does not list");

@@ -1,13 +1,15 @@
 //! SwarmActor: the only owner of the libp2p swarm.
 //!
 //! Owns the driver task, which polls the swarm, and the acceptor, which serves what others open. Told commands by every
-//! actor and task that needs the network; the driver tells peers, pool, presence and relay what happens. A restart loses every
+//! actor and task that needs the network; the driver tells peers, pool, presence, relay and resources what
+//! happens. A restart loses every
 //! connection, stream, running query and DHT record held for others; their owners notice by their own streams.
 //! Bounds: `COMMANDS_MAX` commands under way; the driver's and the streams' own.
 
 mod behaviour;
 pub mod doors;
 mod driver;
+mod gossip;
 pub(crate) mod greet;
 mod muxer;
 mod shelf;
@@ -172,7 +174,7 @@ pub enum Command {
     Unprovide,
     /// Tell the peer book again where we listen and who is connected.
     TellPeers,
-    /// Gossip to the other indexers.
+    /// Gossip to whoever takes this topic.
     Publish {
         /// About what: the topic's name on the wire.
         topic: &'static str,
