@@ -13,9 +13,8 @@ use protocol::{
     delivery::{LIFE, Lanes, Turn},
     event::{Event, EventAck, Verb},
     json,
-    search::Wanted,
     signed::Verified,
-    wire::{Answer, Protocol, RefusalCode, Refused},
+    wire::{Answer, RefusalCode, Refused},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
@@ -24,18 +23,18 @@ use tracing::{debug, warn};
 
 use crate::{
     context::{Context, inform},
-    fetch::{self, FetchError},
-    lookup, peers, pool,
+    fetch::FetchError,
+    reach,
     store::{self, Kept},
     supervision::{Class, Envelope, Seat, Timer},
-    swarm::{OpenError, streams::Io},
+    swarm::streams::Io,
 };
 
 /// Rows of one partner in memory at once: a commit at their end costs as much as one.
 const BATCH_MAX: u32 = 64;
 
-/// For a partner to be reached.
-const OPEN_WITHIN: Duration = Duration::from_secs(5);
+/// For a partner to be reached, a look at its record in the federation included.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// For a partner to write an event down and say so; its database may be slow.
 const TAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -272,7 +271,7 @@ async fn send(
     }
     let (_, io) = match stream {
         Some(open) => open,
-        None => stream.insert((verb, open(context, partner, verb.protocol()).await?)),
+        None => stream.insert((verb, reach::open(context, partner, verb.protocol(), OPEN_WITHIN).await?)),
     };
     let outgoing = &row.outgoing;
     let event = Event {
@@ -298,27 +297,6 @@ async fn send(
     // Whoever refuses closes, and a broken stream is of no use for the next event.
     *stream = None;
     outcome
-}
-
-/// Opens a stream, with addresses from the book first and from the federation's records where those lead nowhere.
-pub(crate) async fn open(context: &Context, partner: PeerId, protocol: Protocol) -> Result<Io, OpenError> {
-    let find = |reply| peers::Msg::Find { peer: partner, reply };
-    let known = context.addresses.peers.ask(Class::Control, find, ASK_WITHIN).await;
-    let known = known.map(|info| info.addrs).unwrap_or_default();
-    match fetch::open(context, partner, known, protocol, OPEN_WITHIN).await {
-        Err(OpenError::Unreachable(_) | OpenError::Late | OpenError::WrongPeer { .. }) => {}
-        opened => return opened,
-    }
-    let wanted = Wanted::Peer(partner);
-    let members = context.addresses.pool.ask(Class::Control, |reply| pool::Msg::Members { reply }, ASK_WITHIN).await;
-    let mut records = lookup::at_members(context, &wanted, &members.unwrap_or_default()).await;
-    if records.is_empty() {
-        records = lookup::in_dht(context, &wanted).await;
-    }
-    let Some(record) = records.first() else {
-        return Err(OpenError::Unreachable("it has no record: it is not in the federation now".to_owned()));
-    };
-    fetch::open(context, partner, record.addrs.clone(), protocol, OPEN_WITHIN).await
 }
 
 /// How long to wait at least before the same is sent again; nothing for what will never be taken.

@@ -22,10 +22,13 @@ use tracing::info;
 use crate::{
     context::{Context, inform},
     fetch::FetchError,
-    outbox,
+    reach,
     supervision::{Address, Class, Envelope, Reply, Seat, Timer},
     swarm::streams::Io,
 };
+
+/// For a peer to be reached.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// For a peer to take a step and say so.
 const TAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -215,7 +218,7 @@ async fn pass(context: &Context, peer: PeerId, step: &Step, stream: &mut Option<
     let io = match stream {
         Some(io) => io,
         None => {
-            let mut io = outbox::open(context, peer, protocol).await?;
+            let mut io = reach::open(context, peer, protocol, OPEN_WITHIN).await?;
             io.live(Some(protocol::planner::LIFE));
             stream.insert(io)
         }

@@ -1,7 +1,7 @@
 //! Policy: what each peer is to us.
 //!
 //! Owns the table of relations. Sharing tells it what was written down; swarm and the serving tasks ask it who may come
-//! in, searches whom to ask. It tells sharing who our partners are, and has the swarm cut whoever is blacklisted or stops
+//! in, searches whom to ask. It tells sharing the table, and has the swarm cut whoever is blacklisted or stops
 //! being a partner. A restart forgets nothing: the table is read back from the store, and until then nobody is let in.
 //! Bound: `RELATIONS_MAX` of the store.
 
@@ -75,8 +75,8 @@ pub enum Msg {
     Kept(RelationRow),
     /// The whole table is wanted.
     Look(Reply<Vec<RelationRow>>),
-    /// Sharing began a life and wants to know our partners.
-    TellPartners,
+    /// Sharing began a life and wants to know the table.
+    TellRelations,
     /// What the store kept; nothing while the database is away.
     Recalled(Option<Vec<RelationRow>>),
     /// The store may answer now.
@@ -110,7 +110,7 @@ impl Actor for Policy {
             Msg::Peers { is_known_enough, reply } => reply.send(state.peers(is_known_enough)),
             Msg::Kept(row) => state.kept(row),
             Msg::Look(reply) => reply.send(state.look()),
-            Msg::TellPartners => state.tell_partners(),
+            Msg::TellRelations => state.tell_relations(),
             Msg::Recalled(rows) => state.recalled(rows),
             Msg::Retry => state.recall(),
         }
@@ -136,7 +136,7 @@ impl State {
         for row in std::mem::take(&mut self.early) {
             self.kept(row);
         }
-        self.tell_partners();
+        self.tell_relations();
     }
 
     fn relation(&self, peer: &PeerId) -> Option<Relation> {
@@ -177,6 +177,7 @@ impl State {
             _ => relations.insert(peer, row),
         };
         let before = before.map(|row| row.relation).unwrap_or_default();
+        self.tell_relations();
         if before == now {
             return;
         }
@@ -189,19 +190,16 @@ impl State {
             let close = swarm::Command::Close { peer };
             inform(&self.context.addresses.swarm, Class::Control, swarm::Msg::Do(close));
         }
-        if now == Relation::Partner || before == Relation::Partner {
-            self.tell_partners();
-        }
     }
 
     fn look(&self) -> Vec<RelationRow> {
         self.relations.iter().flat_map(BTreeMap::values).cloned().collect()
     }
 
-    fn tell_partners(&self) {
+    fn tell_relations(&self) {
         if self.relations.is_some() {
-            let partners = self.peers(false).into();
-            inform(&self.context.addresses.sharing, Class::Control, sharing::Msg::Partners(partners));
+            let relations = sharing::Msg::Relations(self.look().into());
+            inform(&self.context.addresses.sharing, Class::Control, relations);
         }
     }
 }

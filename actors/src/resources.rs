@@ -13,6 +13,7 @@ mod tests;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use ::store::Sight;
 use protocol::{
     PeerId,
     catalogue::{Asker, Resource, ResourceQuery},
@@ -37,7 +38,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
-use self::look_up::{Found, LookUp, LookUpError, Sight};
+use self::look_up::{Found, LookUp, LookUpError};
 use crate::{
     context::{Context, inform},
     fetch::FetchError,

@@ -6,18 +6,21 @@
 //! forgets what was not yet answered: whoever ordered it orders it again, and it takes effect once. Bounds: `QUEUE_MAX`
 //! changes wait, `RUN_MAX` are written at once; past them the orderer is told to come back.
 
+mod ask;
 mod plan;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use ::store::{Change, Changed, Destination, Outgoing, Refusal, ResourceRow};
-use protocol::{PeerId, bus::Announcement, wire::Refused};
+use ::store::{Change, Changed, Destination, Outgoing, Refusal, RelationRow, ResourceRow};
+use protocol::{bus::Announcement, wire::Refused};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
 
-pub(crate) use self::plan::relate;
 pub use self::plan::{Author, Outcome, Want, Wanted};
-use self::plan::{News, Plan, Planner};
+use self::{
+    ask::Asks,
+    plan::{Fate, News, Plan, Planner, Sorted},
+};
 use crate::{
     bridge,
     context::{Context, inform},
@@ -47,8 +50,9 @@ pub struct State {
     seat: Seat<Msg>,
     context: Context,
     rng: StdRng,
-    /// Nothing until policy has told us.
-    partners: Option<Arc<[PeerId]>>,
+    /// What peers are to us; nothing until policy has told us.
+    relations: Option<Arc<[RelationRow]>>,
+    asks: Asks,
     queue: VecDeque<Batch>,
     queued: usize,
     run: Option<Run>,
@@ -99,8 +103,8 @@ pub enum Verdict {
 
 /// What it is told and asked.
 pub enum Msg {
-    /// Our partners, all of them.
-    Partners(Arc<[PeerId]>),
+    /// What peers are to us, all that are anything.
+    Relations(Arc<[RelationRow]>),
     /// An application orders something over the bus.
     Ordered {
         /// In their order.
@@ -154,9 +158,9 @@ impl Actor for Sharing {
         _: ActorRef<Self::Msg>,
         Args { seat, context }: Args,
     ) -> Result<State, ActorProcessingErr> {
-        inform(&context.addresses.policy, Class::Control, policy::Msg::TellPartners);
-        let rng = seat.rng();
-        Ok(State { seat, context, rng, partners: None, queue: VecDeque::new(), queued: 0, run: None })
+        inform(&context.addresses.policy, Class::Control, policy::Msg::TellRelations);
+        let (rng, asks) = (seat.rng(), Asks::new(context.clone()));
+        Ok(State { seat, context, rng, relations: None, asks, queue: VecDeque::new(), queued: 0, run: None })
     }
 
     async fn handle(
@@ -166,7 +170,7 @@ impl Actor for Sharing {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
-            Msg::Partners(partners) => state.partners = Some(partners),
+            Msg::Relations(relations) => state.relations = Some(relations),
             Msg::Ordered { orders, reply } => state.ordered(orders, reply),
             Msg::Order { want, reply } => state.order(*want, reply),
             Msg::Told { wanted, reply } => state.take(Batch::of([*wanted], Answer::Peer(reply))),
@@ -205,8 +209,16 @@ impl Batch {
 
 impl State {
     fn ordered(&mut self, orders: Vec<Ordered>, reply: Reply<Vec<Verdict>>) {
-        let wants = orders.into_iter().map(|ordered| Wanted::of_bus(ordered, &self.context));
-        let wants = wants.collect::<Vec<_>>();
+        let mut wants = Vec::with_capacity(orders.len());
+        for Ordered { id, order } in orders {
+            wants.push(match plan::sort(order) {
+                Sorted::Change(want) => Wanted::of_bus(id, want),
+                Sorted::Question(question) => match self.asks.begin(self.seat.me(), id, question, &mut self.rng) {
+                    Ok(()) => Wanted::unnamed(Want::Nothing),
+                    Err(why) => Wanted::unnamed(Want::Refused(why)),
+                },
+            });
+        }
         self.take(Batch::of(wants, Answer::Bus(reply)));
     }
 
@@ -216,8 +228,8 @@ impl State {
 
     fn take(&mut self, mut batch: Batch) {
         let count = batch.wants.len();
-        if self.partners.is_none() || self.queued + count > QUEUE_MAX {
-            let why = if self.partners.is_none() { "the relations are being read back" } else { "too much waits" };
+        if self.relations.is_none() || self.queued + count > QUEUE_MAX {
+            let why = if self.relations.is_none() { "the relations are being read back" } else { "too much waits" };
             batch.outcomes = vec![Outcome::NotYet(why.to_owned()); count];
             return batch.answer();
         }
@@ -244,12 +256,12 @@ impl State {
 
     fn held(&mut self, rows: Option<Vec<Option<ResourceRow>>>) {
         let Some(Run { wants, .. }) = self.run else { return };
-        let (Some(rows), Some(partners)) = (rows, self.partners.clone()) else {
+        let (Some(rows), Some(relations)) = (rows, self.relations.clone()) else {
             return self.put_off("the database is away");
         };
         let now = self.seat.now().wall;
         let own = self.context.own.peer_id;
-        let mut planner = Planner::new(&self.context, &partners, now);
+        let mut planner = Planner::new(&self.context, &relations, now);
         let mut plans = Vec::with_capacity(wants);
         let mut rows = rows.into_iter();
         for wanted in first(&self.queue, wants) {
@@ -275,9 +287,10 @@ impl State {
         let mut changed = changed.into_iter();
         let mut news = News::default();
         for plan in run.plans {
-            let outcome = match plan.refused {
-                Some(why) => Outcome::Refused(why),
-                None => match changed.next() {
+            let outcome = match plan.fate {
+                Fate::Refused(why) => Outcome::Refused(why),
+                Fate::Nothing => Outcome::Done { version: None },
+                Fate::Written => match changed.next() {
                     Some(Changed::Done) => {
                         news.add(plan.news);
                         Outcome::Done { version: plan.version }
@@ -299,6 +312,10 @@ impl State {
     fn put_off(&mut self, why: &str) {
         let Some(run) = self.run.take() else { return };
         for _ in 0..run.wants {
+            self.finish(Outcome::NotYet(why.to_owned()));
+        }
+        // What comes again must not find what came after it done already.
+        while self.queue.front().is_some_and(|batch| !batch.outcomes.is_empty()) {
             self.finish(Outcome::NotYet(why.to_owned()));
         }
     }

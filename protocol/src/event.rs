@@ -110,6 +110,28 @@ pub struct EventAck {
     pub ok: bool,
 }
 
+/// Whether a signature is one's own: the payload of [`Verb::Verify`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyQuestion {
+    /// The resource.
+    pub id: String,
+    /// The version that is signed; absent for the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// Base64.
+    pub signature: String,
+}
+
+/// The creator's answer to a [`VerifyQuestion`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyAnswer {
+    /// The version asked about is the one held, and the signature is its own.
+    pub is_ours: bool,
+    /// The version that it signs; absent where it is not its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+}
+
 /// A signed word of one member to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {

@@ -108,8 +108,7 @@ impl Handle {
     /// # Errors
     /// When it makes no sense, there is no room, or it could not be written down in time.
     pub async fn relate(&self, peer: PeerId, relation: Relation, name: String) -> Result<(), AskError> {
-        let want = sharing::relate(self.peer_id(), peer, relation, name, self.context.now().wall);
-        self.order(want).await.map(drop)
+        self.order(Want::Relate { peer, relation: Some(relation), name }).await.map(drop)
     }
 
     /// What waits for partners and the bus, and what became of what waited, the newest first.

@@ -6,6 +6,7 @@ use protocol::{
     PeerId,
     event::{self, Event, EventAck, Verb},
     planner,
+    relation::Relation,
     signed::Verified,
     wire::{RefusalCode, Refused},
 };
@@ -51,14 +52,19 @@ pub(super) async fn serve(context: &Context, peer: PeerId, verb: Verb, mut io: I
     }
 }
 
-async fn take(context: &Context, peer: PeerId, verb: Verb, text: &str) -> Result<(), Refused> {
-    let now = context.now().wall;
+/// What the peer is to us.
+pub(super) async fn relation_of(context: &Context, peer: PeerId) -> Result<Relation, Refused> {
     let ask = |reply| policy::Msg::Relation { peer, reply };
     let relation = context.addresses.policy.ask(Class::Control, ask, RELATION_WITHIN).await;
-    let Some(relation) = relation.map_err(|error| busy(&error))? else {
+    relation.map_err(|error| busy(&error))?.ok_or_else(|| {
         let detail = "this member is reading back what you are to it";
-        return Err(Refused::new(RefusalCode::Busy, detail).retry_after(1));
-    };
+        Refused::new(RefusalCode::Busy, detail).retry_after(1)
+    })
+}
+
+async fn take(context: &Context, peer: PeerId, verb: Verb, text: &str) -> Result<(), Refused> {
+    let relation = relation_of(context, peer).await?;
+    let now = context.now().wall;
     let event = Verified::<Event>::open(text, now).map_err(|error| Refused::new(error.refusal(), error.to_string()))?;
     event::judge(&event, verb, &peer, relation)?;
     let told = event::told(&event, now)?;

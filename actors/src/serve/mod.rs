@@ -13,6 +13,7 @@ mod leave;
 mod publish;
 mod resources;
 mod search;
+mod verify;
 mod witness;
 
 use protocol::{
@@ -101,6 +102,7 @@ async fn serve(context: Context, inbound: Inbound, greet: mpsc::Sender<Greeting>
         Protocol::Audit => audit::serve(&context, peer, inbound.stream).await,
         Protocol::Bandwidth => bandwidth::serve(&context, peer, inbound.stream).await,
         Protocol::Event(Verb::Search) => resources::serve(&context, peer, inbound.stream).await,
+        Protocol::Event(Verb::Verify) => verify::serve(&context, peer, inbound.stream).await,
         Protocol::Event(verb) => event::serve(&context, peer, verb, inbound.stream).await,
     };
     if let Err(error) = served {

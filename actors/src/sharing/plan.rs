@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ::store::{CatalogueChange, Change, Destination, OutboxRow, Outgoing, Receipt, RelationRow, ResourceRow};
 use protocol::{
     PeerId, Timestamp,
-    bus::{self, Announcement, VerbOut, What},
+    bus::{Announcement, Order, VerbOut, What},
     catalogue::{self, Draft, Removal, Resource},
     event::{Event, Told, Verb},
     relation::Relation,
@@ -14,7 +14,7 @@ use protocol::{
 use rand::{RngExt as _, rngs::StdRng};
 use serde_json::json;
 
-use super::{Ordered, Verdict};
+use super::{Verdict, ask::Question};
 use crate::context::Context;
 
 /// Somebody of ours, in whose name a change is told to partners.
@@ -57,7 +57,14 @@ pub enum Want {
         author: Author,
     },
     /// A peer is this to us.
-    Relate(RelationRow),
+    Relate {
+        /// Who.
+        peer: PeerId,
+        /// What; nothing leaves it as it is, and makes a stranger known.
+        relation: Option<Relation>,
+        /// What we call it; empty leaves it as it is.
+        name: String,
+    },
     /// To be sent to peers, as it is.
     Send {
         /// To whom.
@@ -80,6 +87,8 @@ pub enum Want {
         /// What it asks of the catalogue.
         told: Told,
     },
+    /// It is done already.
+    Nothing,
     /// It cannot be done.
     Refused(String),
 }
@@ -140,33 +149,7 @@ impl Wanted {
         Self { receipt: Some(receipt), want: Want::Event { event: Box::new(event), told } }
     }
 
-    pub(super) fn of_bus(ordered: Ordered, context: &Context) -> Self {
-        let Ordered { id, order } = ordered;
-        let author = Author { user: order.user, groups: order.groups };
-        let own = context.own.peer_id;
-        let to_one =
-            |to: PeerId, verb, datatype, payload, author| Want::Send { to: vec![to], verb, datatype, payload, author };
-        let want = match order.what {
-            What::Put { kind, text, spread } => match Draft::read(&text, kind) {
-                Ok(draft) => Want::Put { draft: Box::new(draft), is_spread: spread, author },
-                Err(error) => Want::Refused(error.to_string()),
-            },
-            What::Remove { id, version, spread, .. } => Want::Remove { id, version, is_spread: spread, author },
-            What::PutPeer { peer, relation, name, .. } => {
-                relate(own, peer, relation.unwrap_or(Relation::Known), name, context.now().wall)
-            }
-            What::RemovePeer { peer } => relate(own, peer, Relation::None, String::new(), context.now().wall),
-            What::Hand { verb, datatype, to, payload } => to_one(to, verb, datatype, payload, author),
-            What::Considers { datatype, to, payload } => {
-                Want::Send { to, verb: Verb::Considers, datatype, payload, author }
-            }
-            What::Planner { .. }
-            | What::ClosePlanner { .. }
-            | What::SearchPeers { .. }
-            | What::SearchResources { .. }
-            | What::CloseSearch { .. }
-            | What::Verify { .. } => Want::Refused("got a question, expected a change".to_owned()),
-        };
+    pub(super) fn of_bus(id: String, want: Want) -> Self {
         Self { receipt: Some(Receipt { source: "bus".to_owned(), id }), want }
     }
 
@@ -175,22 +158,53 @@ impl Wanted {
         match &self.want {
             Want::Put { draft, .. } => Some((own, draft.id().to_owned())),
             Want::Remove { id, .. } => Some((own, id.clone())),
-            Want::Relate(_) | Want::Send { .. } | Want::Say(_) | Want::Event { .. } | Want::Refused(_) => None,
+            Want::Relate { .. }
+            | Want::Send { .. }
+            | Want::Say(_)
+            | Want::Event { .. }
+            | Want::Nothing
+            | Want::Refused(_) => None,
         }
     }
 }
 
-/// Checks a relation and makes it a change.
-pub(crate) fn relate(own: PeerId, peer: PeerId, relation: Relation, name: String, now: Timestamp) -> Want {
-    if peer == own || relation == Relation::Own {
-        return Want::Refused("this member is itself and nothing else to itself".to_owned());
-    }
-    if !name.is_empty()
-        && let Err(error) = protocol::names::check(&name)
-    {
-        return Want::Refused(error.to_string());
-    }
-    Want::Relate(RelationRow { peer, relation, name, verified: false, changed_at: now })
+/// What an order from the bus is.
+pub(super) enum Sorted {
+    /// It changes something of ours, or hands something on.
+    Change(Want),
+    /// It asks others.
+    Question(Question),
+}
+
+/// What is a change, and what is a question.
+pub(super) fn sort(order: Order) -> Sorted {
+    let Order { user, groups, what, .. } = order;
+    let author = Author { user, groups };
+    Sorted::Change(match what {
+        What::Put { kind, text, spread } => match Draft::read(&text, kind) {
+            Ok(draft) => Want::Put { draft: Box::new(draft), is_spread: spread, author },
+            Err(error) => Want::Refused(error.to_string()),
+        },
+        What::Remove { id, version, spread, .. } => Want::Remove { id, version, is_spread: spread, author },
+        What::PutPeer { peer, relation, name, .. } => Want::Relate { peer, relation, name },
+        What::RemovePeer { peer } => Want::Relate { peer, relation: Some(Relation::None), name: String::new() },
+        What::Hand { verb, datatype, to, payload } => Want::Send { to: vec![to], verb, datatype, payload, author },
+        What::Considers { datatype, to, payload } => {
+            Want::Send { to, verb: Verb::Considers, datatype, payload, author }
+        }
+        What::Planner { to, payload } => return Sorted::Question(Question::Plan { to, payload, author }),
+        What::ClosePlanner { to } => return Sorted::Question(Question::ClosePlan { to }),
+        What::SearchPeers { text } => return Sorted::Question(Question::Peers { text, author }),
+        What::SearchResources { scope, query } => {
+            return Sorted::Question(Question::Resources { scope, query, author });
+        }
+        What::CloseSearch { resources } => {
+            return Sorted::Question(Question::CloseSearch { is_for_resources: resources, user: author.user });
+        }
+        What::Verify { creator, id, version, signature } => {
+            return Sorted::Question(Question::Verify { creator, id, version, signature, author });
+        }
+    })
 }
 
 /// What others have to hear of once it is written.
@@ -235,20 +249,33 @@ pub(super) struct Plan {
     pub(super) news: News,
     /// Of a resource of ours.
     pub(super) version: Option<u64>,
-    /// Why nothing is.
-    pub(super) refused: Option<String>,
+    /// Whether anything is written.
+    pub(super) fate: Fate,
+}
+
+/// Whether a change is written.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The store says what becomes of it.
+    Written,
+    /// There is nothing to write.
+    #[default]
+    Nothing,
+    /// It breaks a rule.
+    Refused(String),
 }
 
 impl Plan {
     fn refused(why: impl ToString) -> Self {
-        Self { refused: Some(why.to_string()), ..Self::default() }
+        Self { fate: Fate::Refused(why.to_string()), ..Self::default() }
     }
 }
 
 /// Plans the changes of one run, each as if those before it were written.
 pub(super) struct Planner<'a> {
     context: &'a Context,
-    partners: &'a [PeerId],
+    relations: HashMap<PeerId, RelationRow>,
+    partners: Vec<PeerId>,
     now: Timestamp,
     held: HashMap<(PeerId, String), Held>,
 }
@@ -260,8 +287,10 @@ struct Held {
 }
 
 impl<'a> Planner<'a> {
-    pub(super) fn new(context: &'a Context, partners: &'a [PeerId], now: Timestamp) -> Self {
-        Self { context, partners, now, held: HashMap::new() }
+    pub(super) fn new(context: &'a Context, relations: &[RelationRow], now: Timestamp) -> Self {
+        let partners = relations.iter().filter(|row| row.relation == Relation::Partner).map(|row| row.peer).collect();
+        let relations = relations.iter().map(|row| (row.peer, row.clone())).collect();
+        Self { context, relations, partners, now, held: HashMap::new() }
     }
 
     /// What the store holds; what an earlier change of the run planned stands before it.
@@ -284,7 +313,7 @@ impl<'a> Planner<'a> {
             Want::Remove { id, version, is_spread, author } => {
                 self.remove((own, id.clone()), *version, *is_spread, author, rng)
             }
-            Want::Relate(row) => self.change(None, Some(row.clone()), Vec::new()),
+            Want::Relate { peer, relation, name } => self.relate(*peer, *relation, name),
             Want::Send { to, verb, datatype, payload, author } => {
                 let rows = to.iter().map(|to| outgoing(*to, *verb, datatype, payload.clone(), author, rng));
                 let rows = rows.collect();
@@ -292,6 +321,7 @@ impl<'a> Planner<'a> {
             }
             Want::Say(sayings) => self.change(None, None, sayings.clone()),
             Want::Event { event, told } => self.event(event, told, rng),
+            Want::Nothing => Plan::default(),
             Want::Refused(why) => Plan::refused(why),
         };
         if let Some(change) = &mut plan.change {
@@ -302,7 +332,7 @@ impl<'a> Planner<'a> {
 
     fn change(&self, catalogue: Option<CatalogueChange>, relation: Option<RelationRow>, outbox: Vec<Outgoing>) -> Plan {
         let change = Change { receipt: None, catalogue, relation, outbox, at: self.now };
-        Plan { news: News::of(&change), change: Some(change), ..Plan::default() }
+        Plan { news: News::of(&change), change: Some(change), version: None, fate: Fate::Written }
     }
 
     fn put(
@@ -323,7 +353,7 @@ impl<'a> Planner<'a> {
         if is_spread {
             let kind = signed.kind.name();
             let removal = removal(&signed.id, version);
-            for news in catalogue::spread(held.resource.as_ref(), Some(&signed), self.partners) {
+            for news in catalogue::spread(held.resource.as_ref(), Some(&signed), &self.partners) {
                 let payload = match news.verb {
                     Verb::Delete => removal.clone(),
                     _ => signed.text().as_bytes().to_vec(),
@@ -355,7 +385,7 @@ impl<'a> Planner<'a> {
         let mut rows = Vec::new();
         if let (true, Some(before)) = (is_spread, &held.resource) {
             let kind = before.kind.name();
-            for news in catalogue::spread(Some(before), None, self.partners) {
+            for news in catalogue::spread(Some(before), None, &self.partners) {
                 let payload = self::removal(&removal.id, version);
                 rows.push(outgoing(news.partner, news.verb, kind, payload, author, rng));
             }
@@ -366,6 +396,28 @@ impl<'a> Planner<'a> {
         }
         let plan = self.change(Some(CatalogueChange::Remove { creator, removal }), None, rows);
         Plan { version: Some(version), ..plan }
+    }
+
+    fn relate(&mut self, peer: PeerId, relation: Option<Relation>, name: &str) -> Plan {
+        if peer == self.context.own.peer_id || relation == Some(Relation::Own) {
+            return Plan::refused("this member is itself, and nothing else to itself");
+        }
+        if !name.is_empty()
+            && let Err(error) = protocol::names::check(name)
+        {
+            return Plan::refused(error);
+        }
+        let held = self.relations.get(&peer);
+        let relation = relation.or(held.map(|row| row.relation)).unwrap_or(Relation::Known);
+        let name = if name.is_empty() { held.map(|row| row.name.clone()).unwrap_or_default() } else { name.to_owned() };
+        let row = RelationRow { peer, relation, name, verified: false, changed_at: self.now };
+        self.relations.insert(peer, row.clone());
+        // Whoever becomes a partner hears of what is changed from here on; what was there before it may search.
+        self.partners.retain(|partner| *partner != peer);
+        if relation == Relation::Partner {
+            self.partners.push(peer);
+        }
+        self.change(None, Some(row), Vec::new())
     }
 
     fn event(&self, event: &Event, told: &Told, rng: &mut StdRng) -> Plan {
@@ -436,7 +488,7 @@ pub(super) fn announcement(row: OutboxRow) -> Option<Announcement> {
     let OutboxRow { id, outgoing, .. } = row;
     Some(Announcement {
         id,
-        verb: bus::VerbOut::named(&outgoing.subject)?,
+        verb: VerbOut::named(&outgoing.subject)?,
         user: outgoing.user,
         groups: outgoing.groups,
         datatype: outgoing.datatype,

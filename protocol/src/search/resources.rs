@@ -167,7 +167,8 @@ fn embeddable(text: &str) -> Option<Box<RawValue>> {
 
 fn event(own: PeerId, groups: Vec<String>, payload: Vec<u8>, ts: Timestamp) -> Event {
     // The user stays here: whoever is asked learns which member asks, and for which groups.
-    Event { verb: Verb::Search, from: own, user: String::new(), groups, datatype: DATATYPE.to_owned(), ts, payload }
+    let (user, id) = (String::new(), String::new());
+    Event { verb: Verb::Search, from: own, user, groups, datatype: DATATYPE.to_owned(), id, ts, payload }
 }
 
 fn to_bytes(payload: &impl Serialize) -> Vec<u8> {
