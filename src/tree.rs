@@ -9,6 +9,7 @@ use actors::{
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
+use protocol::identity::Keys;
 use store::{OpenError, Store};
 use tracing::warn;
 
@@ -32,7 +33,7 @@ struct Live(Option<actors::Running>);
 pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
     let Start { config, keys, network_key } = start;
     let settings = &config.settings;
-    let database = open(&config).await?;
+    let database = open(&config, &keys).await?;
     let running = actors::start(ActorsStart {
         name: config.name(),
         role: settings.node.mode.role(),
@@ -50,10 +51,14 @@ pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
     Ok(Box::new(Live(Some(running))))
 }
 
-async fn open(config: &Config) -> Result<Store, Failure> {
-    let path = config.data().join(DATABASE);
-    let opened =
-        Store::open(&path, &config.settings.store, Timestamp::now()).await.map_err(|error| unusable(&error))?;
+async fn open(config: &Config, keys: &Keys) -> Result<Store, Failure> {
+    let (settings, now) = (&config.settings.store, Timestamp::now());
+    let opened = if settings.url.is_empty() {
+        Store::open(&config.data().join(DATABASE), settings, now).await
+    } else {
+        Store::connect(&settings.url, &keys.peer_id(), settings, now).await
+    };
+    let opened = opened.map_err(|error| unusable(&error))?;
     if let Some(set_aside) = &opened.set_aside {
         warn!(
             damage = %set_aside.damage,

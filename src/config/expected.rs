@@ -38,6 +38,8 @@ pub(super) enum Expected {
     Identifier,
     /// A URL or nothing.
     Url,
+    /// A URL of a database or nothing. It may hold a password, so what was got is never said.
+    Database,
     /// A path.
     Path,
     /// At most so many addresses to listen on.
@@ -57,8 +59,8 @@ pub(super) enum Expected {
 }
 
 use Expected::{
-    Announce, Hosts, Identifier, Level, Listen, Name, Number, OneOf, Path, Ranges, Seeds, Socket, Span, Text, Truth,
-    Url, Whole,
+    Announce, Database, Hosts, Identifier, Level, Listen, Name, Number, OneOf, Path, Ranges, Seeds, Socket, Span, Text,
+    Truth, Url, Whole,
 };
 
 /// Every setting.
@@ -147,9 +149,13 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("dht.writes_per_owner", Whole(1, 100_000)),
     ("dht.writes_within", Span(1_000, 3_600_000)),
     ("dht.owners_max", Whole(16, 1_000_000)),
+    ("store.url", Database),
     ("store.peers_max", Whole(1, 1_000_000)),
     ("store.members_max", Whole(1, 1_000)),
     ("store.bindings_max", Whole(1, 1_000_000)),
+    ("store.resources_max", Whole(1, 10_000_000)),
+    ("store.resources_per_creator_max", Whole(1, 10_000_000)),
+    ("store.outbox_max", Whole(1, 10_000_000)),
     ("store.readers", Whole(1, 64)),
     ("store.busy_timeout", Span(1, 60_000)),
     ("supervision.restarts_max", Whole(0, 1_000_000)),
@@ -188,6 +194,9 @@ impl fmt::Display for Expected {
             Self::Name => f.write_str("empty for the host's name, or 1 to 64 characters without control characters"),
             Self::Identifier => f.write_str("empty, a DID such as \"did:key:z6Mk…\", or a UUID in lower case"),
             Self::Url => f.write_str("empty, or an http or https URL of at most 512 characters"),
+            Self::Database => f.write_str(
+                "empty for a file among the data, or postgresql://user:password@host:port/database of at most 512 characters",
+            ),
             Self::Path => f.write_str("a path of 1 to 4096 characters"),
             Self::Listen(most) => write!(f, "at most {most} addresses such as \"/ip4/192.0.2.1/tcp/4001\""),
             Self::Announce(most) => write!(
@@ -285,6 +294,8 @@ impl Expected {
             Self::Name => Flaw::unless(text.is_empty() || is_name(text)),
             Self::Identifier => Flaw::unless(text.is_empty() || text.parse::<Did>().is_ok()),
             Self::Url => Flaw::unless(text.is_empty() || is_url(text)),
+            Self::Database if text.is_empty() || is_database(text) => Flaw::None,
+            Self::Database => Flaw::Whole(format!("got something else, expected {self}")),
             Self::Path => Flaw::unless(is_text(text, 1, 4096)),
             Self::Socket => Flaw::unless(text.parse::<SocketAddr>().is_ok()),
             // One word that is no level would be taken for the name of a module.
@@ -368,6 +379,11 @@ impl Flaw {
 /// Whole numbers are numbers too: `1` where `1.0` is meant.
 fn as_f64(value: &Value) -> Option<f64> {
     value.deserialize::<f64>().ok()
+}
+
+fn is_database(text: &str) -> bool {
+    let place = text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://"));
+    place.is_some_and(|place| !place.is_empty()) && is_text(text, 1, 512) && !text.contains(char::is_whitespace)
 }
 
 fn is_url(text: &str) -> bool {

@@ -279,3 +279,257 @@ pub(crate) async fn forget_receipts(database: &Database, before: Timestamp, at_m
     let outcome = turn.session().execute(sql, values![before, at_most]).await;
     turn.end(outcome).await
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+    use protocol::relation::Relation;
+
+    use super::*;
+    use crate::{
+        Destination, Listing, OutboxFilter, ResourceRow, Store,
+        session::Sql,
+        testing::{at, keys, meddle, number, on_both, outgoing, peer, resource, signed},
+    };
+
+    fn empty(secs: i64) -> Change {
+        Change { receipt: None, catalogue: None, relation: None, outbox: vec![], at: at(secs) }
+    }
+
+    fn receipt(id: &str) -> Option<Receipt> {
+        Some(Receipt { source: "bus".to_owned(), id: id.to_owned() })
+    }
+
+    fn put(n: u8, id: &str, version: u64) -> Change {
+        let name = format!("{id} {version}");
+        let signed = signed(n, Resource { name, ..resource(id, version) });
+        Change { catalogue: Some(CatalogueChange::Put(signed)), ..empty(version.cast_signed()) }
+    }
+
+    fn remove(n: u8, id: &str, version: u64) -> Change {
+        let removal = Removal { id: id.to_owned(), version };
+        let catalogue = Some(CatalogueChange::Remove { creator: keys(n).peer_id(), removal });
+        Change { catalogue, ..empty(version.cast_signed()) }
+    }
+
+    async fn one(store: &Store, change: Change) -> Changed {
+        store.change(&[change]).await.unwrap().remove(0)
+    }
+
+    async fn sent(store: &Store) -> usize {
+        store.outbox(&OutboxFilter { limit: 100, ..OutboxFilter::default() }).await.unwrap().rows.len()
+    }
+
+    async fn held(store: &Store, n: u8, id: &str) -> Option<ResourceRow> {
+        store.resource(&keys(n).peer_id(), id).await.unwrap()
+    }
+
+    fn full(table: &'static str, max: u32) -> Changed {
+        Changed::Refused(Refusal::Full { table, max })
+    }
+
+    on_both! {
+        async fn p9_a_message_has_all_its_effects_once(place) {
+            let store = place.open().await;
+            let relation =
+                RelationRow { peer: peer(2), relation: Relation::Partner, name: String::new(), verified: false, changed_at: at(1) };
+            let change = Change {
+                receipt: receipt("m1"),
+                relation: Some(relation.clone()),
+                outbox: vec![outgoing(Destination::Bus, "a", 1), outgoing(Destination::Peer(peer(2)), "b", 1)],
+                ..put(1, "gpu", 5)
+            };
+            // Within a call, over calls, over restarts.
+            let outcomes = store.change(&[change.clone(), change.clone()]).await.unwrap();
+            assert_eq!(outcomes, [Changed::Done, Changed::Repeated]);
+            store.close().await;
+            let store = place.open().await;
+            assert_eq!(one(&store, change.clone()).await, Changed::Repeated);
+            assert_eq!(sent(&store).await, 2);
+            assert_eq!(store.relations().await.unwrap().rows, [relation]);
+            assert_eq!(held(&store, 1, "gpu").await.unwrap().version, 5);
+            // The same id of another source is another message.
+            let other = Receipt { source: "12D3".to_owned(), id: "m1".to_owned() };
+            assert_eq!(one(&store, Change { receipt: Some(other), ..empty(1) }).await, Changed::Done);
+        }
+
+        async fn what_is_refused_half_way_leaves_nothing(place) {
+            let store = place.open_with(&Settings { outbox_max: 1, resources_max: 2, ..Settings::default() }).await;
+            let message = || outgoing(Destination::Bus, "a", 1);
+            let over = Change { receipt: receipt("m1"), outbox: vec![message(), message()], ..put(1, "gpu", 5) };
+            let next = Change { receipt: receipt("m2"), outbox: vec![message()], ..put(1, "cpu", 5) };
+            let outcomes = store.change(&[over.clone(), next, put(1, "disk", 1), put(1, "tape", 1)]).await.unwrap();
+            let expected = [full("outbox", 1), Changed::Done, Changed::Done, full("resources", 2)];
+            assert_eq!(outcomes, expected, "what was undone is not counted");
+            assert_eq!((held(&store, 1, "gpu").await, sent(&store).await), (None, 1));
+            store.close().await;
+            // It may come again when there is room.
+            let store = place.open().await;
+            assert_eq!(one(&store, over).await, Changed::Done);
+            assert_eq!(sent(&store).await, 3);
+        }
+
+        async fn what_is_older_is_not_news_and_its_message_is_known(place) {
+            let store = place.open().await;
+            one(&store, put(1, "gpu", 5)).await;
+            for (id, change) in [("m1", put(1, "gpu", 5)), ("m2", put(1, "gpu", 4)), ("m3", remove(1, "gpu", 5))] {
+                let change = Change {
+                    receipt: receipt(id),
+                    outbox: vec![outgoing(Destination::Bus, id, 1)],
+                    ..change
+                };
+                assert_eq!(one(&store, change.clone()).await, Changed::Older { held: 5 });
+                assert_eq!(one(&store, change).await, Changed::Repeated);
+            }
+            assert_eq!(sent(&store).await, 0);
+            let row = held(&store, 1, "gpu").await.unwrap();
+            assert!(row.version == 5 && row.text.is_some());
+        }
+
+        async fn what_is_removed_does_not_come_back_by_an_older_text(place) {
+            let store = place.open().await;
+            let changes = [put(1, "gpu", 5), remove(1, "gpu", 7), put(1, "gpu", 6), remove(1, "never", 3), put(1, "never", 2)];
+            let outcomes = store.change(&changes).await.unwrap();
+            let expected = [
+                Changed::Done,
+                Changed::Done,
+                Changed::Older { held: 7 },
+                Changed::Done,
+                Changed::Older { held: 3 },
+            ];
+            assert_eq!(outcomes, expected);
+            store.close().await;
+            let store = place.open().await;
+            assert_eq!(one(&store, put(1, "gpu", 7)).await, Changed::Older { held: 7 });
+            assert_eq!(held(&store, 1, "gpu").await.unwrap().text, None);
+            assert_eq!(one(&store, put(1, "gpu", 8)).await, Changed::Done);
+            assert!(held(&store, 1, "gpu").await.unwrap().text.is_some());
+            assert_eq!(held(&store, 2, "gpu").await, None, "another creator's is another resource");
+        }
+
+        async fn any_order_of_changes_ends_in_the_same_state(place) {
+            let one_store = place.open().await;
+            let mut runner = TestRunner::deterministic();
+            let step = (prop::sample::select(vec!["a", "b"]), 1_u64..40, any::<bool>());
+            for round in 0..12 {
+                let other_store = Store::in_memory(&Settings::default()).await.unwrap();
+                let steps = prop::collection::vec(step.clone(), 1..14).new_tree(&mut runner).unwrap().current();
+                // A creator gives each version once.
+                let mut steps: Vec<_> = steps.into_iter().map(|(id, version, is_put)| ((id, version), is_put)).collect();
+                steps.sort_unstable();
+                steps.dedup_by_key(|step| step.0);
+                let change = |((id, version), is_put): &((&str, u64), bool)| {
+                    let id = format!("{id}{round}");
+                    if *is_put { put(1, &id, *version) } else { remove(1, &id, *version) }
+                };
+                let first = Just(steps.clone()).prop_shuffle().new_tree(&mut runner).unwrap().current();
+                let mut second = Just(steps).prop_shuffle().new_tree(&mut runner).unwrap().current();
+                // Repeats change nothing.
+                second.extend_from_within(..second.len() / 2);
+                for step in &first {
+                    one(&one_store, change(step)).await;
+                }
+                other_store.change(&second.iter().map(change).collect::<Vec<_>>()).await.unwrap();
+                for id in ["a", "b"] {
+                    let id = format!("{id}{round}");
+                    assert_eq!(held(&one_store, 1, &id).await, held(&other_store, 1, &id).await, "{first:?} {second:?}");
+                }
+            }
+        }
+
+        async fn the_catalogue_is_bounded_in_all_and_per_creator(place) {
+            let settings = Settings { resources_max: 4, resources_per_creator_max: 2, ..Settings::default() };
+            let store = place.open_with(&settings).await;
+            let of_creator = full("resources of one creator", 2);
+            let outcomes =
+                store.change(&[put(1, "a", 1), remove(1, "b", 1), put(1, "c", 1), put(2, "a", 1)]).await.unwrap();
+            assert_eq!(outcomes, [Changed::Done, Changed::Done, of_creator.clone(), Changed::Done]);
+            assert_eq!(one(&store, remove(1, "c", 1)).await, of_creator, "what is gone takes a place, too");
+            assert_eq!(one(&store, put(3, "a", 1)).await, Changed::Done);
+            assert_eq!(one(&store, put(4, "a", 1)).await, full("resources", 4));
+            // What is held goes on changing, and a place that is free can be taken.
+            assert_eq!(one(&store, put(1, "a", 2)).await, Changed::Done);
+            assert_eq!(store.forget_removed(at(100), 10).await.unwrap(), 1);
+            assert_eq!(one(&store, put(4, "a", 1)).await, Changed::Done);
+            let listing = Listing { limit: 10, ..Listing::default() };
+            assert_eq!(store.resources(&listing).await.unwrap().rows.len(), 4);
+        }
+
+        async fn receipts_are_bounded_and_the_oldest_leave(place) {
+            let store = place.open().await;
+            let first = Change { receipt: receipt("first"), ..empty(1) };
+            one(&store, first.clone()).await;
+            // As if as many had come as are kept.
+            let many = Sql {
+                sqlite: "INSERT INTO receipts (number, source, message_id, received_at_ms) VALUES (499999, 's', 'i', 1)",
+                postgres: "SELECT setval(pg_get_serial_sequence('receipts', 'number'), 499999)",
+            };
+            meddle(&store, many).await;
+            assert_eq!(one(&store, Change { receipt: receipt("at the bound"), ..empty(2) }).await, Changed::Done);
+            assert_eq!(number(&store, "SELECT max(number) AS n FROM receipts").await, i64::from(RECEIPTS_MAX));
+            assert_eq!(number(&store, "SELECT min(number) AS n FROM receipts").await, 1);
+            assert_eq!(one(&store, Change { receipt: receipt("past it"), ..empty(2) }).await, Changed::Done);
+            assert_eq!(one(&store, first).await, Changed::Done, "it was forgotten");
+        }
+
+        async fn old_receipts_are_forgotten_no_more_than_asked(place) {
+            let store = place.open().await;
+            for secs in 1..=4 {
+                one(&store, Change { receipt: receipt(&secs.to_string()), ..empty(secs) }).await;
+            }
+            assert_eq!(store.forget_receipts(at(4), 2).await.unwrap(), 2);
+            assert_eq!(store.forget_receipts(at(4), 2).await.unwrap(), 1);
+            assert_eq!(store.forget_receipts(at(4), 2).await.unwrap(), 0);
+            assert_eq!(one(&store, Change { receipt: receipt("4"), ..empty(9) }).await, Changed::Repeated);
+            assert_eq!(one(&store, Change { receipt: receipt("3"), ..empty(9) }).await, Changed::Done);
+        }
+
+        async fn a_receipt_or_removal_out_of_bounds_is_refused(place) {
+            let store = place.open().await;
+            let text = |bytes: usize| "t".repeat(bytes);
+            let signed_for = |source: String, id: String| Change { receipt: Some(Receipt { source, id }), ..empty(1) };
+            let taken = [
+                signed_for(text(SOURCE_BYTES_MAX), text(RECEIPT_ID_BYTES_MAX)),
+                Change { at: at(1), ..remove(1, &text(protocol::catalogue::ID_BYTES_MAX), 5) },
+            ];
+            for outcome in store.change(&taken).await.unwrap() {
+                assert_eq!(outcome, Changed::Done);
+            }
+            let refused = [
+                signed_for(text(SOURCE_BYTES_MAX + 1), text(1)),
+                signed_for(text(1), text(RECEIPT_ID_BYTES_MAX + 1)),
+                signed_for(String::new(), text(1)),
+                signed_for(text(1), String::new()),
+                signed_for(text(1), "a\0".to_owned()),
+                remove(1, &text(protocol::catalogue::ID_BYTES_MAX + 1), 1),
+            ];
+            let over = CatalogueChange::Remove {
+                creator: keys(1).peer_id(),
+                removal: Removal { id: "a".to_owned(), version: protocol::json::NUMBER_MAX + 1 },
+            };
+            let outcomes = store.change(&refused).await.unwrap();
+            assert!(outcomes.iter().all(|outcome| matches!(outcome, Changed::Refused(_))), "{outcomes:?}");
+            let outcome = one(&store, Change { catalogue: Some(over), ..empty(1) }).await;
+            assert!(matches!(outcome, Changed::Refused(Refusal::BadRemoval { .. })), "{outcome:?}");
+        }
+
+        async fn a_call_has_a_bound(place) {
+            let store = place.open().await;
+            assert_eq!(store.change(&[]).await.unwrap(), []);
+            assert_eq!(store.change(&vec![empty(1); CHANGES_MAX]).await.unwrap().len(), CHANGES_MAX);
+            let error = store.change(&vec![empty(1); CHANGES_MAX + 1]).await.unwrap_err();
+            assert!(matches!(error, StoreError::TooMany { got, .. } if got == CHANGES_MAX + 1), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_change_can_be_spawned() {
+        fn is_send(_: &impl Send) {}
+        let made = crate::testing::block_on(Store::in_memory(&Settings::default()));
+        let store = made.unwrap();
+        is_send(&store.change(&[]));
+        is_send(&store.outbox(&OutboxFilter::default()));
+    }
+}

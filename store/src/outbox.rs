@@ -391,3 +391,269 @@ fn read_row(row: &Row) -> Option<OutboxRow> {
         detail: row.text("detail")?.to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{
+        Change, Changed, Store, Write,
+        testing::{at, meddle, number, on_both, outgoing, peer},
+    };
+
+    async fn send(store: &Store, secs: i64, outbox: Vec<Outgoing>) -> Changed {
+        let change = Change { receipt: None, catalogue: None, relation: None, outbox, at: at(secs) };
+        store.change(&[change]).await.unwrap().remove(0)
+    }
+
+    async fn waiting(store: &Store, destination: Destination) -> Vec<String> {
+        let rows = store.outbox_next(&destination, 0, 100).await.unwrap();
+        assert_eq!(rows.skipped, 0);
+        rows.rows.into_iter().map(|row| row.outgoing.message_id).collect()
+    }
+
+    async fn all(store: &Store, fate: Option<Fate>) -> Vec<OutboxRow> {
+        store.outbox(&OutboxFilter { fate, limit: 1_000, ..OutboxFilter::default() }).await.unwrap().rows
+    }
+
+    fn droppable(id: &str) -> Outgoing {
+        Outgoing { may_drop: true, ..outgoing(Destination::Bus, id, 1) }
+    }
+
+    fn ended(id: u64, fate: Fate, secs: i64) -> Write {
+        Write::OutboxEnded { id, fate, at: at(secs), detail: format!("{fate:?}") }
+    }
+
+    macro_rules! many {
+        ($empty:literal) => {
+            concat!(
+                "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000)
+                 INSERT INTO outbox (destination, subject, user_name, group_names, datatype, message_id, may_drop,
+                     created_at_ms, attempts, fate, ended_at_ms, detail, payload)
+                 SELECT 'bus', 'create', '', '[]', '', 'm', 0, 0, 0, 'delivered', n, '', ",
+                $empty,
+                " FROM n"
+            )
+        };
+    }
+
+    on_both! {
+        async fn p9_what_waits_survives_a_restart_in_its_order(place) {
+            let two = Destination::Peer(peer(2));
+            let store = place.open().await;
+            let messages =
+                [outgoing(Destination::Bus, "a", 3), outgoing(two, "b", PAYLOAD_BYTES_MAX), outgoing(two, "c", 0)];
+            assert_eq!(send(&store, 5, messages.to_vec()).await, Changed::Done);
+            store.close().await;
+            let store = place.open().await;
+            assert_eq!(waiting(&store, Destination::Bus).await, ["a"]);
+            let rows = store.outbox_next(&two, 0, 10).await.unwrap().rows;
+            let sent: Vec<&Outgoing> = rows.iter().map(|row| &row.outgoing).collect();
+            assert_eq!(sent, [&messages[1], &messages[2]]);
+            let first = &rows[0];
+            assert_eq!((first.created_at, first.attempts, first.next_at), (at(5), 0, None));
+            assert_eq!((first.fate, first.ended_at, first.detail.as_str()), (Fate::Waiting, None, ""));
+            assert_eq!(store.outbox_next(&two, first.id, 10).await.unwrap().rows, rows[1..]);
+            assert_eq!(store.outbox_next(&two, 0, 1).await.unwrap().rows, rows[..1]);
+            assert_eq!(store.outbox_next(&Destination::Peer(peer(3)), 0, 1).await.unwrap().rows, []);
+        }
+
+        async fn a_fate_is_kept_and_the_payload_is_not(place) {
+            let store = place.open().await;
+            let message = outgoing(Destination::Peer(peer(2)), "a", 100);
+            send(&store, 5, vec![message.clone(), message.clone()]).await;
+            let id = all(&store, None).await[0].id;
+            let long = "é".repeat(DETAIL_BYTES_MAX);
+            let tried = |attempts| Write::OutboxTried { id, attempts, next_at: Some(at(9)), detail: format!("\0{long}") };
+            store.apply(&[tried(1), tried(2), tried(2)]).await.unwrap();
+            let row = all(&store, None).await.remove(0);
+            assert_eq!((row.attempts, row.next_at, row.fate), (2, Some(at(9)), Fate::Waiting));
+            assert_eq!((row.detail.len(), row.detail.starts_with(" éé")), (DETAIL_BYTES_MAX - 1, true));
+            assert_eq!(row.outgoing, Outgoing { payload: vec![], ..message.clone() }, "a list has no payloads");
+            // Only the first end counts, and to wait is none.
+            let writes =
+                [ended(id, Fate::Waiting, 6), ended(id, Fate::Delivered, 7), ended(id, Fate::Refused, 8), tried(3)];
+            store.apply(&writes).await.unwrap();
+            store.close().await;
+            let store = place.open().await;
+            let row = all(&store, Some(Fate::Delivered)).await.remove(0);
+            assert_eq!((row.id, row.attempts, row.ended_at), (id, 2, Some(at(7))));
+            assert_eq!(row.detail, "Delivered");
+            let kept = number(&store, "SELECT count(*) AS n FROM outbox WHERE length(payload) > 0").await;
+            assert_eq!((kept, all(&store, Some(Fate::Waiting)).await.len()), (1, 1));
+        }
+
+        async fn who_waits_for_whom_is_told_per_destination(place) {
+            let store = place.open().await;
+            assert_eq!(store.outbox_waiting().await.unwrap().rows, []);
+            let two = Destination::Peer(peer(2));
+            send(&store, 5, vec![outgoing(two, "a", 1), outgoing(Destination::Bus, "b", 1)]).await;
+            send(&store, 6, vec![outgoing(two, "c", 1)]).await;
+            let id = all(&store, None).await.last().unwrap().id;
+            store
+                .apply(&[Write::OutboxTried { id, attempts: 4, next_at: Some(at(60)), detail: String::new() }])
+                .await
+                .unwrap();
+            let of_two =
+                OutboxTotal { destination: two, waiting: 2, oldest: at(5), attempts: 4, next_at: Some(at(60)) };
+            let of_bus =
+                OutboxTotal { destination: Destination::Bus, waiting: 1, oldest: at(5), attempts: 0, next_at: None };
+            assert_eq!(store.outbox_waiting().await.unwrap().rows, [of_two, of_bus.clone()]);
+            assert_eq!(store.expire_outbox(at(6), at(7), 10).await.unwrap(), 1);
+            store.apply(&[ended(3, Fate::Refused, 8)]).await.unwrap();
+            assert_eq!(store.outbox_waiting().await.unwrap().rows, [of_bus]);
+        }
+
+        async fn a_list_is_the_newest_first_in_pages(place) {
+            let store = place.open().await;
+            let two = Destination::Peer(peer(2));
+            let messages = (0..6).map(|n| outgoing(if n % 2 == 0 { two } else { Destination::Bus }, &n.to_string(), 1));
+            send(&store, 5, messages.collect()).await;
+            let page = async |destination, before, limit| {
+                let filter = OutboxFilter { destination, fate: Some(Fate::Waiting), before, limit };
+                let rows = store.outbox(&filter).await.unwrap().rows;
+                rows.iter().map(|row| (row.id, row.outgoing.message_id.clone())).collect::<Vec<_>>()
+            };
+            let first = page(None, None, 4).await;
+            assert_eq!(first.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["5", "4", "3", "2"]);
+            let next = page(None, Some(first[3].0), 4).await;
+            assert_eq!(next.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["1", "0"]);
+            let of_two = page(Some(two), None, 10).await;
+            assert_eq!(of_two.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["4", "2", "0"]);
+        }
+
+        async fn what_waits_too_long_for_a_peer_expires_and_for_the_bus_never(place) {
+            let store = place.open().await;
+            let two = Destination::Peer(peer(2));
+            for secs in 1..=4 {
+                send(&store, secs, vec![outgoing(two, &secs.to_string(), 9), outgoing(Destination::Bus, "b", 9)]).await;
+            }
+            assert_eq!(store.expire_outbox(at(4), at(9), 2).await.unwrap(), 2);
+            assert_eq!(waiting(&store, two).await, ["3", "4"]);
+            assert_eq!(store.expire_outbox(at(4), at(9), 2).await.unwrap(), 1);
+            assert_eq!(store.expire_outbox(at(4), at(9), 2).await.unwrap(), 0);
+            assert_eq!((waiting(&store, two).await.len(), waiting(&store, Destination::Bus).await.len()), (1, 4));
+            let expired = all(&store, Some(Fate::Expired)).await;
+            assert!(expired.iter().all(|row| row.ended_at == Some(at(9))), "{expired:?}");
+            // Fates are forgotten, what waits is not, and an id is never used again.
+            let last = all(&store, None).await[0].id;
+            assert_eq!(store.forget_outbox(at(9), 10).await.unwrap(), 0);
+            assert_eq!(store.forget_outbox(at(10), 2).await.unwrap(), 2);
+            assert_eq!(store.forget_outbox(at(10), 2).await.unwrap(), 1);
+            store.apply(&[ended(last, Fate::Delivered, 11), ended(last - 1, Fate::Delivered, 11)]).await.unwrap();
+            assert_eq!(store.forget_outbox(at(12), 9).await.unwrap(), 2);
+            send(&store, 20, vec![outgoing(two, "new", 1)]).await;
+            assert!(all(&store, None).await[0].id > last);
+        }
+
+        async fn at_the_bound_search_results_make_room_and_nothing_else_does(place) {
+            let settings = Settings { outbox_max: 3, ..Settings::default() };
+            let store = place.open_with(&settings).await;
+            let full = Changed::Refused(Refusal::Full { table: "outbox", max: 3 });
+            let event = |id: &str| outgoing(Destination::Bus, id, 1);
+            assert_eq!(send(&store, 1, vec![event("a"), droppable("b"), droppable("c")]).await, Changed::Done);
+            assert_eq!(send(&store, 2, vec![event("d")]).await, Changed::Done);
+            assert_eq!(waiting(&store, Destination::Bus).await, ["a", "c", "d"]);
+            let dropped = all(&store, Some(Fate::Dropped)).await.remove(0);
+            assert_eq!((dropped.outgoing.message_id.as_str(), dropped.ended_at), ("b", Some(at(2))));
+            assert_eq!(send(&store, 3, vec![droppable("e")]).await, Changed::Done, "the older result makes room");
+            // Where the results are too few nothing is dropped for nothing.
+            assert_eq!(send(&store, 4, vec![event("f"), event("g")]).await, full);
+            assert_eq!(waiting(&store, Destination::Bus).await, ["a", "d", "e"]);
+            assert_eq!(send(&store, 5, vec![event("f")]).await, Changed::Done);
+            assert_eq!(send(&store, 6, vec![event("g")]).await, full);
+            assert_eq!(send(&store, 6, vec![droppable("g")]).await, full);
+            let id = all(&store, Some(Fate::Waiting)).await[0].id;
+            store.apply(&[ended(id, Fate::Delivered, 7)]).await.unwrap();
+            assert_eq!(send(&store, 8, vec![event("g")]).await, Changed::Done);
+        }
+
+        async fn fates_are_kept_up_to_a_bound(place) {
+            let store = place.open().await;
+            meddle(&store, MANY).await;
+            send(&store, 100, vec![outgoing(Destination::Bus, "a", 1), outgoing(Destination::Bus, "b", 1)]).await;
+            let ended_rows = "SELECT count(*) AS n FROM outbox WHERE fate <> 'waiting'";
+            assert_eq!(number(&store, ended_rows).await, i64::from(OUTBOX_ENDED_MAX));
+            let oldest = "SELECT min(ended_at_ms) AS n FROM outbox";
+            assert_eq!(number(&store, oldest).await, 1);
+            let id = all(&store, Some(Fate::Waiting)).await[0].id;
+            store.apply(&[ended(id, Fate::Delivered, 200)]).await.unwrap();
+            assert_eq!(number(&store, ended_rows).await, i64::from(OUTBOX_ENDED_MAX));
+            assert_eq!(number(&store, oldest).await, 2, "the oldest left");
+            assert_eq!(all(&store, Some(Fate::Waiting)).await.len(), 1);
+        }
+
+        async fn a_message_over_a_bound_is_refused(place) {
+            let store = place.open().await;
+            let base = || outgoing(Destination::Bus, "a", 1);
+            let text = |bytes: usize| "t".repeat(bytes);
+            let pairs = [
+                (
+                    Outgoing { subject: text(SUBJECT_BYTES_MAX), ..base() },
+                    Outgoing { subject: text(SUBJECT_BYTES_MAX + 1), ..base() },
+                ),
+                (
+                    Outgoing { user: text(TEXT_BYTES_MAX), ..base() },
+                    Outgoing { user: text(TEXT_BYTES_MAX + 1), ..base() },
+                ),
+                (
+                    Outgoing { groups: vec![text(TEXT_BYTES_MAX); GROUPS_MAX], ..base() },
+                    Outgoing { groups: vec![text(1); GROUPS_MAX + 1], ..base() },
+                ),
+                (Outgoing { groups: vec![], ..base() }, Outgoing { groups: vec![text(TEXT_BYTES_MAX + 1)], ..base() }),
+                (
+                    Outgoing { datatype: text(TEXT_BYTES_MAX), ..base() },
+                    Outgoing { datatype: text(TEXT_BYTES_MAX + 1), ..base() },
+                ),
+                (
+                    Outgoing { payload: vec![0; PAYLOAD_BYTES_MAX], ..base() },
+                    Outgoing { payload: vec![0; PAYLOAD_BYTES_MAX + 1], ..base() },
+                ),
+                (
+                    Outgoing { message_id: text(MESSAGE_ID_BYTES_MAX), ..base() },
+                    Outgoing { message_id: text(MESSAGE_ID_BYTES_MAX + 1), ..base() },
+                ),
+                (Outgoing { user: String::new(), ..base() }, Outgoing { message_id: String::new(), ..base() }),
+                (Outgoing { datatype: String::new(), ..base() }, Outgoing { subject: String::new(), ..base() }),
+                (base(), Outgoing { user: "a\0b".to_owned(), ..base() }),
+            ];
+            let count = pairs.len();
+            for (taken, refused) in pairs {
+                assert_eq!(send(&store, 1, vec![taken]).await, Changed::Done);
+                let outcome = send(&store, 1, vec![base(), refused]).await;
+                assert!(matches!(outcome, Changed::Refused(_)), "{outcome:?}");
+            }
+            assert_eq!(all(&store, None).await.len(), count);
+        }
+
+        async fn an_answer_is_bounded(place) {
+            let store = place.open().await;
+            meddle(&store, MANY).await;
+            meddle(&store, "UPDATE outbox SET fate = 'waiting', ended_at_ms = NULL").await;
+            let filter = OutboxFilter { limit: u32::MAX, ..OutboxFilter::default() };
+            assert_eq!(store.outbox(&filter).await.unwrap().rows.len(), OUTBOX_READ_MAX as usize);
+            let rows = store.outbox_next(&Destination::Bus, 0, u32::MAX).await.unwrap().rows;
+            assert_eq!(rows.len(), OUTBOX_NEXT_MAX as usize);
+        }
+
+        async fn a_message_that_makes_no_sense_is_left_out_and_counted(place) {
+            let store = place.open().await;
+            send(&store, 1, vec![outgoing(Destination::Bus, "a", 1), outgoing(Destination::Bus, "b", 1)]).await;
+            meddle(&store, "UPDATE outbox SET group_names = 'ops' WHERE message_id = 'a'").await;
+            let rows = store.outbox_next(&Destination::Bus, 0, 10).await.unwrap();
+            assert_eq!((rows.rows.len(), rows.skipped), (1, 1));
+        }
+    }
+
+    /// As many fates as are kept, the `n`th of the `n`th millisecond.
+    const MANY: Sql = Sql { sqlite: many!("x''"), postgres: many!("''") };
+
+    #[test]
+    fn each_fate_is_found_by_its_name() {
+        for fate in Fate::ALL {
+            assert_eq!(Fate::named(fate.name()), Some(fate));
+        }
+        assert_eq!(Fate::named("lost"), None);
+    }
+}

@@ -238,7 +238,7 @@ macro_rules! seen {
                  WHERE p.creator = r.creator AND p.resource_id = r.resource_id AND p.peer_id = $2
                      AND (p.group_name = '*' OR p.group_name ",
             $is_granted,
-            "))))))"
+            ")))))))"
         )
     };
 }
@@ -356,4 +356,298 @@ fn read_row(row: &Row) -> Option<ResourceRow> {
         updated_at: row.time("updated_at_ms")?,
         text: row.text_or_none("body")?.map(Arc::from),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::{
+        prelude::*,
+        strategy::ValueTree,
+        test_runner::{Config, TestRunner},
+    };
+    use protocol::catalogue::{Access, Instance, Partnership};
+
+    use super::*;
+    use crate::{
+        CatalogueChange, Change, Changed, Store,
+        testing::{at, keys, meddle, number, on_both, resource, signed},
+    };
+
+    async fn put(store: &Store, resource: Box<Verified<Resource>>) {
+        let catalogue = Some(CatalogueChange::Put(resource));
+        let change = Change { receipt: None, catalogue, relation: None, outbox: vec![], at: at(1) };
+        assert_eq!(store.change(&[change]).await.unwrap(), [Changed::Done]);
+    }
+
+    async fn remove(store: &Store, n: u8, id: &str, version: u64) {
+        let removal = protocol::catalogue::Removal { id: id.to_owned(), version };
+        let catalogue = Some(CatalogueChange::Remove { creator: keys(n).peer_id(), removal });
+        let change = Change { receipt: None, catalogue, relation: None, outbox: vec![], at: at(2) };
+        assert_eq!(store.change(&[change]).await.unwrap(), [Changed::Done]);
+    }
+
+    async fn found(store: &Store, text: &str) -> Vec<String> {
+        let query = ResourceQuery::new(text, None).unwrap();
+        let rows = store.find_resources(&Sight::Everything, &query, 1_000).await.unwrap();
+        assert_eq!(rows.skipped, 0);
+        rows.rows.into_iter().map(|row| row.id).collect()
+    }
+
+    fn shared(n: u8, groups: &[&str]) -> Vec<Instance> {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        vec![Instance::default(), Instance { partnerships: vec![Partnership { peer: keys(n).peer_id(), groups }] }]
+    }
+
+    /// Values of a strategy, the same ones each time.
+    fn some<T>(strategy: impl Strategy<Value = T>, count: usize) -> Vec<T> {
+        let mut runner = TestRunner::new_with_rng(Config::default(), TestRunner::deterministic().rng().clone());
+        (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
+    }
+
+    on_both! {
+        async fn g33_sql_shows_a_resource_to_whom_the_rule_shows_it(place) {
+            let store = place.open().await;
+            let own = keys(1).peer_id();
+            let shares = [
+                vec![],
+                shared(2, &["ops"]),
+                shared(2, &["*"]),
+                shared(2, &[]),
+                shared(1, &["ops"]),
+                [shared(2, &["dev", "ops"]), shared(3, &["ops", "o p s"])].concat(),
+            ];
+            let mut all = Vec::new();
+            for (place, instances) in shares.iter().enumerate() {
+                for access in [Access::Public, Access::Private] {
+                    for creator in [1, 4] {
+                        let id = format!("{place}-{access:?}-{creator}");
+                        let resource = Resource { access, instances: instances.clone(), ..resource(&id, 1) };
+                        let resource = signed(creator, resource);
+                        put(&store, resource.clone()).await;
+                        all.push(resource);
+                    }
+                }
+            }
+            let claims: [&[&str]; 7] = [&[], &["dev"], &["ops"], &["OPS"], &["*"], &["dev", "ops"], &["o p s"]];
+            let mut shown = 0;
+            for peer in [1, 2, 3] {
+                for relation in Relation::ALL {
+                    for groups in claims {
+                        let groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
+                        // As it came, and as it counts: neither shows more than the rule.
+                        let raw = Asker { peer: keys(peer).peer_id(), relation, groups: groups.clone() };
+                        for asker in [raw, Asker::new(keys(peer).peer_id(), relation, groups)] {
+                            let mut expected: Vec<&str> = all
+                                .iter()
+                                .filter(|resource| resource.is_shown(&own, &asker))
+                                .map(|resource| resource.id.as_str())
+                                .collect();
+                            expected.sort_unstable();
+                            let sight = Sight::Of { own, asker: asker.clone() };
+                            let query = ResourceQuery::default();
+                            let rows = store.find_resources(&sight, &query, 1_000).await.unwrap().rows;
+                            let got: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+                            assert_eq!(got, expected, "{asker:?}");
+                            shown += got.len();
+                        }
+                    }
+                }
+            }
+            assert!(shown > 100, "{shown}");
+        }
+
+        async fn what_is_in_a_text_is_found_whatever_its_characters(place) {
+            let store = place.open().await;
+            let word = || "[ab%_\\\\\"'*?é -]{0,7}";
+            let texts = some((word(), word(), word(), word()), 60);
+            let mut all = Vec::new();
+            for (n, (name, type_, description, owner)) in texts.into_iter().enumerate() {
+                let made = Resource {
+                    name: format!("{name}x"),
+                    type_,
+                    description: format!("{description}\nsecond line"),
+                    owners: vec![format!("{owner}É")],
+                    ..resource(&format!("r{n}"), 1)
+                };
+                let made = signed(1, made);
+                put(&store, made.clone()).await;
+                all.push(made);
+            }
+            let parts = some("[ab%_\\\\\"'*?éÉ -]{0,5}", 60);
+            let fixed = ["", "x", "%", "_", "\\", "\"", "é", "e\u{301}", "second line", "line\" OR \"x", "NEAR(a b)"];
+            let mut hits = 0;
+            for text in parts.iter().map(String::as_str).chain(fixed) {
+                let query = ResourceQuery::new(text, None).unwrap();
+                let contains = |part: &str| names::normal(part).contains(query.text());
+                let mut expected: Vec<String> = all
+                    .iter()
+                    .filter(|resource| {
+                        [&resource.name, &resource.type_, &resource.description, &resource.owners[0]]
+                            .into_iter()
+                            .any(|part| contains(part))
+                    })
+                    .map(|resource| resource.id.clone())
+                    .collect();
+                expected.sort_unstable();
+                let mut got = found(&store, text).await;
+                // Those that have it in the name come first.
+                let in_name: Vec<bool> = got
+                    .iter()
+                    .map(|id| contains(&all.iter().find(|resource| resource.id == *id).unwrap().name))
+                    .collect();
+                assert!(in_name.is_sorted_by(|one, next| one >= next), "{text:?}: {in_name:?}");
+                got.sort_unstable();
+                assert_eq!(got, expected, "{text:?}");
+                hits += got.len();
+            }
+            assert!(hits > 500, "{hits}");
+        }
+
+        async fn what_is_found_follows_each_change(place) {
+            let store = place.open().await;
+            let named = |name: &str, version| signed(1, Resource { name: name.into(), ..resource("gpu", version) });
+            put(&store, named("old words", 1)).await;
+            assert_eq!(found(&store, "old w").await, ["gpu"]);
+            put(&store, named("new things", 2)).await;
+            assert_eq!(found(&store, "old w").await, Vec::<String>::new());
+            assert_eq!(found(&store, "NEW THINGS").await, ["gpu"]);
+            remove(&store, 1, "gpu", 3).await;
+            assert_eq!(found(&store, "new things").await, Vec::<String>::new());
+            assert_eq!(found(&store, "ne").await, Vec::<String>::new());
+            put(&store, named("third time", 4)).await;
+            assert_eq!(found(&store, "third").await, ["gpu"]);
+            let check = Sql {
+                sqlite: "INSERT INTO resource_words (resource_words) VALUES ('integrity-check')",
+                postgres: "SELECT 1",
+            };
+            meddle(&store, check).await;
+            store.close().await;
+            assert_eq!(found(&place.open().await, "third").await, ["gpu"]);
+        }
+
+        async fn names_rank_above_the_rest_and_kinds_are_kept_apart(place) {
+            let store = place.open().await;
+            let made = |id: &str, name: &str, description: &str, kind| {
+                let (name, description) = (name.to_owned(), description.to_owned());
+                signed(1, Resource { name, description, kind, ..resource(id, 1) })
+            };
+            put(&store, made("a", "alpha", "a cluster of machines", Kind::Compute)).await;
+            put(&store, made("b", "cluster of words", "none", Kind::Data)).await;
+            put(&store, made("c", "beta", "cluster cluster cluster", Kind::Compute)).await;
+            let all = found(&store, "cluster").await;
+            assert_eq!((all.len(), all[0].as_str()), (3, "b"));
+            let query = ResourceQuery::new("cluster", Some(Kind::Compute)).unwrap();
+            let rows = store.find_resources(&Sight::Everything, &query, 1_000).await.unwrap().rows;
+            assert_eq!(rows.len(), 2);
+            assert_eq!(store.find_resources(&Sight::Everything, &query, 1).await.unwrap().rows.len(), 1);
+            assert_eq!(store.find_resources(&Sight::Everything, &query, 0).await.unwrap().rows, []);
+        }
+
+        async fn pages_of_a_listing_meet_and_leave_out_what_is_removed(place) {
+            let store = place.open().await;
+            let kind = |n: u32| if n.is_multiple_of(2) { Kind::Data } else { Kind::Storage };
+            for creator in [1, 2] {
+                for n in 0..5 {
+                    let resource = Resource { kind: kind(n), ..resource(&format!("r{n}"), 1) };
+                    put(&store, signed(creator, resource)).await;
+                }
+                remove(&store, creator, "r3", 2).await;
+            }
+            let mut creators = [keys(1).peer_id(), keys(2).peer_id()];
+            creators.sort_unstable_by_key(PeerId::to_string);
+            let ids = ["r0", "r1", "r2", "r4"];
+            let expected: Vec<(PeerId, String)> =
+                creators.iter().flat_map(|creator| ids.map(|id| (*creator, id.to_owned()))).collect();
+            let mut got = Vec::new();
+            loop {
+                let listing = Listing { after: got.last().cloned(), limit: 3, ..Listing::default() };
+                let page = store.resources(&listing).await.unwrap().rows;
+                if page.is_empty() {
+                    break;
+                }
+                got.extend(page.into_iter().map(|row| (row.creator, row.id)));
+            }
+            assert_eq!(got, expected);
+            for creator in creators {
+                let listing =
+                    Listing { creator: Some(creator), kind: Some(Kind::Data), limit: 10, ..Listing::default() };
+                let rows = store.resources(&listing).await.unwrap().rows;
+                let got: Vec<(PeerId, String)> = rows.into_iter().map(|row| (row.creator, row.id)).collect();
+                assert_eq!(got, ["r0", "r2", "r4"].map(|id| (creator, id.to_owned())));
+            }
+        }
+
+        async fn a_resource_is_kept_as_the_text_in_which_it_came(place) {
+            let store = place.open().await;
+            let creator = keys(1).peer_id();
+            let full = Resource {
+                name: "ñ".repeat(protocol::catalogue::NAME_CHARS_MAX),
+                description: "日本 ".repeat(protocol::catalogue::DESCRIPTION_CHARS_MAX / 3),
+                instances: (0..32)
+                    .map(|n| Instance {
+                        partnerships: (0..16)
+                            .map(|m| Partnership {
+                                peer: keys(n).peer_id(),
+                                groups: (0..4).map(|group| format!("group {m} {group}")).collect(),
+                            })
+                            .collect(),
+                    })
+                    .collect(),
+                ..resource("full", 7)
+            };
+            let full = signed(1, full);
+            put(&store, full.clone()).await;
+            store.close().await;
+            let store = place.open().await;
+            let row = store.resource(&creator, "full").await.unwrap().unwrap();
+            assert_eq!((row.version, row.updated_at), (7, full.updated_at));
+            assert_eq!(row.text.as_deref(), Some(&**full.text()));
+            assert_eq!(number(&store, "SELECT count(*) AS n FROM partnerships").await, 32 * 16 * 4);
+            assert_eq!(found(&store, "本 日").await, ["full"]);
+            remove(&store, 1, "full", 8).await;
+            assert_eq!(number(&store, "SELECT count(*) AS n FROM partnerships").await, 0);
+            let row = store.resource(&creator, "full").await.unwrap().unwrap();
+            assert_eq!((row.version, row.updated_at, row.text), (8, at(2), None));
+            assert_eq!(store.resource(&creator, "other").await.unwrap(), None);
+        }
+
+        async fn only_what_is_removed_is_forgotten_and_no_more_than_asked(place) {
+            let store = place.open().await;
+            put(&store, signed(1, resource("kept", 1))).await;
+            for id in ["a", "b", "c"] {
+                remove(&store, 1, id, 5).await;
+            }
+            assert_eq!(store.forget_removed(at(2), 10).await.unwrap(), 0);
+            assert_eq!(store.forget_removed(at(3), 2).await.unwrap(), 2);
+            assert_eq!(store.forget_removed(at(3), 2).await.unwrap(), 1);
+            assert_eq!(number(&store, "SELECT count(*) AS n FROM resources").await, 1);
+            // It could come back now.
+            put(&store, signed(1, resource("a", 1))).await;
+        }
+
+        async fn a_resource_that_makes_no_sense_is_left_out_and_counted(place) {
+            let store = place.open().await;
+            put(&store, signed(1, resource("a", 1))).await;
+            put(&store, signed(1, resource("b", 1))).await;
+            meddle(&store, "UPDATE resources SET creator = 'nobody' WHERE resource_id = 'a'").await;
+            let rows = store.resources(&Listing { limit: 10, ..Listing::default() }).await.unwrap();
+            assert_eq!((rows.rows.len(), rows.skipped), (1, 1));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_bounded() {
+        let store = Store::in_memory(&crate::Settings::default()).await.unwrap();
+        let text = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1001)
+             INSERT INTO resources (creator, resource_id, version, updated_at_ms, kind, access, name, rest, body)
+             SELECT '12D3KooW', 'r' || n, 1, 0, 'data', 'public', '', '', '{}' FROM n";
+        meddle(&store, text).await;
+        let listing = Listing { limit: u32::MAX, ..Listing::default() };
+        let rows = store.resources(&listing).await.unwrap();
+        assert_eq!(rows.rows.len() + rows.skipped, RESOURCES_READ_MAX as usize);
+        let rows = store.find_resources(&Sight::Everything, &ResourceQuery::default(), u32::MAX).await.unwrap();
+        assert_eq!(rows.rows.len() + rows.skipped, RESOURCES_READ_MAX as usize);
+    }
 }

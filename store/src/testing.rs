@@ -1,11 +1,145 @@
-//! Peers, addresses and times for this crate's tests.
+//! Places for databases, and peers, addresses, times and resources to put there, for this crate's tests.
 
 #![allow(clippy::unwrap_used)]
 
-use multiaddr::Multiaddr;
-use protocol::{PeerId, Timestamp, wire::Role};
+pub(crate) mod server;
 
-use crate::{AddressRow, PeerRow};
+use std::path::PathBuf;
+
+use multiaddr::Multiaddr;
+use protocol::{
+    PeerId, Timestamp,
+    catalogue::{Access, Instance, Kind, Resource},
+    identity::Keys,
+    signed::Verified,
+    wire::Role,
+};
+use tempfile::TempDir;
+
+use self::server::Server;
+use crate::{
+    AddressRow, Destination, Outgoing, PeerRow, Settings, Store, StoreError,
+    repository::Repository as _,
+    session::{Sql, values},
+};
+
+/// Where a database is, over every time that it is opened.
+pub(crate) enum Place {
+    File(TempDir),
+    Server(String),
+}
+
+impl Place {
+    pub(crate) fn file() -> Self {
+        Self::File(TempDir::new().unwrap())
+    }
+
+    /// A database of the shared server; none when there is no server here and that was said to `tests/run`.
+    pub(crate) async fn server(test: &str) -> Option<Self> {
+        match Server::shared() {
+            Ok(server) => Some(Self::Server(server.fresh().await)),
+            Err(why) => {
+                server::skip(test, why);
+                None
+            }
+        }
+    }
+
+    pub(crate) async fn open(&self) -> Store {
+        self.open_with(&Settings::default()).await
+    }
+
+    pub(crate) async fn open_with(&self, settings: &Settings) -> Store {
+        match self {
+            Self::File(folder) => Store::open(&self.path(folder), settings, at(0)).await.unwrap().store,
+            Self::Server(url) => Store::connect(url, &peer(0), settings, at(0)).await.unwrap().store,
+        }
+    }
+
+    fn path(&self, folder: &TempDir) -> PathBuf {
+        folder.path().join("muster.db")
+    }
+}
+
+/// Each test twice, for what both databases promise: `name::on_sqlite` and `name::on_postgres`. Its `place` is empty.
+macro_rules! on_both {
+    ($(async fn $name:ident($place:ident) $body:block)+) => {$(
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            async fn promise($place: &$crate::testing::Place) $body
+
+            #[tokio::test]
+            async fn on_sqlite() {
+                promise(&$crate::testing::Place::file()).await;
+            }
+
+            #[tokio::test]
+            async fn on_postgres() {
+                let test = concat!(module_path!(), "::on_postgres");
+                if let Some(place) = $crate::testing::Place::server(test).await {
+                    promise(&place).await;
+                }
+            }
+        }
+    )+};
+}
+pub(crate) use on_both;
+
+/// Writes behind the store's back.
+pub(crate) async fn meddle(store: &Store, statement: impl Into<Sql>) {
+    let mut turn = store.database.turn(false).await.unwrap();
+    let outcome = turn.session().execute(statement, values![]).await;
+    turn.end(outcome).await.unwrap();
+}
+
+/// A number behind the store's back.
+pub(crate) async fn number(store: &Store, sql: &'static str) -> i64 {
+    let read = store.database.reader().await.unwrap().session().number(sql, values![]).await;
+    read.unwrap_or_else(|error: StoreError| panic!("{error}")).unwrap()
+}
+
+pub(crate) fn keys(n: u8) -> Keys {
+    Keys::from_seed([n; 32])
+}
+
+/// A private resource of member 1 without words.
+pub(crate) fn resource(id: &str, version: u64) -> Resource {
+    Resource {
+        id: id.to_owned(),
+        kind: Kind::Compute,
+        name: id.to_owned(),
+        type_: String::new(),
+        short_description: String::new(),
+        description: String::new(),
+        owners: vec![],
+        creator: keys(1).peer_id(),
+        access: Access::Private,
+        instances: vec![Instance::default()],
+        version,
+        updated_at: at(1_700_000_000),
+    }
+}
+
+/// The resource signed by member `n`, whose it then is.
+pub(crate) fn signed(n: u8, resource: Resource) -> Box<Verified<Resource>> {
+    Box::new(Verified::sign(&Resource { creator: keys(n).peer_id(), ..resource }, &keys(n)))
+}
+
+/// A message of so many bytes.
+pub(crate) fn outgoing(destination: Destination, id: &str, bytes: usize) -> Outgoing {
+    Outgoing {
+        destination,
+        subject: "create".to_owned(),
+        user: "ann".to_owned(),
+        groups: vec!["ops".to_owned(), "dev \" \\".to_owned()],
+        datatype: "compute".to_owned(),
+        payload: vec![0xfe; bytes],
+        message_id: id.to_owned(),
+        may_drop: false,
+    }
+}
 
 pub(crate) const DAY_SECS: i64 = 86_400;
 
