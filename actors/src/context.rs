@@ -13,8 +13,9 @@ use protocol::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    audit, auditor, claim, gate, gc, health, peers, pool, presence, registry, relay, score, search,
+    audit, auditor, bridge, claim, gate, gc, health, peers, pool, presence, registry, relay, score, search,
     settings::Settings,
+    sharing,
     stats::Stats,
     store, suggestions,
     supervision::{Address, Class, Path, Tree},
@@ -79,6 +80,10 @@ pub struct Addresses {
     pub audit: Address<audit::Msg>,
     /// The counting of others' tokens.
     pub auditor: Address<auditor::Msg>,
+    /// The catalogue, and what partners and applications do with it.
+    pub sharing: Address<sharing::Msg>,
+    /// The bus.
+    pub bridge: Address<bridge::Msg>,
 }
 
 /// Messages that wait at an actor that serves the network; a second's worth at full load.
@@ -111,6 +116,8 @@ impl Addresses {
             presence: tree.address(indexer.child("presence"), "presence", BOUND),
             audit: tree.address(indexer.child("audit"), "audit", BOUND_BUSY),
             auditor: tree.address(node.child("auditor"), "auditor", BOUND),
+            sharing: tree.address(root.child("sharing"), "sharing", BOUND),
+            bridge: tree.address(root.child("bridge"), "bridge", BOUND),
         }
     }
 }

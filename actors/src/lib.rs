@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod auditor;
 mod bandwidth;
+pub mod bridge;
 pub mod claim;
 pub mod context;
 mod discover;
@@ -28,6 +29,7 @@ pub mod score;
 pub mod search;
 mod serve;
 pub mod settings;
+pub mod sharing;
 mod spot;
 pub mod stats;
 pub mod store;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    audit, auditor, claim,
+    audit, auditor, bridge, claim,
     context::{Addresses, Context, Own, Shared, inform},
     gate, gc,
     handle::Handle,
@@ -205,6 +205,9 @@ fn children(context: &Context) -> Vec<ChildSpec> {
     // An indexer is a node of other indexers, so this branch is in every member.
     let branch = vec![child!(context, claim, Claim), child!(context, pool, Pool), child!(context, auditor, Auditor)];
     children.push(Supervisor::spec(&context.tree, Path::root().child("node"), branch));
+    if context.settings.bus.is_on() {
+        children.push(child!(context, bridge, Bridge));
+    }
     children.push(child!(context, gc, Gc));
     children.push(child!(context, swarm, SwarmActor));
     children

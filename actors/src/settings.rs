@@ -4,7 +4,7 @@ use crate::supervision;
 use libp2p::Multiaddr;
 use protocol::{
     addr::{Range, Rule, Seed},
-    behaviour, dht, gate, heartbeat, pool,
+    behaviour, bus, dht, gate, heartbeat, pool,
     profile::Profile,
     score,
     wire::AddrInfo,
@@ -29,6 +29,8 @@ pub struct Settings {
     pub behaviour: behaviour::Settings,
     /// What it stores for others.
     pub dht: dht::Settings,
+    /// The bus of its organisation.
+    pub bus: bus::Settings,
     /// How much its database keeps.
     pub store: ::store::Settings,
     /// How its actors are supervised.
