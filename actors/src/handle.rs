@@ -18,14 +18,14 @@ use protocol::{
 use tokio::sync::mpsc;
 
 use crate::{
-    claim,
+    bridge, claim,
     context::Context,
     gate, health, lookup, peers,
     pool::{self, MemberView},
     registry, resources, score, search,
     supervision::{Address, Class, Reply},
     view::{
-        ActorState, ActorView, BanView, EventView, ExplainView, IndexerView, PartView, PeerView, RecordView,
+        ActorState, ActorView, BanView, BridgeView, EventView, ExplainView, IndexerView, PartView, PeerView, RecordView,
         ResourceStep, SearchView, SessionView, StatusView, Wanted,
     },
 };
@@ -269,6 +269,17 @@ impl Handle {
     /// When the tree does not answer in time.
     pub async fn events(&self, since: u64) -> Result<Vec<EventView>, AskError> {
         ask(&self.context.addresses.health, |reply| health::Msg::Events { since, reply }).await
+    }
+
+    /// How the bus is; nothing where there is none.
+    ///
+    /// # Errors
+    /// When the tree does not answer in time.
+    pub async fn bus(&self) -> Result<Option<BridgeView>, AskError> {
+        if !self.context.settings.bus.is_on() {
+            return Ok(None);
+        }
+        ask(&self.context.addresses.bridge, bridge::Msg::Look).await.map(Some)
     }
 
     /// The bans in force, by peer; empty for a node, which bans nobody.

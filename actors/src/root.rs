@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    audit, auditor, claim,
+    audit, auditor, bridge, claim,
     context::{Addresses, Context, Own, Shared, inform},
     gate, gc,
     handle::Handle,
@@ -235,6 +235,9 @@ pub(crate) fn children(context: &Context, look_up: look_up::LookUp) -> Vec<Child
         }));
     }
     children.push(Supervisor::spec(&context.tree, Path::root().child("node"), branch));
+    if context.own.role.node && context.has_bus() {
+        children.push(child!(context, bridge, Bridge));
+    }
     children.push(child!(context, gc, Gc));
     children.push(child!(context, swarm, SwarmActor));
     children

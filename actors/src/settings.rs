@@ -29,7 +29,7 @@ pub struct Settings {
     pub behaviour: behaviour::Settings,
     /// What it stores for others.
     pub dht: dht::Settings,
-    /// The bus of its applications.
+    /// The bus of its organisation.
     pub bus: bus::Settings,
     /// How much its database keeps.
     pub store: ::store::Settings,

@@ -348,7 +348,7 @@ impl State {
             inform(&to.outbox, Class::Control, outbox::Msg::Grew(news.partners));
         }
         if news.is_for_bus {
-            inform(&to.bridge, Class::Control, bridge::Msg::Grew);
+            inform(&to.bridge, Class::Control, bridge::Msg::Waiting);
         }
         for row in news.relations {
             inform(&to.policy, Class::Control, policy::Msg::Kept(row));

@@ -113,6 +113,28 @@ cells! {
     resources_dropped: Counter,
     /// Inputs that were malformed or over their limit.
     bad_inputs: Counter,
+    /// The bus is connected.
+    bus_connected: Gauge,
+    /// Orders of the bus carried out.
+    bus_orders_taken: Counter,
+    /// Orders of the bus that had been carried out before.
+    bus_orders_repeated: Counter,
+    /// Orders of the bus put off: they come again.
+    bus_orders_put_off: Counter,
+    /// Messages of the bus refused: malformed, forged, or against a rule.
+    bus_orders_refused: Counter,
+    /// Messages of the bus with an origin whose signature is not that origin's.
+    bus_forged: Counter,
+    /// Messages of the bus that a member signed, and that are meant for applications.
+    bus_own_ignored: Counter,
+    /// Messages of a bus without JetStream that were lost: they came too fast, or could not be carried out in time.
+    bus_lost: Counter,
+    /// Announcements that the bus has.
+    bus_announced: Counter,
+    /// Announcements that never can be told: too large, or against a rule.
+    bus_announcements_dropped: Counter,
+    /// Requests to our services on the bus answered.
+    bus_requests_served: Counter,
     /// Actors that are started.
     actors: Gauge,
     /// Actors that have been in one handler for longer than is sane.

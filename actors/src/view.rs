@@ -596,3 +596,57 @@ impl From<::store::OutboxRow> for OutboxView {
         }
     }
 }
+
+/// How the bus is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BridgeState {
+    /// There is no connection.
+    Away,
+    /// There is a connection, and what is needed is being made there.
+    Entering,
+    /// Orders are taken and announcements told.
+    Ready,
+}
+
+/// What the bus promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BusMode {
+    /// Each message at least once.
+    #[serde(rename = "jetstream")]
+    JetStream,
+    /// Each message at most once.
+    Core,
+}
+
+/// The bus, as this member sees it. Counts are those since its bridge was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeView {
+    /// Where it is, without user and password.
+    pub url: String,
+    /// How it is.
+    pub state: BridgeState,
+    /// What it promises; absent while it is not ready.
+    pub mode: Option<BusMode>,
+    /// Name and version of the server.
+    pub server: String,
+    /// What went wrong last; empty when nothing is wrong.
+    pub cause: String,
+    /// Orders carried out.
+    pub taken: u64,
+    /// Orders that had been carried out before.
+    pub repeated: u64,
+    /// Orders put off.
+    pub put_off: u64,
+    /// Messages refused.
+    pub refused: u64,
+    /// Messages of members, ourselves included, that are meant for applications.
+    pub own_ignored: u64,
+    /// Announcements that the bus has.
+    pub announced: u64,
+    /// Announcements that never could be told.
+    pub dropped: u64,
+    /// Announcements of the last look that are still to be told.
+    pub waiting: u64,
+}
