@@ -25,8 +25,8 @@ use crate::{
     registry, resources, score, search,
     supervision::{Address, Class, Reply},
     view::{
-        ActorState, ActorView, BanView, BridgeView, EventView, ExplainView, IndexerView, PartView, PeerView, RecordView,
-        ResourceStep, SearchView, SessionView, StatusView, Wanted,
+        ActorState, ActorView, BanView, BridgeView, EventView, ExplainView, IndexerView, PartView, PeerView,
+        RecordView, ResourceStep, SearchView, SessionView, StatusView, Wanted,
     },
 };
 

@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod balance;
+mod bus;
 mod chaos;
 mod checks;
 mod cli;

@@ -6,13 +6,17 @@
 
 mod federation;
 mod http;
+mod nats;
 mod network;
 mod ports;
+mod postgres;
 mod process;
 
 pub(crate) use federation::{Federation, Member, Spec, private_file, ticks};
+pub(crate) use nats::Nats;
 pub(crate) use network::{Network, Place, Side};
 pub(crate) use ports::Port;
+pub(crate) use postgres::Postgres;
 pub(crate) use process::{
     Ended, command, muster, muster_in, shown_mode, snapshot, until_free, wait_status, wait_with_deadline,
 };
