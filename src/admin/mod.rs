@@ -37,7 +37,7 @@ use axum::{
 };
 use tower_http::{limit::RequestBodyLimitLayer, set_header::SetResponseHeaderLayer, timeout::TimeoutLayer};
 
-pub(crate) use self::{guard::Rules, serve::serve, tree::Tree};
+pub(crate) use self::{guard::Rules, resources::BODY_BYTES_MAX as RESOURCE_BODY_BYTES_MAX, serve::serve, tree::Tree};
 
 /// Many times the longest question that is no resource.
 const BODY_BYTES_MAX: usize = 64 * 1024;

@@ -29,7 +29,7 @@ use super::{
 };
 
 /// The longest resource, and room for an application's white space between its fields, which is not kept.
-pub(super) const BODY_BYTES_MAX: usize = RESOURCE_BYTES_MAX + 16 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = RESOURCE_BYTES_MAX + 16 * 1024;
 
 /// Which resources are listed.
 #[derive(Debug, Default, Deserialize)]
