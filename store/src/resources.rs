@@ -238,7 +238,7 @@ macro_rules! seen {
                  WHERE p.creator = r.creator AND p.resource_id = r.resource_id AND p.peer_id = $2
                      AND (p.group_name = '*' OR p.group_name ",
             $is_granted,
-            "))))))"
+            ")))))))"
         )
     };
 }
