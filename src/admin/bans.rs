@@ -11,11 +11,10 @@ use axum::{
     },
     http::StatusCode,
 };
-use libp2p_identity::PeerId;
 use protocol::time::text;
 use serde::Deserialize;
 
-use super::{Shared, problem::Problem};
+use super::{Shared, problem::Problem, question::peer};
 
 /// What is to be done.
 #[derive(Debug, Deserialize)]
@@ -56,8 +55,4 @@ pub(super) async fn remove(tree: Shared, id: Result<Path<String>, PathRejection>
     let Path(id) = id?;
     tree.unban(peer(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn peer(text: &str) -> Result<PeerId, Problem> {
-    text.parse().map_err(|_| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("\"{text}\" is no peer id")))
 }

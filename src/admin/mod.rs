@@ -11,9 +11,13 @@ mod guard;
 mod health;
 mod indexers;
 mod metrics;
+mod outbox;
+mod partners;
 mod peers;
 mod problem;
+mod question;
 mod records;
+mod resources;
 mod search;
 mod serve;
 mod sessions;
@@ -26,15 +30,16 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    extract::DefaultBodyLimit,
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware,
     routing::{delete, get, post, put},
 };
 use tower_http::{limit::RequestBodyLimitLayer, set_header::SetResponseHeaderLayer, timeout::TimeoutLayer};
 
-pub(crate) use self::{guard::Rules, serve::serve, tree::Tree};
+pub(crate) use self::{guard::Rules, resources::BODY_BYTES_MAX as RESOURCE_BODY_BYTES_MAX, serve::serve, tree::Tree};
 
-/// Many times the longest question.
+/// Many times the longest question that is no resource.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Longer than the tree gives any actor to answer, so that the tree's own words arrive.
@@ -59,6 +64,11 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/api/v1/records/{key}", get(records::find))
         .route("/api/v1/events", get(events::list))
         .route("/api/v1/search", get(search::stream))
+        .route("/api/v1/resources", get(resources::list))
+        .route("/api/v1/resources/{creator}/{id}", get(resources::show))
+        .route("/api/v1/partners", get(partners::list))
+        .route("/api/v1/partners/{peer}", put(partners::put).delete(partners::remove))
+        .route("/api/v1/outbox", get(outbox::list))
         .route("/api/v1/bans", get(bans::list).post(bans::add))
         .route("/api/v1/bans/{peer}", delete(bans::remove))
         .route("/api/v1/drain", put(drain::begin).delete(drain::end));
@@ -66,10 +76,14 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         resources = resources.route("/api/v1/chaos/actors/{*path}", post(chaos::inject));
     }
     resources
+        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
+        .route(
+            "/api/v1/resources/{id}",
+            put(resources::put).delete(resources::remove).layer(DefaultBodyLimit::max(resources::BODY_BYTES_MAX)),
+        )
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::wrong_method)
         .with_state(tree)
-        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
         // A search's stream begins at once, so only its head is timed.
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, ANSWER_DEADLINE))
         .layer(middleware::from_fn_with_state(Arc::new(rules), guard::check))

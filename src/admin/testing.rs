@@ -4,20 +4,24 @@
 use std::{sync::Mutex, time::Duration};
 
 use actors::{
-    handle::{AskError, Fault},
+    handle::{AskError, Fault, Wanting},
+    sharing::Author,
     view::{
-        ActorView, BanView, Ended, EventView, ExplainView, IndexerView, PeerView, RecordView, SearchView, SessionView,
-        Standing, StatusView, Wanted,
+        ActorView, BanView, Ended, EventView, ExplainView, IndexerView, ListedView, OutboxView, PeerView, PlacedView,
+        RecordView, RelationView, ResourceView, SearchView, SessionView, Standing, StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
 use libp2p_identity::{Keypair, PeerId};
 use protocol::{
+    catalogue::{Draft, Kind},
+    relation::Relation,
     score::{Book, Decision, Observation},
     time::Mono,
     wire::Role,
 };
 use serde_json::value::RawValue;
+use store::{Destination, Fate};
 use tokio::sync::mpsc;
 
 use super::tree::{Answer, Tree};
@@ -37,6 +41,31 @@ pub(crate) struct Still {
     pub(crate) banned: Mutex<Vec<(PeerId, Option<Duration>, String)>>,
     /// Orders to drain that it was given, and to take that back.
     pub(crate) drained: Mutex<Vec<bool>>,
+    /// Resources that it was given, as texts, and in whose name.
+    pub(crate) placed: Mutex<Vec<(String, Author)>>,
+    /// Ids of resources that it was told to remove, and in whose name.
+    pub(crate) removed: Mutex<Vec<(String, Author)>>,
+    /// Pages of resources that it was asked for.
+    pub(crate) listed: Mutex<Vec<Wanting>>,
+    /// Relations that it has.
+    pub(crate) related: Mutex<Vec<RelationView>>,
+    /// What of the outbox it was asked for: to whom, with which fate, before what, how many.
+    pub(crate) outbox: Mutex<Vec<OutboxAsked>>,
+}
+
+/// To whom, with which fate, before what, how many.
+pub(crate) type OutboxAsked = (Option<Destination>, Option<Fate>, Option<u64>, u32);
+
+/// A resource that it holds, ours and with this id.
+pub(crate) fn resource(id: &str) -> ResourceView {
+    let text = format!("{{\"id\":\"{id}\",\"kind\":\"compute\",\"name\":\"farm\",\"access\":\"public\"}}");
+    ResourceView {
+        creator: peer(),
+        id: id.to_owned(),
+        version: 7,
+        updated_at: jiff::Timestamp::UNIX_EPOCH,
+        resource: RawValue::from_string(text).unwrap(),
+    }
 }
 
 impl Still {
@@ -210,5 +239,63 @@ impl Tree for Still {
     fn drain(&self, is_on: bool) -> Answer<'_, ()> {
         self.drained.lock().unwrap().push(is_on);
         self.answer(())
+    }
+
+    fn peer_id(&self) -> PeerId {
+        peer()
+    }
+
+    fn put_resource<'a>(&'a self, text: &'a str, kind: Option<Kind>, author: Author) -> Answer<'a, PlacedView> {
+        let draft = match Draft::read(text, kind) {
+            Ok(draft) => draft,
+            Err(error) => return ready(Err(AskError::Invalid(error.to_string()))).boxed(),
+        };
+        self.placed.lock().unwrap().push((text.to_owned(), author));
+        self.answer(PlacedView { creator: peer(), id: draft.id().to_owned(), version: 7 })
+    }
+
+    fn remove_resource<'a>(&'a self, id: &'a str, author: Author) -> Answer<'a, PlacedView> {
+        if id == "none" {
+            return ready(Err(AskError::Unknown { what: "resource", name: id.to_owned() })).boxed();
+        }
+        self.removed.lock().unwrap().push((id.to_owned(), author));
+        self.answer(PlacedView { creator: peer(), id: id.to_owned(), version: 8 })
+    }
+
+    fn resource<'a>(&'a self, creator: PeerId, id: &'a str) -> Answer<'a, ResourceView> {
+        if creator != peer() || id == "none" {
+            return ready(Err(AskError::Unknown { what: "resource", name: id.to_owned() })).boxed();
+        }
+        self.answer(resource(id))
+    }
+
+    fn resources(&self, wanting: Wanting) -> Answer<'_, ListedView> {
+        self.listed.lock().unwrap().push(wanting);
+        self.answer(ListedView { resources: vec![resource("farm-1")], next: Some(format!("{}/farm-1", peer())) })
+    }
+
+    fn relations(&self) -> Answer<'_, Vec<RelationView>> {
+        let related = self.related.lock().unwrap().clone();
+        self.answer(related)
+    }
+
+    fn relate(&self, peer_id: PeerId, relation: Relation, name: String) -> Answer<'_, ()> {
+        let mut related = self.related.lock().unwrap();
+        related.retain(|view| view.peer_id != peer_id);
+        if relation != Relation::None {
+            related.push(RelationView { peer_id, name, relation, changed_at: jiff::Timestamp::UNIX_EPOCH });
+        }
+        self.answer(())
+    }
+
+    fn outbox(
+        &self,
+        to: Option<Destination>,
+        fate: Option<Fate>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Answer<'_, Vec<OutboxView>> {
+        self.outbox.lock().unwrap().push((to, fate, before, limit));
+        self.answer(Vec::new())
     }
 }

@@ -421,3 +421,260 @@ async fn drain_is_an_order_that_is_given_and_taken_back() {
         StatusCode::METHOD_NOT_ALLOWED
     );
 }
+
+#[tokio::test]
+async fn what_changes_catalogue_and_partners_needs_the_token_and_reading_them_does_not() {
+    let endpoint = endpoint("127.0.0.1");
+    let partner = format!("/api/v1/partners/{}", peer());
+    let wish = json!({ "relation": "partner", "kind": "compute" });
+    for (method, path) in [
+        ("PUT", "/api/v1/resources/farm-1"),
+        ("DELETE", "/api/v1/resources/farm-1"),
+        ("PUT", &*partner),
+        ("DELETE", &*partner),
+    ] {
+        assert_eq!(
+            endpoint.told(method, path, None, &wish).await.status(),
+            StatusCode::UNAUTHORIZED,
+            "{method} {path}"
+        );
+    }
+    let tree = &endpoint.tree;
+    assert!(tree.placed.lock().unwrap().is_empty() && tree.removed.lock().unwrap().is_empty());
+    assert!(tree.related.lock().unwrap().is_empty());
+    for path in ["/api/v1/resources", "/api/v1/resources/self/farm-1", "/api/v1/partners", "/api/v1/outbox"] {
+        assert_eq!(endpoint.get(path).await.status(), StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_resource_is_put_under_its_id_by_whom_the_query_says() {
+    let endpoint = endpoint("127.0.0.1");
+    let token = Some(endpoint.token.expose());
+    let path = "/api/v1/resources/farm-1?kind=compute_resource&user=jane&group=a&group=b";
+    let response = endpoint.told("PUT", path, token, &json!({ "name": "Farm", "cores": 7.50 })).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(json_of(response).await, json!({ "creator": peer().to_string(), "id": "farm-1", "version": 7 }));
+    let [(text, author)] = &endpoint.tree.placed.lock().unwrap().clone()[..] else { panic!("one was put") };
+    assert_eq!(serde_json::from_str::<Value>(text).unwrap(), json!({ "id": "farm-1", "name": "Farm", "cores": 7.5 }));
+    assert_eq!((&*author.user, &author.groups[..]), ("jane", &["a".to_owned(), "b".to_owned()][..]));
+}
+
+#[tokio::test]
+async fn an_id_in_the_body_is_that_of_the_path_or_refused() {
+    let endpoint = endpoint("127.0.0.1");
+    let token = Some(endpoint.token.expose());
+    let put = |body: Value| {
+        let endpoint = &endpoint;
+        async move { endpoint.told("PUT", "/api/v1/resources/farm-1", token, &body).await }
+    };
+    for id in [json!("farm-1"), Value::Null] {
+        let response = put(json!({ "id": id, "kind": "data", "name": "Farm" })).await;
+        assert_eq!(response.status(), StatusCode::OK, "{id}");
+    }
+    for (body, words) in [
+        (json!({ "id": "farm-2" }), "got the id \"farm-2\" in the body, expected \"farm-1\""),
+        (json!({ "id": 7 }), "got the id 7 in the body"),
+        (json!({ "name": "Farm" }), "got no \"kind\", expected one of compute"),
+        (json!([]), "expected a map"),
+    ] {
+        let response = put(body).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        let detail = json_of(response).await["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(words), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_resource_over_many_lines_is_read_as_one() {
+    let endpoint = endpoint("127.0.0.1");
+    let request = Request::put("/api/v1/resources/farm-1")
+        .header(header::HOST, "localhost")
+        .header(header::AUTHORIZATION, format!("Bearer {}", endpoint.token.expose()))
+        .body(Body::from("{\r\n  \"kind\": \"data\",\n  \"name\": \"Farm\"\n}\n"))
+        .unwrap();
+    assert_eq!(endpoint.send(request).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_resource_has_a_longer_body_than_the_rest_and_a_limit_too() {
+    let endpoint = endpoint("127.0.0.1");
+    let token = Some(endpoint.token.expose());
+    // White space within an object counts for the body's limit, and not for the resource's.
+    let padded = |bytes: usize| {
+        let head = r#"{"kind":"data","name":"Farm""#;
+        format!("{head}{}}}", " ".repeat(bytes - head.len() - 1))
+    };
+    let put = |body: String| {
+        let (endpoint, token) = (&endpoint, token.unwrap());
+        async move {
+            let request = Request::put("/api/v1/resources/farm-1")
+                .header(header::HOST, "localhost")
+                .header(header::CONTENT_LENGTH, body.len())
+                .header(header::AUTHORIZATION, format!("Bearer {token}"))
+                .body(Body::from(body))
+                .unwrap();
+            endpoint.send(request).await
+        }
+    };
+    assert_eq!(put(padded(super::RESOURCE_BODY_BYTES_MAX)).await.status(), StatusCode::OK);
+    let past = put(padded(super::RESOURCE_BODY_BYTES_MAX + 1)).await;
+    assert_eq!(past.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(past.headers()[header::CONTENT_TYPE], "application/problem+json");
+    let partner = format!("/api/v1/partners/{}", peer());
+    let long = json!({ "name": "y".repeat(super::BODY_BYTES_MAX) });
+    assert_eq!(endpoint.told("PUT", &partner, token, &long).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn a_resource_at_its_own_limit_is_taken_and_one_byte_more_is_not() {
+    use protocol::catalogue::RESOURCE_BYTES_MAX;
+    let endpoint = endpoint("127.0.0.1");
+    let token = Some(endpoint.token.expose());
+    let body = |bytes: usize| json!({ "id": "farm-1", "kind": "data", "name": "Farm", "x": "y".repeat(bytes) });
+    let room = RESOURCE_BYTES_MAX - body(0).to_string().len();
+    let put = |bytes: usize| {
+        let endpoint = &endpoint;
+        async move { endpoint.told("PUT", "/api/v1/resources/farm-1", token, &body(bytes)).await.status() }
+    };
+    assert_eq!(put(room).await, StatusCode::OK);
+    assert_eq!(put(room + 1).await, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn who_is_named_beside_a_resource_is_somebody_that_an_event_can_carry() {
+    let endpoint = endpoint("127.0.0.1");
+    let token = Some(endpoint.token.expose());
+    let body = json!({ "kind": "data", "name": "Farm" });
+    let groups = |count: usize| vec!["group=g"; count].join("&");
+    let (at, past) = (format!("user={}", "u".repeat(256)), format!("user={}", "u".repeat(257)));
+    for (query, status) in [
+        (at.as_str(), 200),
+        (&past, 400),
+        (&*groups(64), 200),
+        (&*groups(65), 400),
+        ("user=", 400),
+        ("group=a%0Ab", 400),
+        ("user=a&user=b", 400),
+        ("kind=farm", 400),
+        ("kind=data&kind=data", 400),
+        ("usr=jane", 400),
+    ] {
+        let path = format!("/api/v1/resources/farm-1?{query}");
+        assert_eq!(endpoint.told("PUT", &path, token, &body).await.status().as_u16(), status, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_resource_is_removed_once_and_by_somebody() {
+    let endpoint = endpoint("127.0.0.1");
+    let token = Some(endpoint.token.expose());
+    let remove = |path: &'static str| {
+        let endpoint = &endpoint;
+        async move { endpoint.told("DELETE", path, token, &Value::Null).await }
+    };
+    let response = remove("/api/v1/resources/farm-1?user=jane").await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(json_of(response).await["version"], 8);
+    assert_eq!(endpoint.tree.removed.lock().unwrap()[0].1.user, "jane");
+    assert_eq!(remove("/api/v1/resources/none").await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(remove("/api/v1/resources/farm-1?kind=data").await.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn resources_are_listed_page_by_page_and_self_is_ourselves() {
+    let endpoint = endpoint("127.0.0.1");
+    let page = json_of(endpoint.get("/api/v1/resources").await).await;
+    assert_eq!(page["resources"][0]["resource"]["name"], "farm");
+    assert_eq!(page["next"], format!("{}/farm-1", peer()));
+    let path = "/api/v1/resources?text=fa&kind=compute&creator=self&after=self/farm-1&limit=500";
+    assert_eq!(endpoint.get(path).await.status(), StatusCode::OK);
+    let listed = endpoint.tree.listed.lock().unwrap().clone();
+    assert_eq!((listed[0].limit, listed[0].creator, &listed[0].after), (super::question::PAGE_USUAL, None, &None));
+    assert_eq!((listed[1].limit, listed[1].creator, &*listed[1].text), (500, Some(peer()), "fa"));
+    assert_eq!(listed[1].kind, Some(protocol::catalogue::Kind::Compute));
+    assert_eq!(listed[1].after, Some((peer(), "farm-1".to_owned())));
+    for (query, status) in [
+        ("limit=1", 200),
+        ("limit=0", 400),
+        ("limit=501", 400),
+        ("limit=x", 400),
+        ("kind=farm", 400),
+        ("creator=nobody", 422),
+        ("after=farm-1", 400),
+        ("after=nobody/farm-1", 422),
+        ("name=farm", 400),
+    ] {
+        let response = endpoint.get(&format!("/api/v1/resources?{query}")).await;
+        assert_eq!(response.status().as_u16(), status, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn one_resource_is_shown_or_not_found() {
+    let endpoint = endpoint("127.0.0.1");
+    for (path, status) in [
+        ("self/farm-1".to_owned(), 200),
+        (format!("{}/farm-1", peer()), 200),
+        ("self/none".to_owned(), 404),
+        ("nobody/farm-1".to_owned(), 422),
+    ] {
+        let response = endpoint.get(&format!("/api/v1/resources/{path}")).await;
+        assert_eq!(response.status().as_u16(), status, "{path}");
+    }
+    let wrong = endpoint.told("POST", "/api/v1/resources/farm-1", Some(endpoint.token.expose()), &Value::Null).await;
+    assert_eq!(wrong.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(wrong.headers()[header::CONTENT_TYPE], "application/problem+json");
+}
+
+#[tokio::test]
+async fn a_peer_is_made_a_partner_keeps_its_name_and_is_let_go_once() {
+    let endpoint = endpoint("127.0.0.1");
+    let token = Some(endpoint.token.expose());
+    let path = format!("/api/v1/partners/{}", peer());
+    let put = |body: Value| {
+        let (endpoint, path) = (&endpoint, &path);
+        async move { endpoint.told("PUT", path, token, &body).await.status() }
+    };
+    assert_eq!(put(json!({ "name": "lyon" })).await, StatusCode::NO_CONTENT);
+    let listed = json_of(endpoint.get("/api/v1/partners").await).await;
+    assert_eq!((&listed[0]["relation"], &listed[0]["name"]), (&json!("partner"), &json!("lyon")));
+    assert_eq!(put(json!({ "relation": "blacklist" })).await, StatusCode::NO_CONTENT);
+    let listed = json_of(endpoint.get("/api/v1/partners?relation=blacklist").await).await;
+    assert_eq!((&listed[0]["relation"], &listed[0]["name"]), (&json!("blacklist"), &json!("lyon")));
+    assert_eq!(json_of(endpoint.get("/api/v1/partners?relation=partner").await).await, json!([]));
+    for wrong in
+        [json!({ "relation": "self" }), json!({ "relation": "none" }), json!({ "relation": 1 }), json!({ "nam": "x" })]
+    {
+        assert_eq!(put(wrong.clone()).await, StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
+    }
+    assert_eq!(endpoint.get("/api/v1/partners?relation=none").await.status(), StatusCode::BAD_REQUEST);
+    let nobody = endpoint.told("PUT", "/api/v1/partners/nobody", token, &json!({})).await;
+    assert_eq!(nobody.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(endpoint.told("DELETE", &path, token, &Value::Null).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(endpoint.told("DELETE", &path, token, &Value::Null).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_outbox_is_asked_by_destination_fate_and_page() {
+    use store::{Destination, Fate};
+    let endpoint = endpoint("127.0.0.1");
+    for (query, status) in [
+        (String::new(), 200),
+        ("?to=bus&fate=waiting&before=9&limit=500".to_owned(), 200),
+        (format!("?to={}", peer()), 200),
+        ("?to=nobody".to_owned(), 422),
+        ("?fate=lost".to_owned(), 400),
+        ("?before=x".to_owned(), 400),
+        ("?limit=0".to_owned(), 400),
+        ("?limit=501".to_owned(), 400),
+        ("?since=1".to_owned(), 400),
+    ] {
+        assert_eq!(endpoint.get(&format!("/api/v1/outbox{query}")).await.status().as_u16(), status, "{query}");
+    }
+    let asked = endpoint.tree.outbox.lock().unwrap().clone();
+    assert_eq!(asked[0], (None, None, None, 100));
+    assert_eq!(asked[1], (Some(Destination::Bus), Some(Fate::Waiting), Some(9), 500));
+    assert_eq!(asked[2].0, Some(Destination::Peer(peer())));
+}

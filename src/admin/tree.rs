@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use actors::{
-    handle::{AskError, Fault, Handle},
+    handle::{AskError, Fault, Handle, Wanting},
+    sharing::Author,
     view::{
-        ActorView, BanView, EventView, ExplainView, IndexerView, PeerView, RecordView, SearchView, SessionView,
-        StatusView, Wanted,
+        ActorView, BanView, EventView, ExplainView, IndexerView, ListedView, OutboxView, PeerView, PlacedView,
+        RecordView, RelationView, ResourceView, SearchView, SessionView, StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use libp2p_identity::PeerId;
+use protocol::{catalogue::Kind, relation::Relation};
+use store::{Destination, Fate};
 use tokio::sync::mpsc;
 
 /// An answer that an actor may owe.
@@ -48,6 +51,28 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn unban(&self, peer: PeerId) -> Answer<'_, ()>;
     /// Lets the nodes of an indexer go, or takes the order back.
     fn drain(&self, is_on: bool) -> Answer<'_, ()>;
+    /// Who this member is.
+    fn peer_id(&self) -> PeerId;
+    /// Keeps a resource of ours as it is written from now on.
+    fn put_resource<'a>(&'a self, text: &'a str, kind: Option<Kind>, author: Author) -> Answer<'a, PlacedView>;
+    /// Lets a resource of ours go.
+    fn remove_resource<'a>(&'a self, id: &'a str, author: Author) -> Answer<'a, PlacedView>;
+    /// One resource that is held here.
+    fn resource<'a>(&'a self, creator: PeerId, id: &'a str) -> Answer<'a, ResourceView>;
+    /// A page of the resources that are held here.
+    fn resources(&self, wanting: Wanting) -> Answer<'_, ListedView>;
+    /// What each peer is to us, where it is anything.
+    fn relations(&self) -> Answer<'_, Vec<RelationView>>;
+    /// Makes a peer this to us.
+    fn relate(&self, peer: PeerId, relation: Relation, name: String) -> Answer<'_, ()>;
+    /// What waits for partners and the bus, and what became of what waited.
+    fn outbox(
+        &self,
+        to: Option<Destination>,
+        fate: Option<Fate>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Answer<'_, Vec<OutboxView>>;
 }
 
 impl Tree for Handle {
@@ -109,5 +134,43 @@ impl Tree for Handle {
 
     fn drain(&self, is_on: bool) -> Answer<'_, ()> {
         Self::drain(self, is_on).boxed()
+    }
+
+    fn peer_id(&self) -> PeerId {
+        Self::peer_id(self)
+    }
+
+    fn put_resource<'a>(&'a self, text: &'a str, kind: Option<Kind>, author: Author) -> Answer<'a, PlacedView> {
+        Self::put_resource(self, text, kind, author).boxed()
+    }
+
+    fn remove_resource<'a>(&'a self, id: &'a str, author: Author) -> Answer<'a, PlacedView> {
+        Self::remove_resource(self, id, author).boxed()
+    }
+
+    fn resource<'a>(&'a self, creator: PeerId, id: &'a str) -> Answer<'a, ResourceView> {
+        async move { Self::resource(self, &creator, id).await }.boxed()
+    }
+
+    fn resources(&self, wanting: Wanting) -> Answer<'_, ListedView> {
+        Self::resources(self, wanting).boxed()
+    }
+
+    fn relations(&self) -> Answer<'_, Vec<RelationView>> {
+        Self::relations(self).boxed()
+    }
+
+    fn relate(&self, peer: PeerId, relation: Relation, name: String) -> Answer<'_, ()> {
+        Self::relate(self, peer, relation, name).boxed()
+    }
+
+    fn outbox(
+        &self,
+        to: Option<Destination>,
+        fate: Option<Fate>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Answer<'_, Vec<OutboxView>> {
+        Self::outbox(self, to, fate, before, limit).boxed()
     }
 }

@@ -92,12 +92,17 @@ impl Client {
 
     /// Asks for `path` and reads the answer as JSON.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        let body = timeout(ANSWER_DEADLINE, self.fetch(path)).await.map_err(|_| self.late(ANSWER_DEADLINE))??;
-        serde_json::from_slice(&body).map_err(|cause| {
-            Failure::new(Exit::Failed, format!("{} answered {path} with something else", self.authority))
-                .why(cause.to_string())
-                .next("is it a muster of the same version? `curl` the address and look")
-        })
+        self.exchange(Method::GET, path, None).await
+    }
+
+    /// Tells it to change something, and reads the answer as JSON.
+    pub(crate) async fn change<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<T, Failure> {
+        self.exchange(method, path, body).await
     }
 
     /// Tells it to change something; the answer has nothing to read.
@@ -136,8 +141,23 @@ impl Client {
         }))
     }
 
-    async fn fetch(&self, path: &str) -> Result<Bytes, Failure> {
-        let (answer, _connection) = self.ask(Method::GET, path, "application/json", None).await?;
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<T, Failure> {
+        let body = timeout(ANSWER_DEADLINE, self.fetch(method, path, body));
+        let body = body.await.map_err(|_| self.late(ANSWER_DEADLINE))??;
+        serde_json::from_slice(&body).map_err(|cause| {
+            Failure::new(Exit::Failed, format!("{} answered {path} with something else", self.authority))
+                .why(cause.to_string())
+                .next("is it a muster of the same version? `curl` the address and look")
+        })
+    }
+
+    async fn fetch(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Bytes, Failure> {
+        let (answer, _connection) = self.ask(method, path, "application/json", body).await?;
         let answer = self.accepted(path, answer).await?;
         self.body(answer).await
     }
@@ -211,7 +231,9 @@ impl Client {
                 Failure::new(Exit::TimedOut, words).next("`muster tree` shows which actor is stuck")
             }
             StatusCode::SERVICE_UNAVAILABLE => Failure::new(Exit::Refused, words).next("try again in a moment"),
-            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Failure::new(Exit::Usage, words),
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::PAYLOAD_TOO_LARGE => {
+                Failure::new(Exit::Usage, words)
+            }
             _ => Failure::new(Exit::Failed, words),
         }
     }
@@ -312,6 +334,7 @@ mod tests {
             (401, Exit::NotAllowed),
             (403, Exit::NotAllowed),
             (404, Exit::NotFound),
+            (413, Exit::Usage),
             (503, Exit::Refused),
             (504, Exit::TimedOut),
             (500, Exit::Failed),

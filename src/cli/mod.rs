@@ -10,8 +10,11 @@ mod get;
 mod id;
 mod indexers;
 pub(crate) mod init;
+mod outbox;
 pub(crate) mod output;
+mod partner;
 mod peers;
+mod resource;
 mod run;
 mod search;
 mod sessions;
@@ -26,6 +29,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use libp2p_identity::PeerId;
 use tokio::runtime::{Builder, Runtime};
 
 use self::{
@@ -110,6 +114,14 @@ enum Verb {
     Tree(tree::Args),
     /// Show what happened lately.
     Events(events::Args),
+    /// Offer resources, change them, list what is offered.
+    #[command(subcommand)]
+    Resource(resource::Verb),
+    /// Choose our partners, and whom we refuse.
+    #[command(subcommand)]
+    Partner(partner::Verb),
+    /// Show what waits for partners and the bus, and what became of what waited.
+    Outbox(outbox::Args),
     /// Ban peers from an indexer, take bans back, list them.
     #[command(subcommand)]
     Ban(ban::Verb),
@@ -194,6 +206,23 @@ impl Context {
         }
     }
 
+    /// The peer id that a text names: itself, or in a demo a member's. Names of the network are nobody's for sure.
+    pub(crate) fn peer(&self, text: &str) -> Result<String, Failure> {
+        if text.parse::<PeerId>().is_ok() {
+            return Ok(text.to_owned());
+        }
+        if self.at.demo {
+            return Ok(Folder::usual().find()?.member(Some(text))?.peer_id.clone());
+        }
+        Err(Failure::new(Exit::Usage, format!("\"{}\" is no peer id", output::clean(text)))
+            .next("`muster get NAME` shows the peer id of a name; ask its operator whether it is the right one"))
+    }
+
+    /// The same, or `self`.
+    pub(crate) fn peer_or_self(&self, text: &str) -> Result<String, Failure> {
+        if text == "self" { Ok(text.to_owned()) } else { self.peer(text) }
+    }
+
     /// The settings of the member that the verb is about.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
         self.config_with(&Flags::default())
@@ -270,6 +299,9 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Get(args) => asked(get::run(&args, context)),
         Verb::Tree(args) => asked(tree::run(&args, context)),
         Verb::Events(args) => asked(events::run(&args, context)),
+        Verb::Resource(verb) => asked(resource::run(&verb, context)),
+        Verb::Partner(verb) => asked(partner::run(&verb, context)),
+        Verb::Outbox(args) => asked(outbox::run(&args, context)),
         Verb::Ban(verb) => asked(ban::run(&verb, context)),
         Verb::Drain(args) => asked(drain::drain(&args, context)),
         Verb::Undrain(args) => asked(drain::undrain(&args, context)),
@@ -347,6 +379,17 @@ mod tests {
     fn a_member_of_the_demo_without_the_demo_is_a_usage_error() {
         let at = At { on: Some("paris".to_owned()), ..At::default() };
         assert_eq!(context(at, &[]).client().unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_name_is_no_peer_id_outside_of_a_demo() {
+        let peer = crate::admin::testing::peer().to_string();
+        let context = context(At::default(), &[]);
+        assert_eq!(context.peer(&peer).unwrap(), peer);
+        assert_eq!(context.peer_or_self("self").unwrap(), "self");
+        for wrong in ["lyon", "self", ""] {
+            assert_eq!(context.peer(wrong).unwrap_err().exit, Exit::Usage, "{wrong}");
+        }
     }
 
     #[test]

@@ -1,0 +1,92 @@
+//! `/api/v1/partners`: what peers are to us. A change is on the disk, and holds, when it is answered.
+
+use actors::{handle::AskError, view::RelationView};
+use axum::{
+    Json,
+    extract::{
+        Path, Query,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
+    },
+    http::StatusCode,
+};
+use protocol::relation::Relation;
+use serde::Deserialize;
+
+use super::{
+    Shared,
+    problem::Problem,
+    question::{peer, wrong},
+};
+
+/// Which are listed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Question {
+    relation: Option<String>,
+}
+
+/// What a peer is to be.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wish {
+    /// Without it a partner.
+    #[serde(default)]
+    relation: Option<String>,
+    /// Without it the name that it has stays.
+    #[serde(default)]
+    name: Option<String>,
+}
+
+/// Those that are anything to us.
+pub(super) async fn list(
+    tree: Shared,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<Json<Vec<RelationView>>, Problem> {
+    let Query(question) = question?;
+    let wanted = question.relation.as_deref().map(relation).transpose().map_err(wrong)?;
+    let mut relations = tree.relations().await?;
+    relations.retain(|view| wanted.is_none_or(|wanted| view.relation == wanted));
+    Ok(Json(relations))
+}
+
+/// 204 once the peer is that to us.
+pub(super) async fn put(
+    tree: Shared,
+    id: Result<Path<String>, PathRejection>,
+    wish: Result<Json<Wish>, JsonRejection>,
+) -> Result<StatusCode, Problem> {
+    let (Path(id), Json(wish)) = (id?, wish?);
+    let peer = peer(&id)?;
+    let wanted = wish.relation.as_deref().map(relation).transpose();
+    let wanted = wanted.map_err(|words| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, words))?;
+    let name = match wish.name {
+        Some(name) => name,
+        None => tree
+            .relations()
+            .await?
+            .into_iter()
+            .find(|view| view.peer_id == peer)
+            .map_or_else(String::new, |view| view.name),
+    };
+    tree.relate(peer, wanted.unwrap_or(Relation::Partner), name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// 204 once the peer is nothing to us; 404 when it was nothing before.
+pub(super) async fn remove(tree: Shared, id: Result<Path<String>, PathRejection>) -> Result<StatusCode, Problem> {
+    let Path(id) = id?;
+    let peer = peer(&id)?;
+    if !tree.relations().await?.iter().any(|view| view.peer_id == peer) {
+        return Err(AskError::Unknown { what: "partner", name: id }.into());
+    }
+    tree.relate(peer, Relation::None, String::new()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The relation of this name, of those that a peer can be given.
+fn relation(name: &str) -> Result<Relation, String> {
+    match Relation::named(name) {
+        Some(relation @ (Relation::Partner | Relation::Known | Relation::Blacklist)) => Ok(relation),
+        _ => Err(format!("got the relation {name:?}, expected partner, known or blacklist")),
+    }
+}
