@@ -5,7 +5,8 @@
 //! the tasks that serve event streams of questions and answers that came there. It asks policy what a peer is to us and whom
 //! a search asks, and the swarm to gossip. A restart ends every running search: its user hears that nothing more comes, and
 //! late answers are refused. Bounds: the rules' own; `SINK_MAX` steps that a slow user has not taken, past which hits are
-//! dropped and said to be; `ASKING_MAX` peers asked at once; `ANSWERS_MAX` questions being answered.
+//! dropped and said to be; `ASKING_MAX` peers asked at once, the others wait; `ANSWERS_MAX` questions being answered,
+//! `ANSWERS_BY_GOSSIP_MAX` of which may have come by gossip, past which a stream is told busy and gossip nothing.
 
 pub(crate) mod look_up;
 #[cfg(test)]
@@ -55,10 +56,13 @@ const SINK_MAX: usize = rules::FOUND_MAX + 8;
 const EXPIRE_MAX: usize = 64;
 
 /// Peers asked at once, of all searches: each may be a dial, and holds an answer of a mebibyte.
-const ASKING_MAX: usize = 32;
+const ASKING_MAX: usize = 64;
 
 /// Questions of others being answered at once: each holds what it shows.
 const ANSWERS_MAX: usize = 64;
+
+/// Those of them that came by gossip: to find and dial their authors takes seconds, and whoever asks on a stream is here.
+const ANSWERS_BY_GOSSIP_MAX: usize = 48;
 
 /// To find a peer, dial it and agree on the stream.
 const OPEN_WITHIN: Duration = Duration::from_secs(6);
@@ -468,7 +472,8 @@ impl State {
     /// Looks for what the asker may see; whether by gossip or not, policy has the first word.
     fn answer(&mut self, question: Question, reply: Option<AnswerReply>) {
         while self.answers.try_join_next().is_some() {}
-        if self.answers.len() >= ANSWERS_MAX {
+        let answers_max = if reply.is_some() { ANSWERS_MAX } else { ANSWERS_BY_GOSSIP_MAX };
+        if self.answers.len() >= answers_max {
             self.context.stats.resource_questions_refused.inc();
             if let Some(reply) = reply {
                 reply.send(Err(Refused::new(RefusalCode::Busy, "too many questions at once").retry_after(1)));

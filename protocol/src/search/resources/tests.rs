@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     catalogue::{Access, Kind, Resource},
     event::EVENT_BYTES_MAX,
+    identity::Keys,
     search::tests::{keys, now, peer, rng},
     signed::Verified,
 };
@@ -142,4 +143,31 @@ fn each_scope_is_found_by_its_name_and_written_with_it() {
         assert_eq!(serde_json::to_string(&scope).unwrap(), format!("\"{}\"", scope.name()));
     }
     assert_eq!(Scope::named("some"), None);
+}
+
+#[test]
+fn the_examples_on_the_page_of_the_wire_are_what_this_build_signs() {
+    let page = include_str!("../../../../docs/protocol.md");
+    let time = "2026-01-02T03:04:05Z".parse().unwrap();
+    let (paris, other) = (Keys::from_seed([1; 32]), Keys::from_seed([3; 32]));
+    let id = "5f1c0d3a9b7e4c2288aa10f3e6d4b7c9".parse().unwrap();
+    let query = ResourceQuery::new("gpu", Some(Kind::Compute)).unwrap();
+    let asked = question(paris.peer_id(), id, &query, vec!["ops".to_owned()], time);
+    let shown = Resource {
+        id: "gpu-1".to_owned(),
+        name: "GPU cluster".to_owned(),
+        creator: other.peer_id(),
+        version: 1_767_323_045_000,
+        updated_at: time,
+        ..described(1, 1, 1, "")
+    };
+    let shown = Verified::sign(&shown, &other);
+    let answered = answer(other.peer_id(), &split(id, &[Arc::clone(shown.text())], false)[0], time);
+    for payload in [&asked.payload, &answered.payload] {
+        let payload = str::from_utf8(payload).unwrap().replace(&**shown.text(), "{…}");
+        assert!(page.contains(&payload), "the page should say {payload}");
+    }
+    for text in [shown.text(), Verified::sign(&asked, &paris).text(), Verified::sign(&answered, &other).text()] {
+        assert!(page.contains(&**text), "the page should say {text}");
+    }
 }
