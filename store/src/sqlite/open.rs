@@ -94,7 +94,7 @@ impl Store {
             other => StoreError::Failed { detail: other.to_string() },
         })?;
         let database = Sqlite { writer: Writer::new(connection, None), readers: None };
-        Ok(Self { database: Database::Sqlite(database), settings: settings.clone() })
+        Ok(Self { database: Database::Sqlite(Box::new(database)), settings: settings.clone() })
     }
 }
 
@@ -426,7 +426,7 @@ async fn start(path: &Path, settings: &Settings) -> Result<Store, OpenError> {
     }
     let readers = readers(path, settings);
     let database = Sqlite { writer: Writer::new(connection, Some(options)), readers: Some(readers) };
-    Ok(Store { database: Database::Sqlite(database), settings: settings.clone() })
+    Ok(Store { database: Database::Sqlite(Box::new(database)), settings: settings.clone() })
 }
 
 /// Takes from others what they may do with a file of ours.
