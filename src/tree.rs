@@ -29,7 +29,7 @@ struct Live(Option<actors::Running>);
 /// Opens the database and starts the actors.
 ///
 /// # Errors
-/// When the database cannot be used (78, or 74 for its disk), or a part of the tree does not start (70).
+/// When the database cannot be used (78, 74 for its disk, 1 for a server that is away), or a part of the tree does not start (70).
 pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
     let Start { config, keys, network_key } = start;
     let settings = &config.settings;
@@ -70,7 +70,12 @@ async fn open(config: &Config, keys: &Keys) -> Result<Store, Failure> {
 }
 
 fn unusable(error: &OpenError) -> Failure {
-    let exit = if error.is_io() { Exit::InputOutput } else { Exit::Configuration };
+    let exit = match error {
+        error if error.is_io() => Exit::InputOutput,
+        // A server may only be late: it is worth another start.
+        error if error.is_away() => Exit::Failed,
+        _ => Exit::Configuration,
+    };
     Failure::new(exit, "the database cannot be used").why(error.to_string()).next(error.remedy())
 }
 

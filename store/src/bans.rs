@@ -84,12 +84,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use protocol::behaviour::Kind;
-    use tempfile::TempDir;
 
     use super::*;
     use crate::{
-        Settings, Store, Write,
-        testing::{at, peer},
+        Store, Write,
+        testing::{at, on_both, peer},
     };
 
     fn ban(n: u32, until: Option<i64>) -> Ban {
@@ -108,57 +107,53 @@ mod tests {
         store.bans().await.unwrap().rows
     }
 
-    #[tokio::test]
-    async fn p6_bans_survive_a_restart_whole() {
-        let temp = TempDir::new().unwrap();
-        let path = temp.path().join("muster.db");
-        let store = Store::open(&path, &Settings::default(), at(0)).await.unwrap().store;
-        let of_one_kind = Ban { scope: Scope::Kind(Kind::Search), ..ban(1, Some(600)) };
-        let bans = [ban(1, Some(700)), of_one_kind, ban(2, None)];
-        let writes = bans.clone().map(Write::Ban);
-        assert_eq!(store.apply(&writes).await.unwrap().written, 3);
-        store.close().await;
-        let store = Store::open(&path, &Settings::default(), at(0)).await.unwrap().store;
-        let read = store.bans().await.unwrap();
-        assert_eq!((read.rows, read.skipped), (bans.to_vec(), 0));
-        let longer = Ban { until: Some(at(900)), ..ban(1, None) };
-        store.apply(&[Write::Ban(longer.clone()), Write::LiftBan(peer(2))]).await.unwrap();
-        assert_eq!(held(&store).await[0], longer);
-        store.apply(&[Write::ForgetBan { peer: peer(1), scope: Scope::All }]).await.unwrap();
-        assert_eq!(held(&store).await, [bans[1].clone()]);
-    }
-
-    #[tokio::test]
-    async fn only_bans_that_are_over_are_forgotten_and_no_more_than_asked() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        let writes = [ban(1, Some(10)), ban(2, Some(20)), ban(3, Some(30)), ban(4, None)].map(Write::Ban);
-        store.apply(&writes).await.unwrap();
-        assert_eq!(store.forget_ended_bans(at(30), 1).await.unwrap(), 1);
-        assert_eq!(store.forget_ended_bans(at(30), 9).await.unwrap(), 1);
-        let left: Vec<PeerId> = held(&store).await.iter().map(|ban| ban.peer).collect();
-        assert_eq!(left, [peer(3), peer(4)]);
-    }
-
-    #[tokio::test]
-    async fn past_the_bound_one_that_is_over_makes_room_and_one_in_force_never() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        let most = BANS_KEPT_MAX;
-        let all: Vec<Write> = (1..=most).map(|n| Write::Ban(ban(n, Some(if n == 7 { 5 } else { 900 })))).collect();
-        for batch in all.chunks(4_000) {
-            assert_eq!(store.apply(batch).await.unwrap().refused, []);
+    on_both! {
+        async fn p6_bans_survive_a_restart_whole(place) {
+            let store = place.open().await;
+            let of_one_kind = Ban { scope: Scope::Kind(Kind::Search), ..ban(1, Some(600)) };
+            let bans = [ban(1, Some(700)), of_one_kind, ban(2, None)];
+            let writes = bans.clone().map(Write::Ban);
+            assert_eq!(store.apply(&writes).await.unwrap().written, 3);
+            store.close().await;
+            let store = place.open().await;
+            let read = store.bans().await.unwrap();
+            assert_eq!((read.rows, read.skipped), (bans.to_vec(), 0));
+            let longer = Ban { until: Some(at(900)), ..ban(1, None) };
+            store.apply(&[Write::Ban(longer.clone()), Write::LiftBan(peer(2))]).await.unwrap();
+            assert_eq!(held(&store).await[0], longer);
+            store.apply(&[Write::ForgetBan { peer: peer(1), scope: Scope::All }]).await.unwrap();
+            assert_eq!(held(&store).await, [bans[1].clone()]);
         }
-        let at_five = |n| Write::Ban(Ban { since: at(5), ..ban(n, Some(900)) });
-        assert_eq!(store.apply(&[at_five(most + 1)]).await.unwrap().written, 1);
-        let refused = store.apply(&[at_five(most + 2), at_five(9)]).await.unwrap();
-        assert_eq!((refused.written, &refused.refused[0].why), (1, &Refusal::Full { table: "bans", max: most }));
-        assert!(held(&store).await.iter().all(|ban| ban.peer != peer(7)));
-    }
 
-    #[tokio::test]
-    async fn a_reason_is_bounded_and_may_be_empty() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        let with = |reason: String| Write::Ban(Ban { reason, ..ban(1, None) });
-        let writes = [with(String::new()), with("r".repeat(REASON_BYTES_MAX)), with("r".repeat(REASON_BYTES_MAX + 1))];
-        assert_eq!(store.apply(&writes).await.unwrap().written, 2);
+        async fn only_bans_that_are_over_are_forgotten_and_no_more_than_asked(place) {
+            let store = place.open().await;
+            let writes = [ban(1, Some(10)), ban(2, Some(20)), ban(3, Some(30)), ban(4, None)].map(Write::Ban);
+            store.apply(&writes).await.unwrap();
+            assert_eq!(store.forget_ended_bans(at(30), 1).await.unwrap(), 1);
+            assert_eq!(store.forget_ended_bans(at(30), 9).await.unwrap(), 1);
+            let left: Vec<PeerId> = held(&store).await.iter().map(|ban| ban.peer).collect();
+            assert_eq!(left, [peer(3), peer(4)]);
+        }
+
+        async fn past_the_bound_one_that_is_over_makes_room_and_one_in_force_never(place) {
+            let store = place.open().await;
+            let most = BANS_KEPT_MAX;
+            let all: Vec<Write> = (1..=most).map(|n| Write::Ban(ban(n, Some(if n == 7 { 5 } else { 900 })))).collect();
+            for batch in all.chunks(4_000) {
+                assert_eq!(store.apply(batch).await.unwrap().refused, []);
+            }
+            let at_five = |n| Write::Ban(Ban { since: at(5), ..ban(n, Some(900)) });
+            assert_eq!(store.apply(&[at_five(most + 1)]).await.unwrap().written, 1);
+            let refused = store.apply(&[at_five(most + 2), at_five(9)]).await.unwrap();
+            assert_eq!((refused.written, &refused.refused[0].why), (1, &Refusal::Full { table: "bans", max: most }));
+            assert!(held(&store).await.iter().all(|ban| ban.peer != peer(7)));
+        }
+
+        async fn a_reason_is_bounded_and_may_be_empty(place) {
+            let store = place.open().await;
+            let with = |reason: String| Write::Ban(Ban { reason, ..ban(1, None) });
+            let writes = [with(String::new()), with("r".repeat(REASON_BYTES_MAX)), with("r".repeat(REASON_BYTES_MAX + 1))];
+            assert_eq!(store.apply(&writes).await.unwrap().written, 2);
+        }
     }
 }

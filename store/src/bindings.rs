@@ -84,45 +84,44 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use crate::{
-        Refusal, Settings, Store, Write,
-        testing::{DAY_SECS, at},
+        Refusal, Settings, Write,
+        testing::{DAY_SECS, at, on_both},
     };
 
     fn bind(did: &str, pub_key: &str, secs: i64) -> Write {
         Write::Bind { did: did.into(), pub_key: pub_key.into(), at: at(secs) }
     }
 
-    #[tokio::test]
-    async fn g22_the_first_key_of_a_did_stays_its_key() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        let writes = [bind("did", "first", 1), bind("did", "second", 2), bind("did", "first", 3)];
-        let applied = store.apply(&writes).await.unwrap();
-        assert_eq!((applied.written, applied.refused.len()), (2, 1));
-        assert_eq!(applied.refused[0].index, 1);
-        assert_eq!(applied.refused[0].why, Refusal::OtherKey { held: "first".into() });
-        assert_eq!(store.binding("did").await.unwrap().as_deref(), Some("first"));
-    }
+    on_both! {
+        async fn g22_the_first_key_of_a_did_stays_its_key(place) {
+            let store = place.open().await;
+            let writes = [bind("did", "first", 1), bind("did", "second", 2), bind("did", "first", 3)];
+            let applied = store.apply(&writes).await.unwrap();
+            assert_eq!((applied.written, applied.refused.len()), (2, 1));
+            assert_eq!(applied.refused[0].index, 1);
+            assert_eq!(applied.refused[0].why, Refusal::OtherKey { held: "first".into() });
+            assert_eq!(store.binding("did").await.unwrap().as_deref(), Some("first"));
+        }
 
-    #[tokio::test]
-    async fn a_full_table_keeps_what_it_promised() {
-        let store = Store::in_memory(&Settings { bindings_max: 2, ..Settings::default() }).await.unwrap();
-        let writes = [bind("a", "k", 0), bind("b", "k", DAY_SECS), bind("c", "k", 2 * DAY_SECS)];
-        let applied = store.apply(&writes).await.unwrap();
-        assert_eq!(applied.refused[0].why, Refusal::Full { table: "bindings", max: 2 });
-        assert_eq!(store.forget_stale_bindings(at(DAY_SECS), 10).await.unwrap(), 1);
-        assert_eq!(store.apply(&writes[2..]).await.unwrap().written, 1);
-        let held: Vec<String> = store.bindings().await.unwrap().rows.into_iter().map(|row| row.did).collect();
-        assert_eq!(held, ["c", "b"]);
-    }
+        async fn a_full_table_keeps_what_it_promised(place) {
+            let store = place.open_with(&Settings { bindings_max: 2, ..Settings::default() }).await;
+            let writes = [bind("a", "k", 0), bind("b", "k", DAY_SECS), bind("c", "k", 2 * DAY_SECS)];
+            let applied = store.apply(&writes).await.unwrap();
+            assert_eq!(applied.refused[0].why, Refusal::Full { table: "bindings", max: 2 });
+            assert_eq!(store.forget_stale_bindings(at(DAY_SECS), 10).await.unwrap(), 1);
+            assert_eq!(store.apply(&writes[2..]).await.unwrap().written, 1);
+            let held: Vec<String> = store.bindings().await.unwrap().rows.into_iter().map(|row| row.did).collect();
+            assert_eq!(held, ["c", "b"]);
+        }
 
-    #[tokio::test]
-    async fn a_binding_in_use_does_not_grow_stale() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        store.apply(&[bind("did", "key", 0)]).await.unwrap();
-        // Within the day nothing is written; a day later the sight is renewed, and a clock set back is healed.
-        for (secs, kept) in [(DAY_SECS - 1, 0), (DAY_SECS, DAY_SECS), (50 * DAY_SECS, 50 * DAY_SECS), (9, 9)] {
-            store.apply(&[bind("did", "key", secs)]).await.unwrap();
-            assert_eq!(store.bindings().await.unwrap().rows[0].last_seen, at(kept));
+        async fn a_binding_in_use_does_not_grow_stale(place) {
+            let store = place.open().await;
+            store.apply(&[bind("did", "key", 0)]).await.unwrap();
+            // Within the day nothing is written; a day later the sight is renewed, and a clock set back is healed.
+            for (secs, kept) in [(DAY_SECS - 1, 0), (DAY_SECS, DAY_SECS), (50 * DAY_SECS, 50 * DAY_SECS), (9, 9)] {
+                store.apply(&[bind("did", "key", secs)]).await.unwrap();
+                assert_eq!(store.bindings().await.unwrap().rows[0].last_seen, at(kept));
+            }
         }
     }
 }

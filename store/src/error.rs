@@ -168,6 +168,12 @@ impl OpenError {
         }
     }
 
+    /// Whether a server is away: it may come by itself.
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
     /// Whether the disk failed, rather than a path, a permission or a version.
     #[must_use]
     pub const fn is_io(&self) -> bool {
@@ -364,5 +370,26 @@ mod tests {
             assert!(matches!(class(code), StoreError::Corrupt { .. }), "{code}");
         }
         assert!(matches!(class(1), StoreError::Failed { .. }));
+    }
+
+    #[test]
+    fn each_failure_of_a_server_has_its_class_and_none_ends_the_process() {
+        let class = |state| classify_state(state, String::new());
+        for state in ["57014", "55P03", "40001", "40P01"] {
+            assert!(matches!(class(state), StoreError::Busy), "{state}");
+        }
+        for state in ["08006", "57P01", "57P02", "57P03", "25006", "25P03", "28P01", "3D000", "58030"] {
+            assert!(matches!(class(state), StoreError::Away { .. }), "{state}");
+        }
+        assert!(matches!(class("53100"), StoreError::DiskFull));
+        assert!(matches!(class("53300"), StoreError::Exhausted { .. }));
+        for state in ["57014", "40001", "08006", "58030", "53100", "53300"] {
+            assert!(class(state).is_transient() && !class(state).is_io(), "{state}");
+        }
+        for state in ["42601", "XX001", ""] {
+            assert!(matches!(class(state), StoreError::Failed { .. }), "{state}");
+        }
+        let gone = of_postgres(sqlx::Error::Io(io::ErrorKind::ConnectionReset.into()));
+        assert!(gone.is_transient() && !gone.is_io());
     }
 }

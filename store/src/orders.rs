@@ -34,21 +34,21 @@ pub(crate) async fn read_drain(session: &mut Session<'_>) -> Result<Option<Times
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use tempfile::TempDir;
+    use crate::{
+        Write,
+        testing::{at, on_both},
+    };
 
-    use crate::{Settings, Store, Write, testing::at};
-
-    #[tokio::test]
-    async fn an_order_to_drain_survives_a_restart_until_it_is_taken_back() {
-        let temp = TempDir::new().unwrap();
-        let path = temp.path().join("muster.db");
-        let store = Store::open(&path, &Settings::default(), at(0)).await.unwrap().store;
-        assert_eq!(store.drained_since().await.unwrap(), None);
-        store.apply(&[Write::Drain(Some(at(5))), Write::Drain(Some(at(9)))]).await.unwrap();
-        store.close().await;
-        let store = Store::open(&path, &Settings::default(), at(0)).await.unwrap().store;
-        assert_eq!(store.drained_since().await.unwrap(), Some(at(5)));
-        store.apply(&[Write::Drain(None)]).await.unwrap();
-        assert_eq!(store.drained_since().await.unwrap(), None);
+    on_both! {
+        async fn an_order_to_drain_survives_a_restart_until_it_is_taken_back(place) {
+            let store = place.open().await;
+            assert_eq!(store.drained_since().await.unwrap(), None);
+            store.apply(&[Write::Drain(Some(at(5))), Write::Drain(Some(at(9)))]).await.unwrap();
+            store.close().await;
+            let store = place.open().await;
+            assert_eq!(store.drained_since().await.unwrap(), Some(at(5)));
+            store.apply(&[Write::Drain(None)]).await.unwrap();
+            assert_eq!(store.drained_since().await.unwrap(), None);
+        }
     }
 }

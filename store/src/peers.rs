@@ -208,156 +208,145 @@ fn read_address(row: &Row) -> Option<(PeerId, AddressRow)> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use tempfile::TempDir;
-
     use super::*;
     use crate::{
         Settings, Store, Write,
-        testing::{address, address_row, at, peer, peer_row},
+        testing::{address, address_row, at, meddle, on_both, peer, peer_row},
     };
 
     async fn ids(store: &Store) -> Vec<PeerId> {
         store.peers(u32::MAX).await.unwrap().rows.iter().map(|row| row.peer).collect()
     }
 
-    #[tokio::test]
-    async fn peers_and_addresses_survive_a_restart_whole() {
-        let temp = TempDir::new().unwrap();
-        let path = temp.path().join("muster.db");
-        let store = Store::open(&path, &Settings::default(), at(0)).await.unwrap().store;
-        let heard = PeerRow {
-            did: String::new(),
-            name: String::new(),
-            role: Role::default(),
-            agent: String::new(),
-            last_seen: None,
-            addresses: vec![address_row(9)],
-            ..peer_row(3)
-        };
-        let writes = [
-            Write::Peer(peer_row(1)),
-            Write::Peer(peer_row(2)),
-            Write::Address { peer: heard.peer, address: address_row(9) },
-        ];
-        assert_eq!(store.apply(&writes).await.unwrap().written, 3);
-        store.close().await;
-        let store = Store::open(&path, &Settings::default(), at(0)).await.unwrap().store;
-        let expected = vec![peer_row(2), peer_row(1), heard];
-        assert_eq!(store.peers(10).await.unwrap(), Rows { rows: expected, skipped: 0 });
-        assert_eq!(store.peers(1).await.unwrap().rows, [peer_row(2)]);
-        assert_eq!(store.peer(&peer(1)).await.unwrap(), Some(peer_row(1)));
-        assert_eq!(store.peer(&peer(4)).await.unwrap(), None);
-        store.apply(&[Write::ForgetPeer(peer(1))]).await.unwrap();
-        assert_eq!(store.peer(&peer(1)).await.unwrap(), None);
-    }
-
-    #[tokio::test]
-    async fn g22_what_is_not_known_erases_nothing() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        let writes = [
-            Write::Peer(peer_row(1)),
-            Write::Address { peer: peer(1), address: address_row(1) },
-            Write::Peer(PeerRow {
-                peer: peer(1),
+    on_both! {
+        async fn peers_and_addresses_survive_a_restart_whole(place) {
+            let store = place.open().await;
+            let heard = PeerRow {
                 did: String::new(),
                 name: String::new(),
                 role: Role::default(),
                 agent: String::new(),
                 last_seen: None,
-                addresses: Vec::new(),
-            }),
-        ];
-        store.apply(&writes).await.unwrap();
-        assert_eq!(store.peer(&peer(1)).await.unwrap(), Some(peer_row(1)));
-        // What is known replaces, roles together: a node that became an indexer is no node.
-        let changed = PeerRow { name: "lyon".into(), role: Role { node: false, indexer: true }, ..peer_row(1) };
-        store.apply(&[Write::Peer(changed.clone())]).await.unwrap();
-        assert_eq!(store.peer(&peer(1)).await.unwrap(), Some(changed));
-    }
+                addresses: vec![address_row(9)],
+                ..peer_row(3)
+            };
+            let writes = [
+                Write::Peer(peer_row(1)),
+                Write::Peer(peer_row(2)),
+                Write::Address { peer: heard.peer, address: address_row(9) },
+            ];
+            assert_eq!(store.apply(&writes).await.unwrap().written, 3);
+            store.close().await;
+            let store = place.open().await;
+            let expected = vec![peer_row(2), peer_row(1), heard];
+            assert_eq!(store.peers(10).await.unwrap(), Rows { rows: expected, skipped: 0 });
+            assert_eq!(store.peers(1).await.unwrap().rows, [peer_row(2)]);
+            assert_eq!(store.peer(&peer(1)).await.unwrap(), Some(peer_row(1)));
+            assert_eq!(store.peer(&peer(4)).await.unwrap(), None);
+            store.apply(&[Write::ForgetPeer(peer(1))]).await.unwrap();
+            assert_eq!(store.peer(&peer(1)).await.unwrap(), None);
+        }
 
-    #[tokio::test]
-    async fn at_the_bound_all_stay_and_past_it_the_longest_unseen_leaves() {
-        let store = Store::in_memory(&Settings { peers_max: 3, ..Settings::default() }).await.unwrap();
-        let writes: Vec<Write> = [2, 1, 3].into_iter().map(|n| Write::Peer(peer_row(n))).collect();
-        assert_eq!(store.apply(&writes).await.unwrap().evicted, 0);
-        assert_eq!(ids(&store).await, [peer(3), peer(2), peer(1)]);
-        assert_eq!(store.apply(&[Write::Peer(peer_row(4))]).await.unwrap().evicted, 1);
-        assert_eq!(ids(&store).await, [peer(4), peer(3), peer(2)]);
-        let heard = Write::Address { peer: peer(9), address: address_row(9) };
-        assert_eq!(store.apply(&[heard]).await.unwrap().evicted, 1);
-        assert_eq!(ids(&store).await, [peer(4), peer(3), peer(2)], "hearsay pushes nobody out");
-    }
+        async fn g22_what_is_not_known_erases_nothing(place) {
+            let store = place.open().await;
+            let writes = [
+                Write::Peer(peer_row(1)),
+                Write::Address { peer: peer(1), address: address_row(1) },
+                Write::Peer(PeerRow {
+                    peer: peer(1),
+                    did: String::new(),
+                    name: String::new(),
+                    role: Role::default(),
+                    agent: String::new(),
+                    last_seen: None,
+                    addresses: Vec::new(),
+                }),
+            ];
+            store.apply(&writes).await.unwrap();
+            assert_eq!(store.peer(&peer(1)).await.unwrap(), Some(peer_row(1)));
+            // What is known replaces, roles together: a node that became an indexer is no node.
+            let changed = PeerRow { name: "lyon".into(), role: Role { node: false, indexer: true }, ..peer_row(1) };
+            store.apply(&[Write::Peer(changed.clone())]).await.unwrap();
+            assert_eq!(store.peer(&peer(1)).await.unwrap(), Some(changed));
+        }
 
-    #[tokio::test]
-    async fn a_peer_keeps_the_addresses_that_worked_last() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        let fared = |n: u32, last_ok| AddressRow { last_ok, ..address_row(n) };
-        let mut addresses: Vec<AddressRow> = (0..8).map(|n| fared(n, Some(at(100 + i64::from(n))))).collect();
-        store.apply(&[Write::Peer(PeerRow { addresses: addresses.clone(), ..peer_row(1) })]).await.unwrap();
-        assert_eq!(store.peer(&peer(1)).await.unwrap().unwrap().addresses.len(), ADDRESSES_PER_PEER_MAX);
-        let writes = [fared(8, Some(at(200))), fared(9, None)].map(|address| Write::Address { peer: peer(1), address });
-        store.apply(&writes).await.unwrap();
-        let kept: Vec<Multiaddr> =
-            store.peer(&peer(1)).await.unwrap().unwrap().addresses.into_iter().map(|row| row.address).collect();
-        assert_eq!(kept, [8, 7, 6, 5, 4, 3, 2, 1].map(address));
-        // The same when one write brings them all.
-        addresses.extend([fared(8, Some(at(200))), fared(9, None)]);
-        store.apply(&[Write::Peer(PeerRow { addresses, ..peer_row(2) })]).await.unwrap();
-        assert_eq!(store.peer(&peer(2)).await.unwrap().unwrap().addresses.len(), ADDRESSES_PER_PEER_MAX);
-    }
+        async fn at_the_bound_all_stay_and_past_it_the_longest_unseen_leaves(place) {
+            let store = place.open_with(&Settings { peers_max: 3, ..Settings::default() }).await;
+            let writes: Vec<Write> = [2, 1, 3].into_iter().map(|n| Write::Peer(peer_row(n))).collect();
+            assert_eq!(store.apply(&writes).await.unwrap().evicted, 0);
+            assert_eq!(ids(&store).await, [peer(3), peer(2), peer(1)]);
+            assert_eq!(store.apply(&[Write::Peer(peer_row(4))]).await.unwrap().evicted, 1);
+            assert_eq!(ids(&store).await, [peer(4), peer(3), peer(2)]);
+            let heard = Write::Address { peer: peer(9), address: address_row(9) };
+            assert_eq!(store.apply(&[heard]).await.unwrap().evicted, 1);
+            assert_eq!(ids(&store).await, [peer(4), peer(3), peer(2)], "hearsay pushes nobody out");
+        }
 
-    #[tokio::test]
-    async fn g44_stale_peers_go_in_bounded_batches() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        let mut writes: Vec<Write> = (1..=10).map(|n| Write::Peer(peer_row(n))).collect();
-        writes.push(Write::Address { peer: peer(11), address: address_row(11) });
-        store.apply(&writes).await.unwrap();
-        let before = peer_row(8).last_seen.unwrap();
-        assert_eq!(store.forget_stale(before, 5).await.unwrap(), 5);
-        assert_eq!(store.forget_stale(before, 5).await.unwrap(), 2);
-        assert_eq!(store.forget_stale(before, 5).await.unwrap(), 0);
-        assert_eq!(ids(&store).await, [peer(10), peer(9), peer(8), peer(11)]);
-    }
+        async fn a_peer_keeps_the_addresses_that_worked_last(place) {
+            let store = place.open().await;
+            let fared = |n: u32, last_ok| AddressRow { last_ok, ..address_row(n) };
+            let mut addresses: Vec<AddressRow> = (0..8).map(|n| fared(n, Some(at(100 + i64::from(n))))).collect();
+            store.apply(&[Write::Peer(PeerRow { addresses: addresses.clone(), ..peer_row(1) })]).await.unwrap();
+            assert_eq!(store.peer(&peer(1)).await.unwrap().unwrap().addresses.len(), ADDRESSES_PER_PEER_MAX);
+            let writes = [fared(8, Some(at(200))), fared(9, None)].map(|address| Write::Address { peer: peer(1), address });
+            store.apply(&writes).await.unwrap();
+            let kept: Vec<Multiaddr> =
+                store.peer(&peer(1)).await.unwrap().unwrap().addresses.into_iter().map(|row| row.address).collect();
+            assert_eq!(kept, [8, 7, 6, 5, 4, 3, 2, 1].map(address));
+            // The same when one write brings them all.
+            addresses.extend([fared(8, Some(at(200))), fared(9, None)]);
+            store.apply(&[Write::Peer(PeerRow { addresses, ..peer_row(2) })]).await.unwrap();
+            assert_eq!(store.peer(&peer(2)).await.unwrap().unwrap().addresses.len(), ADDRESSES_PER_PEER_MAX);
+        }
 
-    #[tokio::test]
-    async fn a_text_over_its_bound_refuses_that_write_alone() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        let longest = PeerRow { name: "n".repeat(TEXT_BYTES_MAX), ..peer_row(1) };
-        let over = PeerRow { name: "n".repeat(TEXT_BYTES_MAX + 1), ..peer_row(2) };
-        let host = |bytes: usize| -> Multiaddr { format!("/dns4/{}", "h".repeat(bytes - 6)).parse().unwrap() };
-        let row = |bytes| AddressRow { address: host(bytes), ..address_row(1) };
-        let far = PeerRow { addresses: vec![row(ADDRESS_BYTES_MAX + 1)], ..peer_row(4) };
-        let writes = [
-            Write::Peer(longest.clone()),
-            Write::Peer(over),
-            Write::Address { peer: peer(3), address: row(ADDRESS_BYTES_MAX) },
-            Write::Address { peer: peer(5), address: row(ADDRESS_BYTES_MAX + 1) },
-            Write::Peer(far),
-        ];
-        let applied = store.apply(&writes).await.unwrap();
-        assert_eq!(applied.written, 2);
-        assert_eq!(applied.refused.iter().map(|refused| refused.index).collect::<Vec<_>>(), [1, 3, 4]);
-        assert_eq!(ids(&store).await, [peer(1), peer(3)]);
-    }
+        async fn g44_stale_peers_go_in_bounded_batches(place) {
+            let store = place.open().await;
+            let mut writes: Vec<Write> = (1..=10).map(|n| Write::Peer(peer_row(n))).collect();
+            writes.push(Write::Address { peer: peer(11), address: address_row(11) });
+            store.apply(&writes).await.unwrap();
+            let before = peer_row(8).last_seen.unwrap();
+            assert_eq!(store.forget_stale(before, 5).await.unwrap(), 5);
+            assert_eq!(store.forget_stale(before, 5).await.unwrap(), 2);
+            assert_eq!(store.forget_stale(before, 5).await.unwrap(), 0);
+            assert_eq!(ids(&store).await, [peer(10), peer(9), peer(8), peer(11)]);
+        }
 
-    #[tokio::test]
-    async fn a_row_that_makes_no_sense_is_left_out_and_counted() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        store.apply(&[Write::Peer(peer_row(1)), Write::Peer(peer_row(2))]).await.unwrap();
-        let mut turn = store.sqlite().writer.turn(false).await.unwrap();
-        let done = sqlx::raw_sql(
-            "INSERT INTO peers VALUES ('nobody', '', '', '', 0, 0, 1);
-             INSERT INTO peers SELECT peer_id || 'x', '', '', '', 0, 0, 1 FROM peers LIMIT 1;
-             UPDATE addresses SET address = '/nowhere' WHERE peer_id = (SELECT min(peer_id) FROM addresses);
-             INSERT INTO members VALUES ('nobody', '[]', 0, 1, '', 0, 0);
-             INSERT INTO members SELECT peer_id, 'no json', 0, 1, '', 0, 0 FROM peers WHERE last_seen_ms > 1;",
-        )
-        .execute(turn.connection())
-        .await;
-        turn.end(done.map_err(crate::error::of_sqlite)).await.unwrap();
-        let peers = store.peers(10).await.unwrap();
-        assert_eq!((peers.rows.len(), peers.skipped), (2, 3));
-        let members = store.remembered_members().await.unwrap();
-        assert_eq!((members.rows.len(), members.skipped), (0, 3));
+        async fn a_text_over_its_bound_refuses_that_write_alone(place) {
+            let store = place.open().await;
+            let longest = PeerRow { name: "n".repeat(TEXT_BYTES_MAX), ..peer_row(1) };
+            let over = PeerRow { name: "n".repeat(TEXT_BYTES_MAX + 1), ..peer_row(2) };
+            let host = |bytes: usize| -> Multiaddr { format!("/dns4/{}", "h".repeat(bytes - 6)).parse().unwrap() };
+            let row = |bytes| AddressRow { address: host(bytes), ..address_row(1) };
+            let far = PeerRow { addresses: vec![row(ADDRESS_BYTES_MAX + 1)], ..peer_row(4) };
+            let writes = [
+                Write::Peer(longest.clone()),
+                Write::Peer(over),
+                Write::Address { peer: peer(3), address: row(ADDRESS_BYTES_MAX) },
+                Write::Address { peer: peer(5), address: row(ADDRESS_BYTES_MAX + 1) },
+                Write::Peer(far),
+            ];
+            let applied = store.apply(&writes).await.unwrap();
+            assert_eq!(applied.written, 2);
+            assert_eq!(applied.refused.iter().map(|refused| refused.index).collect::<Vec<_>>(), [1, 3, 4]);
+            assert_eq!(ids(&store).await, [peer(1), peer(3)]);
+        }
+
+        async fn a_row_that_makes_no_sense_is_left_out_and_counted(place) {
+            let store = place.open().await;
+            store.apply(&[Write::Peer(peer_row(1)), Write::Peer(peer_row(2))]).await.unwrap();
+            for statement in [
+                "INSERT INTO peers VALUES ('nobody', '', '', '', 0, 0, 1)",
+                "INSERT INTO peers SELECT peer_id || 'x', '', '', '', 0, 0, 1 FROM peers WHERE last_seen_ms = 1000",
+                "UPDATE addresses SET address = '/nowhere' WHERE peer_id = (SELECT min(peer_id) FROM addresses)",
+                "INSERT INTO members VALUES ('nobody', '[]', 0, 1, '', 0, 0)",
+                "INSERT INTO members SELECT peer_id, 'no json', 0, 1, '', 0, 0 FROM peers WHERE last_seen_ms > 1",
+            ] {
+                meddle(&store, statement).await;
+            }
+            let peers = store.peers(10).await.unwrap();
+            assert_eq!((peers.rows.len(), peers.skipped), (2, 3));
+            let members = store.remembered_members().await.unwrap();
+            assert_eq!((members.rows.len(), members.skipped), (0, 3));
+        }
     }
 }

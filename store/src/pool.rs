@@ -91,12 +91,10 @@ fn read_row(row: &Row) -> Option<MemberRow> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use tempfile::TempDir;
-
     use super::*;
     use crate::{
-        Settings, Store, Write,
-        testing::{address, at, peer},
+        Settings, Write,
+        testing::{address, at, on_both, peer},
     };
 
     fn member(n: u32) -> MemberRow {
@@ -111,57 +109,53 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn g01_members_survive_a_restart_whole() {
-        let temp = TempDir::new().unwrap();
-        let path = temp.path().join("muster.db");
-        let store = Store::open(&path, &Settings::default(), at(0)).await.unwrap().store;
-        let unknown = MemberRow {
-            addresses: vec![],
-            is_seed: true,
-            score: None,
-            evidence: String::new(),
-            last_answer: None,
-            ..member(1)
-        };
-        let writes = [Write::Member(member(2)), Write::Member(member(1)), Write::Member(unknown.clone())];
-        assert_eq!(store.apply(&writes).await.unwrap().written, 3);
-        store.close().await;
-        let store = Store::open(&path, &Settings::default(), at(0)).await.unwrap().store;
-        let members = store.remembered_members().await.unwrap();
-        assert_eq!((members.rows, members.skipped), (vec![unknown, member(2)], 0));
-        store.apply(&[Write::ForgetMember(peer(1))]).await.unwrap();
-        assert_eq!(store.remembered_members().await.unwrap().rows, [member(2)]);
-    }
+    on_both! {
+        async fn g01_members_survive_a_restart_whole(place) {
+            let store = place.open().await;
+            let unknown = MemberRow {
+                addresses: vec![],
+                is_seed: true,
+                score: None,
+                evidence: String::new(),
+                last_answer: None,
+                ..member(1)
+            };
+            let writes = [Write::Member(member(2)), Write::Member(member(1)), Write::Member(unknown.clone())];
+            assert_eq!(store.apply(&writes).await.unwrap().written, 3);
+            store.close().await;
+            let store = place.open().await;
+            let members = store.remembered_members().await.unwrap();
+            assert_eq!((members.rows, members.skipped), (vec![unknown, member(2)], 0));
+            store.apply(&[Write::ForgetMember(peer(1))]).await.unwrap();
+            assert_eq!(store.remembered_members().await.unwrap().rows, [member(2)]);
+        }
 
-    #[tokio::test]
-    async fn past_the_bound_seeds_stay_and_the_longest_silent_leaves() {
-        let store = Store::in_memory(&Settings { members_max: 3, ..Settings::default() }).await.unwrap();
-        let seed = MemberRow { is_seed: true, last_answer: None, ..member(0) };
-        let writes: Vec<Write> = [seed, member(1), member(2)].map(Write::Member).into();
-        assert_eq!(store.apply(&writes).await.unwrap().evicted, 0);
-        assert_eq!(store.apply(&[Write::Member(member(3))]).await.unwrap().evicted, 1);
-        let left: Vec<PeerId> = store.remembered_members().await.unwrap().rows.iter().map(|row| row.peer).collect();
-        assert_eq!(left, [peer(0), peer(2), peer(3)]);
-    }
+        async fn past_the_bound_seeds_stay_and_the_longest_silent_leaves(place) {
+            let store = place.open_with(&Settings { members_max: 3, ..Settings::default() }).await;
+            let seed = MemberRow { is_seed: true, last_answer: None, ..member(0) };
+            let writes: Vec<Write> = [seed, member(1), member(2)].map(Write::Member).into();
+            assert_eq!(store.apply(&writes).await.unwrap().evicted, 0);
+            assert_eq!(store.apply(&[Write::Member(member(3))]).await.unwrap().evicted, 1);
+            let left: Vec<PeerId> = store.remembered_members().await.unwrap().rows.iter().map(|row| row.peer).collect();
+            assert_eq!(left, [peer(0), peer(2), peer(3)]);
+        }
 
-    #[tokio::test]
-    async fn evidence_and_addresses_are_bounded() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        let full = MemberRow { evidence: "e".repeat(EVIDENCE_BYTES_MAX), ..member(1) };
-        let over = MemberRow { evidence: "e".repeat(EVIDENCE_BYTES_MAX + 1), ..member(2) };
-        let many = MemberRow { addresses: (0..9).map(address).collect(), ..member(3) };
-        let applied = store.apply(&[full, over, many].map(Write::Member)).await.unwrap();
-        assert_eq!(applied.written, 2);
-        assert_eq!(applied.refused[0].index, 1);
-        let members = store.remembered_members().await.unwrap().rows;
-        assert_eq!(members[1].addresses, (0..8).map(address).collect::<Vec<_>>());
-    }
+        async fn evidence_and_addresses_are_bounded(place) {
+            let store = place.open().await;
+            let full = MemberRow { evidence: "e".repeat(EVIDENCE_BYTES_MAX), ..member(1) };
+            let over = MemberRow { evidence: "e".repeat(EVIDENCE_BYTES_MAX + 1), ..member(2) };
+            let many = MemberRow { addresses: (0..9).map(address).collect(), ..member(3) };
+            let applied = store.apply(&[full, over, many].map(Write::Member)).await.unwrap();
+            assert_eq!(applied.written, 2);
+            assert_eq!(applied.refused[0].index, 1);
+            let members = store.remembered_members().await.unwrap().rows;
+            assert_eq!(members[1].addresses, (0..8).map(address).collect::<Vec<_>>());
+        }
 
-    #[tokio::test]
-    async fn a_score_that_is_no_number_is_no_score() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        store.apply(&[Write::Member(MemberRow { score: Some(f64::NAN), ..member(1) })]).await.unwrap();
-        assert_eq!(store.remembered_members().await.unwrap().rows[0].score, None);
+        async fn a_score_that_is_no_number_is_no_score(place) {
+            let store = place.open().await;
+            store.apply(&[Write::Member(MemberRow { score: Some(f64::NAN), ..member(1) })]).await.unwrap();
+            assert_eq!(store.remembered_members().await.unwrap().rows[0].score, None);
+        }
     }
 }

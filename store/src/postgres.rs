@@ -4,9 +4,11 @@
 //! begins with a connection of its own if it has to.
 
 mod connect;
+#[cfg(test)]
+mod tests;
 mod writer;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use sqlx::{PgPool, Postgres as Driver, pool::PoolConnection};
 
@@ -22,12 +24,20 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A database of a server.
-#[derive(Debug)]
 pub(crate) struct Postgres {
+    /// Where, without the password.
+    place: String,
     writer: Writer,
     readers: PgPool,
     /// How long one question may take until the server is away.
     patience: Duration,
+}
+
+impl fmt::Debug for Postgres {
+    /// Options of connections show their password.
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Postgres").field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 /// A connection to read with.

@@ -21,7 +21,7 @@ pub(crate) trait Repository {
 /// The database of a store.
 #[derive(Debug)]
 pub(crate) enum Database {
-    Sqlite(sqlite::Sqlite),
+    Sqlite(Box<sqlite::Sqlite>),
     Postgres(Box<postgres::Postgres>),
 }
 

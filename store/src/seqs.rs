@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::{
         Refusal, Settings, Store, Write,
-        testing::{at, block_on},
+        testing::{at, block_on, on_both},
     };
 
     #[derive(Clone, Debug)]
@@ -147,39 +147,38 @@ mod tests {
         });
     }
 
-    #[tokio::test]
-    async fn the_greatest_sequence_of_the_wire_is_the_last() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        assert_eq!(store.raise_seq("did", SEQ_MAX - 1).await.unwrap(), SEQ_MAX - 1);
-        assert_eq!(store.next_seq("did", at(0)).await.unwrap(), SEQ_MAX);
-        assert!(
-            matches!(store.next_seq("did", at(0)).await.unwrap_err(), StoreError::SeqSpent { got, .. } if got == SEQ_MAX + 1)
-        );
-        assert!(matches!(store.raise_seq("did", SEQ_MAX + 1).await.unwrap_err(), StoreError::SeqSpent { .. }));
-        let applied = store.apply(&[Write::RaiseSeq { did: "did".into(), seq: SEQ_MAX + 1 }]).await.unwrap();
-        assert_eq!(applied.refused[0].why, Refusal::SeqTooLarge { got: SEQ_MAX + 1 });
-        assert_eq!(store.seq("did").await.unwrap(), Some(SEQ_MAX));
-    }
-
-    #[tokio::test]
-    async fn a_held_sequence_is_never_forgotten_for_a_new_one() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        for n in 0..SEQS_MAX {
-            store.raise_seq(&format!("did:{n}"), 5).await.unwrap();
+    on_both! {
+        async fn the_greatest_sequence_of_the_wire_is_the_last(place) {
+            let store = place.open().await;
+            assert_eq!(store.raise_seq("did", SEQ_MAX - 1).await.unwrap(), SEQ_MAX - 1);
+            assert_eq!(store.next_seq("did", at(0)).await.unwrap(), SEQ_MAX);
+            assert!(
+                matches!(store.next_seq("did", at(0)).await.unwrap_err(), StoreError::SeqSpent { got, .. } if got == SEQ_MAX + 1)
+            );
+            assert!(matches!(store.raise_seq("did", SEQ_MAX + 1).await.unwrap_err(), StoreError::SeqSpent { .. }));
+            let applied = store.apply(&[Write::RaiseSeq { did: "did".into(), seq: SEQ_MAX + 1 }]).await.unwrap();
+            assert_eq!(applied.refused[0].why, Refusal::SeqTooLarge { got: SEQ_MAX + 1 });
+            assert_eq!(store.seq("did").await.unwrap(), Some(SEQ_MAX));
         }
-        assert!(matches!(store.raise_seq("did:new", 5).await.unwrap_err(), StoreError::SeqsFull { .. }));
-        assert!(matches!(store.next_seq("did:new", at(0)).await.unwrap_err(), StoreError::SeqsFull { .. }));
-        let applied = store.apply(&[Write::RaiseSeq { did: "did:new".into(), seq: 1 }]).await.unwrap();
-        assert_eq!(applied.refused[0].why, Refusal::Full { table: "seqs", max: SEQS_MAX });
-        assert_eq!(store.raise_seq("did:0", 6).await.unwrap(), 6);
-    }
 
-    #[tokio::test]
-    async fn an_empty_or_endless_did_is_refused() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        store.raise_seq(&"d".repeat(TEXT_BYTES_MAX), 1).await.unwrap();
-        for did in ["", &"d".repeat(TEXT_BYTES_MAX + 1)] {
-            assert!(matches!(store.raise_seq(did, 1).await.unwrap_err(), StoreError::BadDid { .. }));
+        async fn a_held_sequence_is_never_forgotten_for_a_new_one(place) {
+            let store = place.open().await;
+            for n in 0..SEQS_MAX {
+                store.raise_seq(&format!("did:{n}"), 5).await.unwrap();
+            }
+            assert!(matches!(store.raise_seq("did:new", 5).await.unwrap_err(), StoreError::SeqsFull { .. }));
+            assert!(matches!(store.next_seq("did:new", at(0)).await.unwrap_err(), StoreError::SeqsFull { .. }));
+            let applied = store.apply(&[Write::RaiseSeq { did: "did:new".into(), seq: 1 }]).await.unwrap();
+            assert_eq!(applied.refused[0].why, Refusal::Full { table: "seqs", max: SEQS_MAX });
+            assert_eq!(store.raise_seq("did:0", 6).await.unwrap(), 6);
+        }
+
+        async fn an_empty_or_endless_did_is_refused(place) {
+            let store = place.open().await;
+            store.raise_seq(&"d".repeat(TEXT_BYTES_MAX), 1).await.unwrap();
+            for did in ["", &"d".repeat(TEXT_BYTES_MAX + 1)] {
+                assert!(matches!(store.raise_seq(did, 1).await.unwrap_err(), StoreError::BadDid { .. }));
+            }
         }
     }
 }

@@ -70,12 +70,12 @@ macro_rules! on_both {
 
             async fn promise($place: &$crate::testing::Place) $body
 
-            #[tokio::test]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn on_sqlite() {
                 promise(&$crate::testing::Place::file()).await;
             }
 
-            #[tokio::test]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn on_postgres() {
                 let test = concat!(module_path!(), "::on_postgres");
                 if let Some(place) = $crate::testing::Place::server(test).await {

@@ -324,78 +324,66 @@ mod tests {
         atomic::{AtomicBool, Ordering},
     };
 
-    use tempfile::TempDir;
-
     use super::*;
-    use crate::{
-        Store,
-        testing::{at, peer, peer_row},
-    };
+    use crate::testing::{at, on_both, peer, peer_row};
 
-    async fn on_disk(temp: &TempDir) -> Store {
-        Store::open(&temp.path().join("muster.db"), &Settings::default(), at(0)).await.unwrap().store
-    }
+    on_both! {
+        async fn a_batch_has_a_bound(place) {
+            let store = place.open().await;
+            assert_eq!(store.apply(&[]).await.unwrap(), Applied::default());
+            let full = vec![Write::ForgetPeer(peer(1)); WRITES_MAX];
+            assert_eq!(store.apply(&full).await.unwrap().written, WRITES_MAX);
+            let over = vec![Write::ForgetPeer(peer(1)); WRITES_MAX + 1];
+            assert!(
+                matches!(store.apply(&over).await.unwrap_err(), StoreError::TooMany { got, .. } if got == WRITES_MAX + 1)
+            );
+        }
 
-    #[tokio::test]
-    async fn a_batch_has_a_bound() {
-        let store = Store::in_memory(&Settings::default()).await.unwrap();
-        assert_eq!(store.apply(&[]).await.unwrap(), Applied::default());
-        let full = vec![Write::ForgetPeer(peer(1)); WRITES_MAX];
-        assert_eq!(store.apply(&full).await.unwrap().written, WRITES_MAX);
-        let over = vec![Write::ForgetPeer(peer(1)); WRITES_MAX + 1];
-        assert!(
-            matches!(store.apply(&over).await.unwrap_err(), StoreError::TooMany { got, .. } if got == WRITES_MAX + 1)
-        );
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn readers_see_whole_batches_while_the_writer_writes() {
-        let temp = TempDir::new().unwrap();
-        let store = Arc::new(on_disk(&temp).await);
-        let is_done = Arc::new(AtomicBool::new(false));
-        let readers: Vec<_> = (0..4)
-            .map(|_| {
-                let (store, is_done) = (Arc::clone(&store), Arc::clone(&is_done));
-                tokio::spawn(async move {
-                    let mut reads = 0;
-                    while !is_done.load(Ordering::Relaxed) || reads == 0 {
-                        let count = store.peers(1_000).await.unwrap().rows.len();
-                        assert!(count.is_multiple_of(10), "half a batch: {count}");
-                        store.ping().await.unwrap();
-                        reads += 1;
-                    }
+        async fn readers_see_whole_batches_while_the_writer_writes(place) {
+            let store = Arc::new(place.open().await);
+            let is_done = Arc::new(AtomicBool::new(false));
+            let readers: Vec<_> = (0..4)
+                .map(|_| {
+                    let (store, is_done) = (Arc::clone(&store), Arc::clone(&is_done));
+                    tokio::spawn(async move {
+                        let mut reads = 0;
+                        while !is_done.load(Ordering::Relaxed) || reads == 0 {
+                            let count = store.peers(1_000).await.unwrap().rows.len();
+                            assert!(count.is_multiple_of(10), "half a batch: {count}");
+                            store.ping().await.unwrap();
+                            reads += 1;
+                        }
+                    })
                 })
-            })
-            .collect();
-        for batch in 0..40 {
-            let writes: Vec<Write> = (0..10).map(|n| Write::Peer(peer_row(batch * 10 + n))).collect();
-            store.apply(&writes).await.unwrap();
+                .collect();
+            for batch in 0..40 {
+                let writes: Vec<Write> = (0..10).map(|n| Write::Peer(peer_row(batch * 10 + n))).collect();
+                store.apply(&writes).await.unwrap();
+            }
+            is_done.store(true, Ordering::Relaxed);
+            for reader in readers {
+                reader.await.unwrap();
+            }
+            assert_eq!(store.peers(1_000).await.unwrap().rows.len(), 400);
         }
-        is_done.store(true, Ordering::Relaxed);
-        for reader in readers {
-            reader.await.unwrap();
-        }
-        assert_eq!(store.peers(1_000).await.unwrap().rows.len(), 400);
-    }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn writers_at_the_same_time_all_succeed() {
-        let temp = TempDir::new().unwrap();
-        let store = Arc::new(on_disk(&temp).await);
-        let writers: Vec<_> = (0..8)
-            .map(|_| {
-                let store = Arc::clone(&store);
-                tokio::spawn(async move {
-                    for _ in 0..25 {
-                        store.next_seq("did", at(0)).await.unwrap();
-                    }
+        async fn writers_at_the_same_time_all_succeed(place) {
+            let store = Arc::new(place.open().await);
+            let writers: Vec<_> = (0..8)
+                .map(|_| {
+                    let store = Arc::clone(&store);
+                    tokio::spawn(async move {
+                        for _ in 0..25 {
+                            store.next_seq("did", at(0)).await.unwrap();
+                        }
+                    })
                 })
-            })
-            .collect();
-        for writer in writers {
-            writer.await.unwrap();
+                .collect();
+            for writer in writers {
+                writer.await.unwrap();
+            }
+            // 0 is the first of the 200.
+            assert_eq!(store.seq("did").await.unwrap(), Some(199));
         }
-        // 0 is the first of the 200.
-        assert_eq!(store.seq("did").await.unwrap(), Some(199));
     }
 }

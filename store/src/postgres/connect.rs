@@ -22,6 +22,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
 /// The first half of the lock's number, so that it is no other program's: "must" in ASCII. The second is the schema.
 const LOCK: i64 = 0x6d75_7374;
 
+/// A table of a million rows gets its index within this, on a disk that is slow.
+const MIGRATION_MAX: Duration = Duration::from_secs(600);
+
 /// SQLSTATE for a database that is not there.
 const NO_SUCH_DATABASE: &str = "3D000";
 
@@ -54,7 +57,7 @@ impl Store {
         }
         let readers = readers(&options, settings);
         let writer = Writer::new(connection, options, own.to_string(), patience);
-        let database = Database::Postgres(Box::new(Postgres { writer, readers, patience }));
+        let database = Database::Postgres(Box::new(Postgres { place, writer, readers, patience }));
         Ok(Opened { store: Self { database, settings: settings.clone() }, set_aside: None })
     }
 }
@@ -199,10 +202,19 @@ async fn check_migrations(session: &mut Session<'_>, place: &str) -> Result<(), 
 }
 
 async fn migrate(connection: &mut PgConnection, place: &str) -> Result<(), OpenError> {
-    MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
+    let failed = |detail: String| OpenError::Failed { path: place.into(), detail };
+    let longer = sqlx::raw_sql("SET statement_timeout = 0").execute(&mut *connection).await;
+    longer.map_err(|error| failed(error.to_string()))?;
+    let migrated = match timeout(MIGRATION_MAX, MIGRATIONS.run_direct(None, connection, false)).await {
+        Ok(migrated) => migrated,
+        Err(_) => return Err(failed(format!("no end of the migration within {MIGRATION_MAX:?}"))),
+    };
+    migrated.map_err(|error| match error {
         MigrateError::VersionMismatch(version) => OpenError::Altered { path: place.into(), version },
-        other => OpenError::Failed { path: place.into(), detail: other.to_string() },
-    })
+        other => failed(other.to_string()),
+    })?;
+    let usual = sqlx::raw_sql("RESET statement_timeout").execute(connection).await;
+    usual.map(|_| ()).map_err(|error| failed(error.to_string()))
 }
 
 /// Why there is no connection, as far as it can be told.

@@ -16,13 +16,11 @@ use crate::{StoreError, error};
 const GOODBYE: Duration = Duration::from_millis(200);
 
 /// The connection that writes, or how to get one.
-#[derive(Debug)]
 pub(crate) struct Writer {
     state: Mutex<State>,
     patience: Duration,
 }
 
-#[derive(Debug)]
 struct State {
     /// None after `close`, and when there was no connection to be had.
     link: Option<Link>,
@@ -33,7 +31,6 @@ struct State {
 }
 
 /// A connection, and what has to be known of it.
-#[derive(Debug)]
 struct Link {
     connection: PgConnection,
     /// A transaction began and was not seen to end, or the connection failed.

@@ -94,7 +94,7 @@ impl Store {
             other => StoreError::Failed { detail: other.to_string() },
         })?;
         let database = Sqlite { writer: Writer::new(connection, None), readers: None };
-        Ok(Self { database: Database::Sqlite(database), settings: settings.clone() })
+        Ok(Self { database: Database::Sqlite(Box::new(database)), settings: settings.clone() })
     }
 }
 
@@ -206,9 +206,11 @@ async fn applied_migrations(connection: &mut SqliteConnection) -> Result<Schema,
     match tables.first() {
         None => Ok(Schema::Empty),
         Some(_) if tables.iter().any(|table| table == "_sqlx_migrations") => {
-            // Every column that migrating will ask for, so that a damaged schema is found here and not half way.
+            // Every column that migrating will ask for, and by way of the index that it will use, so that damage is found
+            // here and not half way.
             let applied = sqlx::query_as(
-                "SELECT version, checksum, description, installed_on, success, execution_time FROM _sqlx_migrations",
+                "SELECT version, checksum, description, installed_on, success, execution_time FROM _sqlx_migrations
+                 ORDER BY version",
             )
             .fetch_all(connection)
             .await?;
@@ -257,8 +259,12 @@ fn damaged_or_error(path: &Path, error: sqlx::Error) -> Result<Found, OpenError>
     }
     match error::of_sqlite(error) {
         StoreError::Corrupt { detail } => Ok(Found::Damaged(detail)),
-        // A table of ours without a column that it was made with.
-        StoreError::Failed { detail } if detail.contains("no such column") => Ok(Found::Damaged(detail)),
+        // A table of ours without a column that it was made with, a format that no SQLite ever wrote.
+        StoreError::Failed { detail }
+            if detail.contains("no such column") || detail.contains("unsupported file format") =>
+        {
+            Ok(Found::Damaged(detail))
+        }
         other => Err(open_error(path, other)),
     }
 }
@@ -426,7 +432,7 @@ async fn start(path: &Path, settings: &Settings) -> Result<Store, OpenError> {
     }
     let readers = readers(path, settings);
     let database = Sqlite { writer: Writer::new(connection, Some(options)), readers: Some(readers) };
-    Ok(Store { database: Database::Sqlite(database), settings: settings.clone() })
+    Ok(Store { database: Database::Sqlite(Box::new(database)), settings: settings.clone() })
 }
 
 /// Takes from others what they may do with a file of ours.
@@ -636,10 +642,11 @@ mod tests {
             bytes[from..from + count].fill(0xa5);
             bytes
         };
-        let cases: [(&str, Vec<u8>); 9] = [
+        let cases: [(&str, Vec<u8>); 10] = [
             ("magic", overwritten(0, 16)),
             ("whole first page", overwritten(0, 4_096)),
             ("page size", overwritten(16, 2)),
+            ("format of the schema", overwritten(47, 1)),
             ("root of the schema", overwritten(100, 64)),
             ("second page", overwritten(4_096, 512)),
             ("middle page", overwritten(4_096 * (pages / 2), 512)),
@@ -699,6 +706,24 @@ mod tests {
             assert_eq!(fs::read(&set_aside.path).unwrap(), damaged, "{case}");
             assert_eq!(opened.store.peers(10).await.unwrap().rows, [], "{case}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_index_that_points_nowhere_is_found_before() {
+        let temp = TempDir::new().unwrap();
+        let path = filled(temp.path()).await;
+        let mut connection = base(&path).connect().await.unwrap();
+        let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex__sqlx_migrations_1'";
+        let page: i64 = sqlx::query_scalar(root).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        // The first entry ends its page: header of 3 bytes, version 1, row 1. There is no row 0.
+        let end = usize::try_from(page).unwrap() * 4_096;
+        assert_eq!(bytes[end - 3..end], [3, 9, 9]);
+        bytes[end - 1] = 8;
+        fs::write(&path, &bytes).unwrap();
+        let opened = open(&path).await.unwrap();
+        assert_eq!(fs::read(opened.set_aside.unwrap().path).unwrap(), bytes);
     }
 
     #[tokio::test]

@@ -214,7 +214,7 @@ mod tests {
     async fn a_locked_database_is_busy_and_then_is_not() {
         let temp = TempDir::new().unwrap();
         let path = temp.path().join("muster.db");
-        let settings = Settings { busy_timeout: std::time::Duration::from_millis(10), ..Settings::default() };
+        let settings = Settings { busy_timeout: std::time::Duration::from_millis(200), ..Settings::default() };
         let store = Store::open(&path, &settings, at(0)).await.unwrap().store;
         let mut other = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
         sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();

@@ -4,7 +4,7 @@ use std::{
     env, fs,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     sync::{
         Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -22,7 +22,8 @@ const SCRIPT: &str = include_str!("server.sh");
 /// A server that runs until this is dropped, or the process ends.
 pub(crate) struct Server {
     folder: PathBuf,
-    line: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+    script: Mutex<Child>,
+    answers: Mutex<BufReader<ChildStdout>>,
     databases: AtomicU32,
 }
 
@@ -39,14 +40,14 @@ impl Server {
         let folder = tempfile::Builder::new().prefix("muster-pg-").tempdir().unwrap().keep();
         let mut script = Command::new("sh")
             .args(["-c", SCRIPT, "sh"])
-            .args([&programs, &folder])
+            .args([&programs, &folder, &template(&programs)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let line = (script.stdin.take().unwrap(), BufReader::new(script.stdout.take().unwrap()));
-        let server = Self { folder, line: Mutex::new(line), databases: AtomicU32::new(0) };
+        let answers = Mutex::new(BufReader::new(script.stdout.take().unwrap()));
+        let server = Self { folder, script: Mutex::new(script), answers, databases: AtomicU32::new(0) };
         match server.answer() {
             said if said == "started" => Ok(server),
             said => Err(format!("PostgreSQL does not start: {said}")),
@@ -55,13 +56,13 @@ impl Server {
 
     /// Ends it at once, as the loss of its power would; or starts it again, stops all its processes, lets them go on.
     pub(crate) fn tell(&self, command: &str) {
-        writeln!(self.line.lock().unwrap().0, "{command}").unwrap();
+        writeln!(self.script.lock().unwrap().stdin.as_mut().unwrap(), "{command}").unwrap();
         assert_eq!(self.answer(), "0", "{command}");
     }
 
     fn answer(&self) -> String {
         let mut said = String::new();
-        self.line.lock().unwrap().1.read_line(&mut said).unwrap();
+        self.answers.lock().unwrap().read_line(&mut said).unwrap();
         said.trim().to_owned()
     }
 
@@ -85,6 +86,20 @@ impl Server {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
     }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It closes the script's input, which ends the server.
+        let _ = self.script.lock().unwrap().wait();
+    }
+}
+
+/// Where an empty database cluster of this version of the server is kept.
+fn template(programs: &Path) -> PathBuf {
+    let version = Command::new(programs.join("initdb")).arg("--version").output().unwrap().stdout;
+    let version: String = String::from_utf8_lossy(&version).chars().filter(char::is_ascii_alphanumeric).collect();
+    env::current_exe().unwrap().with_file_name(format!("cluster-{version}"))
 }
 
 /// The folder of `initdb` and `pg_ctl`.

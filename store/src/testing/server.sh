@@ -1,13 +1,27 @@
-# A PostgreSQL server of the tests' own: server.sh BIN FOLDER
+# A PostgreSQL server of the tests' own: server.sh BIN FOLDER TEMPLATE
+#
+# The template is an empty database cluster beside the test's program, made by whoever comes first: it takes longer than
+# most tests.
 #
 # Reads commands, answers each with a line. Whoever started it holds the other end of its input: when that is closed,
 # whatever became of its owner, the server ends and its folder goes.
 set -u
-bin=$1 folder=$2
+bin=$1 folder=$2 template=$3
 
 # The server does not run as root.
 as_server() {
   if [ "$(id -u)" = 0 ]; then setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"; else "$@"; fi
+}
+
+prepare() {
+  if [ ! -d "$template" ]; then
+    as_server "$bin/initdb" -D "$folder/data" -N -A trust -U muster -E UTF8 --locale=C </dev/null >"$folder/log" 2>&1 ||
+      return 1
+    # Another test may have been faster: the same comes to the same.
+    cp -a "$folder/data" "$template.$$" && mv -T "$template.$$" "$template" 2>/dev/null || rm -rf "$template.$$"
+    return 0
+  fi
+  cp -a "$template" "$folder/data"
 }
 
 start() {
@@ -25,8 +39,11 @@ signal() {
 
 if [ "$(id -u)" = 0 ]; then chown postgres "$folder"; fi
 cd "$folder" || exit 1
-as_server "$bin/initdb" -D "$folder/data" -N -A trust -U muster -E UTF8 --locale=C </dev/null >"$folder/log" 2>&1 &&
-  start && echo started || { echo "failed: $(tail -n 3 "$folder/log" | tr '\n' ' ')"; rm -rf "$folder"; exit 1; }
+prepare && start && echo started || {
+  echo "failed: $(tail -n 3 "$folder/log" | tr '\n' ' ')"
+  rm -rf "$folder"
+  exit 1
+}
 
 while read -r command; do
   case "$command" in
