@@ -7,7 +7,7 @@ use protocol::{
     signed::SignedError,
 };
 
-use super::{Msg, Tally, link::Link, report};
+use super::{Tally, link::Link};
 use crate::{
     sharing::{self, Ordered, Verdict},
     supervision::Class,
@@ -17,7 +17,7 @@ use crate::{
 pub(super) const BATCH_MAX: usize = 64;
 
 /// How long `sharing` may take for a batch, its writing to the disk included. Past it the batch comes again, and is known.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is to be told to the bus about one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +46,9 @@ enum Held {
     Settled(Fate),
 }
 
-/// Reads messages of one verb, hands the orders among them over as one batch, and says what becomes of each.
-pub(super) async fn take(link: &Link, verb: VerbIn, arrived: &[Arrived<'_>]) -> Vec<Fate> {
+/// Reads messages of one verb, hands the orders among them over as one batch, and says what becomes of each. The tally is
+/// reported when the bus has been told: a bridge that dies between the two has to be told of no order again.
+pub(super) async fn take(link: &Link, verb: VerbIn, arrived: &[Arrived<'_>]) -> (Vec<Fate>, Tally) {
     let mut tally = Tally::default();
     let mut orders = Vec::new();
     let held: Vec<Held> = arrived.iter().map(|message| read(link, verb, message, &mut tally, &mut orders)).collect();
@@ -59,9 +60,7 @@ pub(super) async fn take(link: &Link, verb: VerbIn, arrived: &[Arrived<'_>]) -> 
         // An answer that is short says nothing of the rest.
         Held::Order => settle(message, verdicts.next().unwrap_or(Verdict::NotYet(String::new())), &mut tally),
     });
-    let fates = fates.collect();
-    report(&link.me, Msg::Taken(tally));
-    fates
+    (fates.collect(), tally)
 }
 
 fn read(link: &Link, verb: VerbIn, message: &Arrived<'_>, tally: &mut Tally, orders: &mut Vec<Ordered>) -> Held {

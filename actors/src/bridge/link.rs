@@ -226,21 +226,24 @@ impl Link {
     }
 }
 
+/// What the server says of our account, as far as it matters. Older servers leave out much of the rest.
+#[derive(serde::Deserialize)]
+struct Account {
+    error: Option<jetstream::Error>,
+}
+
 /// Whether the server has it for our account.
 async fn has_jetstream(streams: &jetstream::Context) -> Result<bool, SessionError> {
-    use jetstream::{ErrorCode, context::AccountErrorKind};
-    match streams.query_account().await {
-        Ok(_) => Ok(true),
-        Err(error) => match error.kind() {
-            AccountErrorKind::JetStreamUnavailable => Ok(false),
-            AccountErrorKind::JetStream(said)
-                if said.error_code() == ErrorCode::JETSTREAM_NOT_ENABLED
-                    || said.error_code() == ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT =>
-            {
-                Ok(false)
-            }
-            _ => Err(SessionError::JetStream(with_sources(&error))),
+    use jetstream::{ErrorCode, context::RequestErrorKind};
+    let answer: Result<Account, _> = streams.request("INFO", &()).await;
+    match answer {
+        Ok(Account { error: None }) => Ok(true),
+        Ok(Account { error: Some(said) }) => match said.error_code() {
+            ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => Ok(false),
+            _ => Err(SessionError::JetStream(said.to_string())),
         },
+        Err(error) if error.kind() == RequestErrorKind::NoResponders => Ok(false),
+        Err(error) => Err(SessionError::JetStream(with_sources(&error))),
     }
 }
 

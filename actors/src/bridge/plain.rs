@@ -7,8 +7,10 @@ use futures::{StreamExt as _, future::select_all};
 use protocol::bus::{TEXT_BYTES_MAX, VerbIn};
 
 use super::{
+    Msg,
     intake::{self, Arrived, Fate},
     link::{Link, SessionError},
+    report,
 };
 
 /// How often an order is tried that cannot be carried out yet. Those behind it wait in the subscription meanwhile.
@@ -66,7 +68,9 @@ fn named(message: &Message) -> Option<String> {
 async fn take(link: &Link, verb: VerbIn, arrived: Arrived<'_>) {
     let arrived = [arrived];
     for _ in 0..TRIES {
-        if !intake::take(link, verb, &arrived).await.contains(&Fate::Again) {
+        let (fates, tally) = intake::take(link, verb, &arrived).await;
+        report(&link.me, Msg::Taken(tally));
+        if !fates.contains(&Fate::Again) {
             return;
         }
         tokio::time::sleep(TRY_AGAIN).await;

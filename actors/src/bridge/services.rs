@@ -14,9 +14,9 @@ use std::{
 
 use async_nats::{
     Client,
-    service::{Request, ServiceExt as _, endpoint::Endpoint, error::Error as Refusal},
+    service::{Request, Service, ServiceExt as _, endpoint::Endpoint, error::Error as Refusal},
 };
-use futures::{StreamExt as _, future::select_all};
+use futures::{FutureExt as _, StreamExt as _, future::select_all};
 use protocol::{
     bus::{self, VerbIn},
     json,
@@ -122,12 +122,11 @@ pub(super) fn start(context: &Context, client: &Client, life: u64) -> AbortOnDro
 }
 
 async fn serve(context: &Context, client: &Client, life: String) -> Result<(), async_nats::Error> {
-    let service = client
-        .service_builder()
-        .description("A member of the federation: its peers, their records and the catalogue.")
-        .start("muster", env!("CARGO_PKG_VERSION"))
-        .await?;
+    let builder = client.service_builder();
+    let builder = builder.description("A member of the federation: its peers, their records and the catalogue.");
+    let service = builder.start("muster", env!("CARGO_PKG_VERSION")).await?;
     let group = service.group(context.settings.bus.service_prefix());
+    let _announced = Announced(Some(service));
     let own = &context.own;
     let desk = Arc::new(Desk {
         context: context.clone(),
@@ -143,8 +142,18 @@ async fn serve(context: &Context, client: &Client, life: String) -> Result<(), a
     }
     let each = endpoints.into_iter().map(|(question, endpoint)| Box::pin(listen(desk.clone(), question, endpoint)));
     select_all(each).await;
-    drop(service.stop().await);
     Ok(())
+}
+
+/// A service that ends when it is dropped. Left alone, the task in which it answers about itself would go on, and hold
+/// the connection of a bridge that is no more.
+struct Announced(Option<Service>);
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        // It waits for nothing.
+        drop(self.0.take().map(|service| service.stop().now_or_never()));
+    }
 }
 
 /// What each question is answered with.

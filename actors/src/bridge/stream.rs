@@ -16,12 +16,15 @@ use futures::{StreamExt as _, future::select_all};
 use protocol::bus::{ENVELOPE_BYTES_MAX, Settings, VerbIn};
 
 use super::{
+    Msg,
     intake::{self, Arrived, BATCH_MAX, Fate},
     link::{Link, SessionError},
+    report,
 };
 
-/// An order that was delivered and not acknowledged comes again after this: longer than `sharing` may take.
-const ACK_WITHIN: Duration = Duration::from_secs(60);
+/// An order that was delivered and not acknowledged comes again after this: longer than a batch may take, and no longer
+/// than an application waits after a bridge has died with it.
+const ACK_WITHIN: Duration = Duration::from_secs(15);
 
 /// How long one question for the next order waits at the server.
 const WAIT_FOR_ONE: Duration = Duration::from_secs(30);
@@ -137,7 +140,7 @@ async fn consume_one(link: &Link, taken: &Taken) -> Result<Infallible, SessionEr
         if arrived.is_empty() {
             continue;
         }
-        let fates = intake::take(link, taken.verb, &arrived).await;
+        let (fates, tally) = intake::take(link, taken.verb, &arrived).await;
         for (message, fate) in batch.iter().zip(fates) {
             let kind = match fate {
                 Fate::Over => AckKind::Ack,
@@ -147,6 +150,7 @@ async fn consume_one(link: &Link, taken: &Taken) -> Result<Infallible, SessionEr
             // What is lost on the way comes again, and is known.
             message.ack_with(kind).await.map_err(|error| SessionError::Connection(error.to_string()))?;
         }
+        report(&link.me, Msg::Taken(tally));
     }
 }
 
