@@ -10,8 +10,8 @@ pub enum Msg {
     Relation {
         /// The peer.
         peer: PeerId,
-        /// Its relation.
-        reply: Reply<Relation>,
+        /// Nothing while the table is not read back.
+        reply: Reply<Option<Relation>>,
     },
     /// Peers that are partners, or known and partners, bounded.
     Peers {

@@ -39,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Mind {
     relations: HashMap<PeerId, Relation>,
+    /// Its relations are not read back yet.
+    is_forgetful: bool,
     resources: Vec<Verified<Resource>>,
 }
 
@@ -59,7 +61,9 @@ impl Actor for Policy {
     async fn handle(&self, _: ActorRef<Self::Msg>, envelope: Self::Msg, (): &mut ()) -> Result<(), ActorProcessingErr> {
         let mind = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match envelope.open() {
-            policy::Msg::Relation { peer, reply } => reply.send(mind.relations.get(&peer).copied().unwrap_or_default()),
+            policy::Msg::Relation { peer, reply } => {
+                reply.send((!mind.is_forgetful).then(|| mind.relations.get(&peer).copied().unwrap_or_default()));
+            }
             policy::Msg::Peers { is_known_enough, reply } => {
                 let is_asked = |relation: &Relation| match is_known_enough {
                     true => relation.is_known(),
@@ -338,6 +342,12 @@ async fn a_search_among_partners_or_the_known_asks_just_those() {
     assert_eq!(found.ids(), ["known", "partner"]);
     assert_eq!(found.tally(), (Reason::Complete, 2, 2, 0, 0));
     assert_eq!((partner.answered(), known.answered(), stranger.answered()), (2, 1, 0));
+
+    // One that does not know yet who we are shows nothing.
+    partner.mind.lock().unwrap().is_forgetful = true;
+    let found = asker.search(Scope::Partner).await;
+    assert_eq!((found.ids().len(), found.tally()), (0, (Reason::Complete, 1, 0, 1, 0)));
+    partner.mind.lock().unwrap().is_forgetful = false;
 
     // One that has us on its blacklist says no, and one that is gone is told to be.
     partner.relate(&asker, Relation::Blacklist);
