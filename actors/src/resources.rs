@@ -570,10 +570,10 @@ async fn answers(context: &Context, look_up: &LookUp, question: &Question) -> Re
     let peer = question.from;
     let ask = |reply| policy::Msg::Relation { peer, reply };
     let relation = context.addresses.policy.ask(Class::Search, ask, ASK_WITHIN).await;
-    let Some(relation) = relation.map_err(|error| serve::busy(&error))? else {
-        let detail = "this member is reading back what you are to it";
-        return Err(Refused::new(RefusalCode::Busy, detail).retry_after(1));
-    };
+    let relation = relation.map_err(|error| serve::busy(&error))?;
+    // Whoever may be on the blacklist is shown nothing until that is known.
+    let unknown = || Refused::new(RefusalCode::Busy, "relations are not read back yet").retry_after(1);
+    let relation = relation.ok_or_else(unknown)?;
     if relation == Relation::Blacklist {
         return Err(Refused::new(RefusalCode::Banned, "this member does not answer you"));
     }

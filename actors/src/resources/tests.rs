@@ -30,6 +30,7 @@ use crate::{
 
 const NODE: Role = Role { node: true, indexer: false };
 const INDEXER: Role = Role { node: true, indexer: true };
+const NO_NODE: Role = Role { node: false, indexer: true };
 
 /// Longer than anything takes here on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Mind {
     relations: HashMap<PeerId, Relation>,
+    /// Its relations are not read back yet.
+    is_forgetful: bool,
     resources: Vec<Verified<Resource>>,
 }
 
@@ -59,7 +62,7 @@ impl Actor for Policy {
         let mind = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match envelope.open() {
             policy::Msg::Relation { peer, reply } => {
-                reply.send(Some(mind.relations.get(&peer).copied().unwrap_or_default()));
+                reply.send((!mind.is_forgetful).then(|| mind.relations.get(&peer).copied().unwrap_or_default()));
             }
             policy::Msg::Greet { reply, .. } => reply.send(Ok(())),
             policy::Msg::Peers { is_known_enough, reply } => {
@@ -267,28 +270,28 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
-/// Two indexers in a row, with a node at each.
+/// Two indexers in a row, the second of which is no node, with a node at each.
 struct Row {
     near: Member,
     far: Member,
-    _indexers: [Member; 2],
+    indexers: [Member; 2],
 }
 
 impl Row {
     async fn start(seed: u8) -> Self {
         let first = Member::start(seed, INDEXER, &[]).await;
-        let second = Member::start(seed + 1, INDEXER, &[&first]).await;
+        let second = Member::start(seed + 1, NO_NODE, &[&first]).await;
         let near = Member::start(seed + 2, NODE, &[&first]).await;
         let far = Member::start(seed + 3, NODE, &[&second]).await;
         near.finds(&far).await;
         far.finds(&near).await;
-        Self { near, far, _indexers: [first, second] }
+        Self { near, far, indexers: [first, second] }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_search_among_all_reaches_a_node_two_indexers_away_and_its_answer_comes_back() {
-    let Row { near, far, _indexers } = Row::start(10).await;
+    let Row { near, far, indexers } = Row::start(10).await;
     far.offer("far", None);
     far.offer("shared", Some((&near, "ops")));
     far.offer("for-others", Some((&near, "dev")));
@@ -310,6 +313,15 @@ async fn a_search_among_all_reaches_a_node_two_indexers_away_and_its_answer_come
     until("far has heard and refused it", async || (refused() > before).then_some(())).await;
     assert_eq!((found.ids(), found.tally()), (vec!["own".to_owned()], (Reason::Idle, 0, 0, 0, 0)));
     assert_eq!(far.answered(), answered);
+
+    // An indexer that is a node answers, too; one that is none passes on what it hears, and has no users of its own.
+    let [first, second] = indexers;
+    first.offer("first", None);
+    let found = far.search(Scope::All).await;
+    assert!(found.ids().contains(&"first".to_owned()), "{found:?}");
+    assert_eq!(second.answered(), 0);
+    let error = second.handle().search_resources("", Scope::All, "", None, vec![]).await.unwrap_err();
+    assert!(matches!(error, crate::handle::AskError::Invalid(_)), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -333,6 +345,12 @@ async fn a_search_among_partners_or_the_known_asks_just_those() {
     assert_eq!(found.tally(), (Reason::Complete, 2, 2, 0, 0));
     assert_eq!((partner.answered(), known.answered(), stranger.answered()), (2, 1, 0));
 
+    // One that does not know yet who we are shows nothing.
+    partner.mind.lock().unwrap().is_forgetful = true;
+    let found = asker.search(Scope::Partner).await;
+    assert_eq!((found.ids().len(), found.tally()), (0, (Reason::Complete, 1, 0, 1, 0)));
+    partner.mind.lock().unwrap().is_forgetful = false;
+
     // One that has us on its blacklist says no, and one that is gone is told to be.
     partner.relate(&asker, Relation::Blacklist);
     asker.relate(&partner, Relation::Partner);
@@ -343,7 +361,7 @@ async fn a_search_among_partners_or_the_known_asks_just_those() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_asks_or_answers_in_the_name_of_another() {
-    let Row { near, far, _indexers } = Row::start(30).await;
+    let Row { near, far, indexers: _indexers } = Row::start(30).await;
     far.offer("far", None);
     let liar = Keys::from_seed([99; 32]);
     let now = near.running.context().now().wall;

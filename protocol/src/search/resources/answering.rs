@@ -318,9 +318,8 @@ mod tests {
                 Verified::sign(&Event { user, payload: payload.clone(), ..event(1, 7, 0).value().clone() }, &keys(1))
             };
             // Three bytes are four in base64; what is left is the length of the user.
-            while with(&payload, 0).text().len() + 8 < bytes {
-                payload.extend(b"   ");
-            }
+            let quads = (bytes - with(&payload, 0).text().len()) / 4 - 1;
+            payload.extend(b"   ".repeat(quads));
             let user = bytes - with(&payload, 0).text().len();
             with(&payload, user)
         };
@@ -362,13 +361,16 @@ mod tests {
     }
 
     proptest! {
+        // Each step verifies a signature.
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
         /// Whatever bytes come, in whatever order: no panic, and each author is heard at most as often as it may be.
         #[test]
         fn nobody_is_heard_more_often_than_it_may_be(
-            steps in proptest::collection::vec((0u16..3, 0u16..40, 0u64..2, any::<bool>()), 1..80),
+            steps in proptest::collection::vec((0u16..2, 0u16..40, 0u64..2, proptest::bool::weighted(0.1)), 1..80),
         ) {
             static EVENTS: LazyLock<Vec<Vec<Verified<Event>>>> =
-                LazyLock::new(|| (0..3).map(|n| (0..40).map(|id| event(n, id, 0)).collect()).collect());
+                LazyLock::new(|| (0..2).map(|n| (0..40).map(|id| event(n, id, 0)).collect()).collect());
             let mut answering = answering();
             let (mut taken, mut at) = (HashMap::<u16, u32>::new(), 0);
             for (n, id, gap, is_cut) in steps {
