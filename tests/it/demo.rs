@@ -35,7 +35,7 @@ impl Demo {
             .spawn()
             .unwrap();
         let mut demo = Self { runtime, child, ports: Vec::new() };
-        until_true("the demo has converged", PATIENCE, || demo.said().contains("converged"));
+        until_true("the demo has converged and said so", PATIENCE, || demo.said().contains("end everything"));
         demo.ports = demo.members().iter().flat_map(ports).collect();
         demo
     }
