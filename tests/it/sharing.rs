@@ -70,7 +70,7 @@ fn what_one_offers_its_partner_holds_also_after_a_kill() {
 
     let first = put(paris, &farm("farm-1", "Farm"));
     let began = Instant::now();
-    until_true("lyon holds farm-1", HEARD_WITHIN, || held(lyon, paris).get("farm-1").is_some());
+    until_true("lyon holds farm-1", HEARD_WITHIN, || held(lyon, paris).contains_key("farm-1"));
     eprintln!("a new resource was at the partner after {:?}", began.elapsed());
     let rows = by(lyon, &["resource", "ls", "--of", &paris.peer_id, "--output", "json"]).ok().json();
     assert_eq!((&rows[0]["id"], &rows[0]["resource"]["cores"]), (&json!("farm-1"), &json!(64)));
