@@ -26,7 +26,7 @@ use super::{
 use crate::demo::{
     MEMBERS, ask,
     federation::{Federation, News, Step, Stop, unconverged},
-    own_name,
+    own_name, samples,
     state::{Folder, Life, Member, Role},
     timeline::word,
     watch,
@@ -144,6 +144,12 @@ async fn converge(folder: Folder, bar: ProgressBar, began: Instant) -> Result<()
             bar.finish_and_clear();
             say(&format!("\nconverged {:.1} s after the start\n", began.elapsed().as_secs_f64()))?;
             say(&who_is_where(&members, &statuses))?;
+            match samples::share(&members).await {
+                Ok(Some(shared)) => say(&format!("\n{shared}"))?,
+                Ok(None) => {}
+                // The federation stands without it, and whoever looks for it shall know why it is not there.
+                Err(failure) => say(&format!("\nnothing is shared yet: {failure}"))?,
+            }
             return say(&try_next(&own_name()));
         }
         bar.set_message(missing.first().map_or_else(|| "nobody runs".to_owned(), |first| format!("waiting: {first}")));
@@ -235,6 +241,7 @@ fn try_next(muster: &str) -> String {
         ("indexers", "its pool, with scores".to_owned()),
         ("search par", "find by part of a name; hits stream".to_owned()),
         ("get lyon", "a signed record, by name, DID or peer id".to_owned()),
+        ("resource ls", format!("what {first} offers, and what a partner offers it")),
         ("tree --watch", "its actors, live".to_owned()),
         ("--on indexer-1 sessions", "ask another member".to_owned()),
         ("kill indexer-2", "and what the network does about it".to_owned()),

@@ -351,6 +351,17 @@ mod tests {
     }
 
     #[test]
+    fn lists_have_at_least_one_row_and_no_endless_number() {
+        for (verb, max) in [(&["resource", "ls"][..], 100_000), (&["outbox"], 10_000)] {
+            for (limit, is_good) in [(0, false), (1, true), (max, true), (max + 1, false)] {
+                let limit = limit.to_string();
+                let line = [&["muster"], verb, &["--limit", &limit]].concat();
+                assert_eq!(Cli::try_parse_from(&line).is_ok(), is_good, "{line:?}");
+            }
+        }
+    }
+
+    #[test]
     fn flags_stand_before_and_behind_the_verb() {
         for line in [["muster", "--demo", "peers", "--on", "paris"], ["muster", "peers", "--on", "paris", "--demo"]] {
             let cli = Cli::try_parse_from(line).unwrap();

@@ -43,18 +43,29 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         None => None,
     };
     let client = context.client()?;
+    let ask = async |limit, before| client.get(&path(to.as_deref(), args.fate, before, limit)).await;
+    let rows = pages(args.limit, ask).await?;
+    context.output.list(&rows, |rows| shown(rows, Timestamp::now()))
+}
+
+/// Page after page, until one is not full or `limit` rows are there.
+async fn pages(
+    limit: u32,
+    ask: impl AsyncFn(u32, Option<u64>) -> Result<Vec<OutboxView>, Failure>,
+) -> Result<Vec<OutboxView>, Failure> {
     let mut rows: Vec<OutboxView> = Vec::new();
     loop {
-        let left = args.limit.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX)).min(PAGE_MAX);
-        let before = rows.last().map(|row| row.id);
-        let page: Vec<OutboxView> = client.get(&path(to.as_deref(), args.fate, before, left)).await?;
+        let left = limit.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX)).min(PAGE_MAX);
+        if left == 0 {
+            return Ok(rows);
+        }
+        let page = ask(left, rows.last().map(|row| row.id)).await?;
         let is_last = page.len() < left as usize;
         rows.extend(page);
-        if is_last || rows.len() >= args.limit as usize {
-            break;
+        if is_last {
+            return Ok(rows);
         }
     }
-    context.output.list(&rows, |rows| shown(rows, Timestamp::now()))
 }
 
 fn path(to: Option<&str>, fate: Option<Fate>, before: Option<u64>, limit: u32) -> String {
@@ -144,6 +155,20 @@ mod tests {
         assert!(text.contains("in 1 min") && text.contains("ended 10 s ago"), "{text}");
         assert!(text.contains("aw\u{fffd}ay") && text.ends_with("2 shown, 1 waiting"), "{text}");
         assert_eq!(when(&row(3, Fate::Waiting), Timestamp::from_second(99).unwrap()), "now");
+    }
+
+    #[tokio::test]
+    async fn pages_are_followed_to_the_oldest_or_the_limit() {
+        let held = u64::from(PAGE_MAX) + 3;
+        for limit in [1, PAGE_MAX, PAGE_MAX + 1, PAGE_MAX + 3, PAGE_MAX + 9] {
+            let rows = pages(limit, async |limit: u32, before: Option<u64>| {
+                let ids = (1..before.unwrap_or(held + 1)).rev().take(limit as usize);
+                Ok(ids.map(|id| row(id, Fate::Delivered)).collect())
+            });
+            let rows = rows.await.unwrap();
+            assert_eq!(rows.len() as u64, held.min(limit.into()), "{limit}");
+            assert!(rows.iter().zip((1..=held).rev()).all(|(row, id)| row.id == id), "{limit}");
+        }
     }
 
     #[test]

@@ -27,10 +27,17 @@ use crate::admin::RESOURCE_BODY_BYTES_MAX;
 /// Rows in one list: 200 pages, which a terminal can still be asked to show.
 const ROWS_MAX: i64 = 100_000;
 
+/// What a newcomer can write into a file.
+const EXAMPLE: &str = r#"A public resource goes to every partner, a private one to those that it names:
+  {"id": "farm-1", "kind": "compute", "name": "Farm", "access": "public"}
+  {"id": "farm-2", "kind": "compute", "name": "Farm", "access": "private",
+   "instances": [{"partnerships": [{"peer": "12D3KooW…", "groups": ["*"]}]}]}"#;
+
 /// What is to be done.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Offer a resource, or change one; partners that may see it hear of it.
+    #[command(after_help = EXAMPLE)]
     Put {
         /// A file with the resource as JSON; `-` reads the standard input.
         file: PathBuf,
@@ -185,22 +192,34 @@ async fn list(text: &str, kind: Option<Kind>, of: Option<&str>, limit: u32, cont
         asked.push(("creator", context.peer_or_self(of)?));
     }
     let client = context.client()?;
-    let mut rows: Vec<ResourceView> = Vec::new();
-    let mut next: Option<String> = None;
+    let (rows, has_more) = pages(limit, async |limit, after| {
+        let mut pairs = asked.clone();
+        pairs.push(("limit", limit.to_string()));
+        pairs.extend(after.map(|after| ("after", after)));
+        client.get(&with_query("/api/v1/resources", &pairs)).await
+    })
+    .await?;
+    context.output.list(&rows, |rows| overview(rows, has_more, Timestamp::now()))
+}
+
+/// Page after page, until there is no next one or `limit` rows are there; and whether there are more.
+async fn pages(
+    limit: u32,
+    ask: impl AsyncFn(u32, Option<String>) -> Result<ListedView, Failure>,
+) -> Result<(Vec<ResourceView>, bool), Failure> {
+    let (mut rows, mut next) = (Vec::new(), None);
     loop {
         let left = limit.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
-        let mut pairs = asked.clone();
-        pairs.push(("limit", left.min(PAGE_MAX).to_string()));
-        pairs.extend(next.map(|next| ("after", next)));
-        let page: ListedView = client.get(&with_query("/api/v1/resources", &pairs)).await?;
-        rows.extend(page.resources);
-        next = page.next;
-        if next.is_none() || rows.len() >= limit as usize {
-            break;
+        if left == 0 {
+            return Ok((rows, true));
         }
+        let page = ask(left.min(PAGE_MAX), next).await?;
+        rows.extend(page.resources);
+        if page.next.is_none() {
+            return Ok((rows, false));
+        }
+        next = page.next;
     }
-    let has_more = next.is_some();
-    context.output.list(&rows, |rows| overview(rows, has_more, Timestamp::now()))
 }
 
 fn overview(rows: &[ResourceView], has_more: bool, now: Timestamp) -> String {
@@ -275,6 +294,30 @@ mod tests {
         let text = overview(&[view("farm-1")], true, Timestamp::UNIX_EPOCH);
         assert!(text.ends_with("1 resource; there are more, --limit shows them"), "{text}");
         assert!(overview(&[], false, Timestamp::UNIX_EPOCH).contains("resource put"));
+    }
+
+    #[tokio::test]
+    async fn pages_are_followed_up_to_the_limit_and_no_further() {
+        let held = 2 * PAGE_MAX + 1;
+        for (limit, asked, has_more) in [
+            (1, vec![1], true),
+            (PAGE_MAX, vec![PAGE_MAX], true),
+            (PAGE_MAX + 1, vec![PAGE_MAX, 1], true),
+            (held + 9, vec![PAGE_MAX, PAGE_MAX, 10], false),
+        ] {
+            let questions = std::cell::RefCell::new(Vec::new());
+            let answer = async |limit: u32, after: Option<String>| {
+                questions.borrow_mut().push(limit);
+                let from = after.map_or(0, |after| after.parse().unwrap());
+                let to = held.min(from + limit);
+                let resources = (from..to).map(|n| resource(&n.to_string())).collect();
+                Ok(ListedView { resources, next: (to < held).then(|| to.to_string()) })
+            };
+            let (rows, more) = pages(limit, answer).await.unwrap();
+            assert_eq!((rows.len(), more), (limit.min(held) as usize, has_more), "{limit}");
+            assert_eq!(questions.into_inner(), asked, "{limit}");
+            assert!(rows.iter().enumerate().all(|(n, row)| row.id == n.to_string()), "{limit}");
+        }
     }
 
     #[test]

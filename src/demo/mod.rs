@@ -16,6 +16,7 @@ pub(crate) mod federation;
 pub(crate) mod member;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod samples;
 pub(crate) mod state;
 pub(crate) mod timeline;
 pub(crate) mod watch;

@@ -35,7 +35,7 @@ impl Demo {
             .spawn()
             .unwrap();
         let mut demo = Self { runtime, child, ports: Vec::new() };
-        until_true("the demo has converged", PATIENCE, || demo.said().contains("converged"));
+        until_true("the demo has converged and said so", PATIENCE, || demo.said().contains("end everything"));
         demo.ports = demo.members().iter().flat_map(ports).collect();
         demo
     }
@@ -144,6 +144,17 @@ fn the_whole_story_of_a_demo() {
     let lyon = demo.verb(&["get", "lyon", "--output", "json"]).ok().json();
     assert_eq!(lyon[0]["name"], "lyon");
     demo.verb(&["tree"]).ok();
+
+    until_true("the demo says what is shared", PATIENCE, || demo.said().contains("paris and lyon are partners"));
+    for (on, own, other) in [("paris", "gpu-farm", "weather-archive"), ("lyon", "weather-archive", "gpu-farm")] {
+        until_true(&format!("{on} holds its own and its partner's"), PATIENCE, || {
+            let rows = demo.verb(&["--on", on, "resource", "ls", "--output", "jsonl"]).ok().json_lines();
+            [own, other].iter().all(|id| rows.iter().any(|row| row["id"] == *id))
+        });
+    }
+    // A member's name is its peer id's in a demo, where nobody else can have it.
+    demo.verb(&["--on", "oslo", "partner", "add", "paris"]).ok();
+    assert_eq!(demo.verb(&["--on", "oslo", "partner", "add", "rome"]).code, Some(4));
     let sessions = demo.verb(&["--on", "indexer-1", "sessions", "--output", "json"]).ok().json();
     assert!(sessions.as_array().is_some_and(|sessions| !sessions.is_empty()), "{sessions}");
     let unknown = demo.verb(&["--on", "rome", "peers"]);

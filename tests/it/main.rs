@@ -22,5 +22,6 @@ mod liars;
 mod partition;
 mod presence;
 mod search;
+mod sharing;
 #[path = "../thin/mod.rs"]
 mod thin;
