@@ -2,7 +2,9 @@
 //!
 //! One stream holds every subject of ours, in and out. A consumer of NATS 2.9 has one subject, so there is one consumer
 //! for each subject that is taken: orders of one subject come in their order, and a subject that has to wait holds no
-//! other up. An order that is put off comes again after those behind it; versions keep the end the same.
+//! other up. An order that is put off is held, with those behind it, and tried again before anything else of its subject:
+//! what an application changed last must be what is changed last. For the same reason a new session waits until the bus
+//! gives back what a former one held, which it does before it gives anything new.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -26,6 +28,12 @@ use super::{
 /// than an application waits after a bridge has died with it.
 const ACK_WITHIN: Duration = Duration::from_secs(15);
 
+/// What a former session held is given back a little after it may be.
+const GIVEN_BACK_AFTER: Duration = Duration::from_secs(16);
+
+/// A held order is tried again at least this often, so that the bus goes on waiting for it.
+const HELD_MAX: Duration = Duration::from_secs(8);
+
 /// How long one question for the next order waits at the server.
 const WAIT_FOR_ONE: Duration = Duration::from_secs(30);
 
@@ -43,6 +51,8 @@ pub(super) struct Taken {
     verb: VerbIn,
     subject: String,
     consumer: PullConsumer,
+    /// A former session holds some of its orders still.
+    is_held: bool,
 }
 
 /// Makes the stream and its consumers where they are not there yet. A stream that somebody else made keeps its settings;
@@ -60,7 +70,8 @@ pub(super) async fn prepare(streams: &jetstream::Context, settings: &Settings) -
             ..pull::Config::default()
         };
         let consumer = stream.create_consumer(config).await.map_err(failed)?;
-        taken.push(Taken { verb, subject, consumer });
+        let is_held = consumer.cached_info().num_ack_pending > 0;
+        taken.push(Taken { verb, subject, consumer, is_held });
     }
     Ok(taken)
 }
@@ -131,27 +142,42 @@ pub(super) async fn consume(link: &Link, taken: Vec<Taken>) -> Result<Infallible
 }
 
 async fn consume_one(link: &Link, taken: &Taken) -> Result<Infallible, SessionError> {
+    if taken.is_held {
+        tokio::time::sleep(GIVEN_BACK_AFTER).await;
+    }
     loop {
         let batch = next(&taken.consumer).await?;
-        let mut arrived = Vec::with_capacity(batch.len());
-        for message in &batch {
-            arrived.push(Arrived { id: id_of(message)?, subject: &taken.subject, payload: &message.payload });
+        let mut left = batch.as_slice();
+        while !left.is_empty() {
+            let done = take(link, taken, left).await?;
+            left = &left[done..];
+            if !left.is_empty() {
+                tokio::time::sleep(link.context.settings.bus.again_after.min(HELD_MAX)).await;
+            }
         }
-        if arrived.is_empty() {
-            continue;
-        }
-        let (fates, tally) = intake::take(link, taken.verb, &arrived).await;
-        for (message, fate) in batch.iter().zip(fates) {
-            let kind = match fate {
-                Fate::Over => AckKind::Ack,
-                Fate::Refused => AckKind::Term,
-                Fate::Again => AckKind::Nak(Some(link.context.settings.bus.again_after)),
-            };
-            // What is lost on the way comes again, and is known.
-            message.ack_with(kind).await.map_err(|error| SessionError::Connection(error.to_string()))?;
-        }
-        report(&link.me, Msg::Taken(tally));
     }
+}
+
+/// Has orders carried out, and tells how many of the first are done with. Those behind one that is put off are tried
+/// again with it; what was done of them is known then.
+async fn take(link: &Link, taken: &Taken, batch: &[Message]) -> Result<usize, SessionError> {
+    let mut arrived = Vec::with_capacity(batch.len());
+    for message in batch {
+        arrived.push(Arrived { id: id_of(message)?, subject: &taken.subject, payload: &message.payload });
+    }
+    let (fates, tally) = intake::take(link, taken.verb, &arrived).await;
+    let done = fates.iter().position(|fate| *fate == Fate::Again).unwrap_or(fates.len());
+    for (at, (message, fate)) in batch.iter().zip(fates).enumerate() {
+        let kind = match fate {
+            _ if at >= done => AckKind::Progress,
+            Fate::Refused => AckKind::Term,
+            Fate::Over | Fate::Again => AckKind::Ack,
+        };
+        // What is lost on the way comes again, and is known.
+        message.ack_with(kind).await.map_err(|error| SessionError::Connection(error.to_string()))?;
+    }
+    report(&link.me, Msg::Taken(tally));
+    Ok(done)
 }
 
 /// Waits for one order, then takes what else is there. The first is taken whatever its size: one that is larger than

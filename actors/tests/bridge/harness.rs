@@ -257,6 +257,7 @@ impl Actor for Sharing {
                 seen.waiting.retain(|one| !ids.contains(&one.id));
                 seen.published.extend(ids);
             }
+            _ => {}
         }
         Ok(())
     }
