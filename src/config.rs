@@ -7,6 +7,7 @@ mod expected;
 mod layers;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
@@ -57,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) behaviour: protocol::behaviour::Settings,
     /// What it stores for the network.
     pub(crate) dht: protocol::dht::Settings,
+    /// The bus of its organisation.
+    pub(crate) bus: protocol::bus::Settings,
     /// What its database keeps.
     pub(crate) store: store::Settings,
     /// How its actors are healed.
@@ -258,6 +261,17 @@ impl Config {
     /// The folder of the database, the lock and the admin token.
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.join(&self.settings.files.data)
+    }
+
+    /// The bus, with its files where they are.
+    pub(crate) fn bus(&self) -> protocol::bus::Settings {
+        let mut bus = self.settings.bus.clone();
+        for file in [&mut bus.nkey_seed_file, &mut bus.creds_file, &mut bus.tls_ca] {
+            if !file.as_os_str().is_empty() {
+                *file = self.folder.join(&*file);
+            }
+        }
+        bus
     }
 
     /// The member's name: the one set, or the host's.
@@ -472,18 +486,32 @@ fn known_keys() -> BTreeSet<String> {
 /// Settings of which each is fine alone, and which do not go together.
 struct Contradiction {
     keys: &'static [&'static str],
-    why: &'static str,
+    why: Cow<'static, str>,
 }
+
+/// What the rule of the bus looks at together.
+const BUS_KEYS: &[&str] = &[
+    "bus.url",
+    "bus.prefix",
+    "bus.subjects",
+    "bus.stream",
+    "bus.durable",
+    "bus.duplicate_window",
+    "bus.stream_age_max",
+    "bus.user",
+    "bus.nkey_seed_file",
+    "bus.creds_file",
+];
 
 /// Contradictions among the settings; those that rest on a bad value are left out.
 fn contradictions(settings: &Settings, bad: &BTreeSet<String>) -> Vec<Contradiction> {
     let mut found = Vec::new();
     let mut claim = |keys: &'static [&'static str], holds: bool, why: &'static str| {
         if !holds && !keys.iter().any(|key| bad.contains(*key)) {
-            found.push(Contradiction { keys, why });
+            found.push(Contradiction { keys, why: Cow::Borrowed(why) });
         }
     };
-    let Settings { network, pool, heartbeat, gate, behaviour, store, supervision, .. } = settings;
+    let Settings { network, pool, heartbeat, gate, behaviour, bus, store, supervision, .. } = settings;
     claim(
         &["network.profile", "network.listen", "network.port"],
         network.profile != Profile::Load || network.listeners().iter().all(is_loopback),
@@ -524,6 +552,12 @@ fn contradictions(settings: &Settings, bad: &BTreeSet<String>) -> Vec<Contradict
         supervision.pause_first <= supervision.pause_max,
         "supervision.pause_max is less than supervision.pause_first",
     );
+    let keys = BUS_KEYS;
+    if let Err(fault) = bus.check()
+        && !keys.iter().any(|key| bad.contains(*key))
+    {
+        found.push(Contradiction { keys, why: Cow::Owned(fault.to_string()) });
+    }
     found
 }
 
@@ -534,7 +568,7 @@ fn told(contradiction: &Contradiction, layers: &[Layer]) -> Fault {
         contradiction.keys.first().map_or((String::new(), Place::Default), |key| ((*key).to_owned(), Place::Default));
     let chosen = places.find(|(_, place)| *place != Place::Default).map(|(key, place)| (key.to_owned(), place));
     let (key, place) = chosen.unwrap_or(first);
-    Fault { key, place, why: contradiction.why.to_owned() }
+    Fault { key, place, why: contradiction.why.to_string() }
 }
 
 /// The address begins with a loopback IP address or `localhost`.

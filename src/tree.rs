@@ -41,7 +41,7 @@ pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
         network_id: settings.network.id.clone(),
         keys,
         network_key,
-        settings: of(settings),
+        settings: ActorsSettings { bus: config.bus(), ..of(settings) },
         database,
         clock: Clock::real(),
         chance: Chance::unforeseen(),
@@ -102,6 +102,7 @@ fn of(settings: &Settings) -> ActorsSettings {
         gate: settings.gate.clone(),
         behaviour: settings.behaviour.clone(),
         dht: settings.dht.clone(),
+        // Its files are found from the folder of the configuration, which is not known here.
         bus: protocol::bus::Settings::default(),
         store: settings.store.clone(),
         supervision: settings.supervision.clone(),

@@ -56,11 +56,17 @@ pub(super) enum Expected {
     Hosts(usize),
     /// A level or directives.
     Level,
+    /// A path or nothing.
+    File,
+    /// A text that is not shown, of at most so many characters.
+    Secret(usize),
+    /// Subjects by verb.
+    Subjects,
 }
 
 use Expected::{
-    Announce, Database, Hosts, Identifier, Level, Listen, Name, Number, OneOf, Path, Ranges, Seeds, Socket, Span, Text,
-    Truth, Url, Whole,
+    Announce, Database, File, Hosts, Identifier, Level, Listen, Name, Number, OneOf, Path, Ranges, Secret, Seeds,
+    Socket, Span, Subjects, Text, Truth, Url, Whole,
 };
 
 /// Every setting.
@@ -149,6 +155,23 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("dht.writes_per_owner", Whole(1, 100_000)),
     ("dht.writes_within", Span(1_000, 3_600_000)),
     ("dht.owners_max", Whole(16, 1_000_000)),
+    ("bus.url", Text(0, 512)),
+    ("bus.prefix", Text(1, 64)),
+    ("bus.jetstream", OneOf(&["auto", "required", "off"])),
+    ("bus.stream", Text(1, 32)),
+    ("bus.durable", Text(1, 32)),
+    ("bus.stream_bytes_max", Whole(16_777_216, 1_099_511_627_776)),
+    ("bus.stream_age_max", Span(600_000, 2_592_000_000)),
+    ("bus.duplicate_window", Span(600_000, 86_400_000)),
+    ("bus.unacknowledged_max", Whole(1, 65_536)),
+    ("bus.again_after", Span(10, 3_600_000)),
+    ("bus.user", Text(0, 256)),
+    ("bus.password", Secret(256)),
+    ("bus.nkey_seed_file", File),
+    ("bus.creds_file", File),
+    ("bus.tls_ca", File),
+    ("bus.tls_required", Truth),
+    ("bus.subjects", Subjects),
     ("store.url", Database),
     ("store.peers_max", Whole(1, 1_000_000)),
     ("store.members_max", Whole(1, 1_000)),
@@ -211,6 +234,9 @@ impl fmt::Display for Expected {
             Self::Socket => f.write_str("an IP address and a port such as \"127.0.0.1:7300\""),
             Self::Hosts(most) => write!(f, "at most {most} host names without a port"),
             Self::Level => write!(f, "one of {}, or directives", quoted(&LOG_LEVELS)),
+            Self::File => f.write_str("empty, or a path of at most 4096 characters"),
+            Self::Secret(most) => write!(f, "at most {most} characters without control characters"),
+            Self::Subjects => f.write_str("a subject of at most 128 characters for each verb"),
         }
     }
 }
@@ -249,7 +275,8 @@ fn number_text(number: Num) -> String {
 impl Expected {
     /// Nothing when the value is one of these, else what was got and what was expected.
     pub(super) fn check(&self, value: &Value) -> Result<(), String> {
-        let wrong = |detail: &str| Err(format!("got {}{detail}, expected {self}", said(value)));
+        let got = if let Self::Secret(_) = self { "something else".to_owned() } else { said(value) };
+        let wrong = |detail: &str| Err(format!("got {got}{detail}, expected {self}"));
         match self.flaw(value) {
             Flaw::None => Ok(()),
             Flaw::Kind => wrong(""),
@@ -277,6 +304,13 @@ impl Expected {
                 }
                 list.iter().map(|item| self.item(item)).find(|flaw| *flaw != Flaw::None).unwrap_or(Flaw::None)
             }
+            (Self::Subjects, Value::Dict(_, subjects)) => {
+                let is_subject = |value: &Value| value.as_str().is_some_and(|subject| is_text(subject, 1, 128));
+                match subjects.iter().find(|(_, subject)| !is_subject(subject)) {
+                    Some((verb, subject)) => Flaw::Why(format!("{} for {verb:?}", said(subject))),
+                    None => Flaw::None,
+                }
+            }
             (_, Value::String(_, text)) => self.text(text),
             (_, Value::Char(_, c)) => self.text(&c.to_string()),
             _ => Flaw::Kind,
@@ -297,6 +331,8 @@ impl Expected {
             Self::Database if text.is_empty() || is_database(text) => Flaw::None,
             Self::Database => Flaw::Whole(format!("got something else, expected {self}")),
             Self::Path => Flaw::unless(is_text(text, 1, 4096)),
+            Self::File => Flaw::unless(is_text(text, 0, 4096)),
+            Self::Secret(most) => Flaw::unless(is_text(text, 0, *most)),
             Self::Socket => Flaw::unless(text.parse::<SocketAddr>().is_ok()),
             // One word that is no level would be taken for the name of a module.
             Self::Level if !text.contains(['=', ',']) => Flaw::unless(LOG_LEVELS.contains(&text)),

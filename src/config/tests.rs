@@ -51,7 +51,8 @@ fn the_built_in_file_says_what_the_code_says() {
 /// Every leaf of the settings, by its dotted key.
 fn leaves(prefix: &str, value: &Value) -> Vec<String> {
     match value {
-        Value::Dict(_, inner) => inner
+        // A table that anybody may fill is one setting.
+        Value::Dict(_, inner) if !inner.is_empty() => inner
             .iter()
             .flat_map(|(name, value)| {
                 leaves(&if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") }, value)
@@ -375,6 +376,36 @@ fn files_are_relative_to_the_folder_of_the_configuration() {
     assert_eq!(config.psk().unwrap(), folder.path().join("swarm.key"));
     assert_eq!(config.data(), folder.path().join("state"));
     assert!(read("[network]\nprivate = false").unwrap().psk().is_none());
+}
+
+#[test]
+fn a_bus_whose_settings_contradict_each_other_is_told() {
+    check(
+        "[bus]\nurl = \"http://localhost\"\n",
+        "bus.url (muster.toml:2:1): got \"http://localhost\" in \"url\", expected 1 to 8 addresses such as \
+         nats://host:4222 or tls://host:4222",
+    );
+    let shared = "[bus]\nurl = \"nats://localhost\"\nsubjects = { alert = \"opencloud.search_event\" }\n";
+    let told = faults(shared);
+    assert!(told.len() == 1 && told[0].contains("for both alert and search_event"), "{told:?}");
+    let wrong = faults("[bus]\nsubjects = { alert = 5 }\n");
+    assert!(wrong.len() == 1 && wrong[0].contains("bus.subjects"), "{wrong:?}");
+    assert_eq!(read("[bus]\nsubjects = { allert = \"x\" }\n").unwrap().settings.bus.check(), Ok(()));
+}
+
+#[test]
+fn a_password_that_cannot_be_used_is_not_shown() {
+    let told = faults("[bus]\npassword = [\"geheim\"]\n");
+    let expected = "got something else, expected at most 256 characters without control characters";
+    assert!(told.len() == 1 && told[0].ends_with(expected), "{told:?}");
+}
+
+#[test]
+fn files_of_the_bus_are_relative_to_the_folder_of_the_configuration() {
+    let (folder, path) = file("muster.toml", "[bus]\ncreds_file = \"bus.creds\"\n");
+    let bus = load(&path, &vars(&[]), &Flags::default()).unwrap().bus();
+    assert_eq!(bus.creds_file, folder.path().join("bus.creds"));
+    assert!(bus.tls_ca.as_os_str().is_empty());
 }
 
 #[test]
