@@ -128,9 +128,9 @@ async fn change_all(
         };
         outcomes.push(outcome);
     }
-    // Bounds of what is only remembered last and once.
-    prune_receipts(session).await?;
-    outbox::prune_ended(session).await?;
+    if changes.iter().any(|change| change.receipt.is_some()) {
+        prune_receipts(session).await?;
+    }
     Ok(outcomes)
 }
 

@@ -365,7 +365,11 @@ pub(crate) async fn has_room(
 ) -> Result<bool, StoreError> {
     let over = (*waiting + wanted).saturating_sub(settings.outbox_max.into());
     if over > 0 {
-        *waiting -= make_room(session, over, at).await?.min(*waiting);
+        let dropped = make_room(session, over, at).await?;
+        *waiting = waiting.saturating_sub(dropped);
+        if dropped > 0 {
+            prune_ended(session).await?;
+        }
     }
     Ok(*waiting + wanted <= u64::from(settings.outbox_max))
 }
