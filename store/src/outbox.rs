@@ -469,7 +469,8 @@ mod tests {
             send(&store, 5, vec![message.clone(), message.clone()]).await;
             let id = all(&store, None).await[0].id;
             let long = "é".repeat(DETAIL_BYTES_MAX);
-            let tried = |attempts| Write::OutboxTried { id, attempts, next_at: Some(at(9)), detail: format!("\0{long}") };
+            let tried =
+                |attempts| Write::OutboxTried { id, attempts, next_at: Some(at(9)), detail: format!("\0{long}") };
             store.apply(&[tried(1), tried(2), tried(2)]).await.unwrap();
             let row = all(&store, None).await.remove(0);
             assert_eq!((row.attempts, row.next_at, row.fate), (2, Some(at(9)), Fate::Waiting));
