@@ -218,7 +218,8 @@ impl fmt::Display for Expected {
             Self::Identifier => f.write_str("empty, a DID such as \"did:key:z6Mk…\", or a UUID in lower case"),
             Self::Url => f.write_str("empty, or an http or https URL of at most 512 characters"),
             Self::Database => f.write_str(
-                "empty for a file among the data, or postgresql://user:password@host:port/database of at most 512 characters",
+                "empty for a file among the data, or postgresql://user:password@host:port/database of at most 512 \
+                 characters",
             ),
             Self::Path => f.write_str("a path of 1 to 4096 characters"),
             Self::Listen(most) => write!(f, "at most {most} addresses such as \"/ip4/192.0.2.1/tcp/4001\""),

@@ -146,6 +146,12 @@ fn a_broken_setting_is_told_with_its_place_what_was_got_and_what_was_expected() 
         "node.api_url (muster.toml:2:1): got \"ftp://x\", expected empty, or an http or https URL of at most 512 \
          characters",
     );
+    // It may be nearly right and hold a password.
+    check(
+        "[store]\nurl = \"postgres:/muster:s3cret@db/muster\"\n",
+        "store.url (muster.toml:2:1): got something else, expected empty for a file among the data, or \
+         postgresql://user:password@host:port/database of at most 512 characters",
+    );
     check("[files]\nkey = \"\"\n", "files.key (muster.toml:2:1): got \"\", expected a path of 1 to 4096 characters");
     check("network = 5\n", "network (muster.toml:1:1): got 5, expected a section");
     check(

@@ -152,7 +152,8 @@ mod tests {
         async fn a_reason_is_bounded_and_may_be_empty(place) {
             let store = place.open().await;
             let with = |reason: String| Write::Ban(Ban { reason, ..ban(1, None) });
-            let writes = [with(String::new()), with("r".repeat(REASON_BYTES_MAX)), with("r".repeat(REASON_BYTES_MAX + 1))];
+            let writes =
+                [with(String::new()), with("r".repeat(REASON_BYTES_MAX)), with("r".repeat(REASON_BYTES_MAX + 1))];
             assert_eq!(store.apply(&writes).await.unwrap().written, 2);
         }
     }

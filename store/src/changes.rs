@@ -128,9 +128,9 @@ async fn change_all(
         };
         outcomes.push(outcome);
     }
-    // Bounds of what is only remembered last and once.
-    prune_receipts(session).await?;
-    outbox::prune_ended(session).await?;
+    if changes.iter().any(|change| change.receipt.is_some()) {
+        prune_receipts(session).await?;
+    }
     Ok(outcomes)
 }
 
@@ -333,8 +333,13 @@ mod tests {
     on_both! {
         async fn p9_a_message_has_all_its_effects_once(place) {
             let store = place.open().await;
-            let relation =
-                RelationRow { peer: peer(2), relation: Relation::Partner, name: String::new(), verified: false, changed_at: at(1) };
+            let relation = RelationRow {
+                peer: peer(2),
+                relation: Relation::Partner,
+                name: String::new(),
+                verified: false,
+                changed_at: at(1),
+            };
             let change = Change {
                 receipt: receipt("m1"),
                 relation: Some(relation.clone()),
@@ -375,11 +380,7 @@ mod tests {
             let store = place.open().await;
             one(&store, put(1, "gpu", 5)).await;
             for (id, change) in [("m1", put(1, "gpu", 5)), ("m2", put(1, "gpu", 4)), ("m3", remove(1, "gpu", 5))] {
-                let change = Change {
-                    receipt: receipt(id),
-                    outbox: vec![outgoing(Destination::Bus, id, 1)],
-                    ..change
-                };
+                let change = Change { receipt: receipt(id), outbox: vec![outgoing(Destination::Bus, id, 1)], ..change };
                 assert_eq!(one(&store, change.clone()).await, Changed::Older { held: 5 });
                 assert_eq!(one(&store, change).await, Changed::Repeated);
             }
@@ -390,15 +391,11 @@ mod tests {
 
         async fn what_is_removed_does_not_come_back_by_an_older_text(place) {
             let store = place.open().await;
-            let changes = [put(1, "gpu", 5), remove(1, "gpu", 7), put(1, "gpu", 6), remove(1, "never", 3), put(1, "never", 2)];
+            let changes =
+                [put(1, "gpu", 5), remove(1, "gpu", 7), put(1, "gpu", 6), remove(1, "never", 3), put(1, "never", 2)];
             let outcomes = store.change(&changes).await.unwrap();
-            let expected = [
-                Changed::Done,
-                Changed::Done,
-                Changed::Older { held: 7 },
-                Changed::Done,
-                Changed::Older { held: 3 },
-            ];
+            let expected =
+                [Changed::Done, Changed::Done, Changed::Older { held: 7 }, Changed::Done, Changed::Older { held: 3 }];
             assert_eq!(outcomes, expected);
             store.close().await;
             let store = place.open().await;
@@ -417,7 +414,8 @@ mod tests {
                 let other_store = Store::in_memory(&Settings::default()).await.unwrap();
                 let steps = prop::collection::vec(step.clone(), 1..14).new_tree(&mut runner).unwrap().current();
                 // A creator gives each version once.
-                let mut steps: Vec<_> = steps.into_iter().map(|(id, version, is_put)| ((id, version), is_put)).collect();
+                let mut steps: Vec<_> =
+                    steps.into_iter().map(|(id, version, is_put)| ((id, version), is_put)).collect();
                 steps.sort_unstable();
                 steps.dedup_by_key(|step| step.0);
                 let change = |((id, version), is_put): &((&str, u64), bool)| {
@@ -434,7 +432,11 @@ mod tests {
                 other_store.change(&second.iter().map(change).collect::<Vec<_>>()).await.unwrap();
                 for id in ["a", "b"] {
                     let id = format!("{id}{round}");
-                    assert_eq!(held(&one_store, 1, &id).await, held(&other_store, 1, &id).await, "{first:?} {second:?}");
+                    assert_eq!(
+                        held(&one_store, 1, &id).await,
+                        held(&other_store, 1, &id).await,
+                        "{first:?} {second:?}"
+                    );
                 }
             }
         }

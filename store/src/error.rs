@@ -158,7 +158,7 @@ impl OpenError {
             Self::LoginRefused { .. } => "correct user and password in store.url, or let them in at the server",
             Self::NoSuchDatabase { .. } => "make the database, as with `createdb`, or correct its name in store.url",
             Self::AnotherMembers { .. } => {
-                "name a database or schema of this member's own in store.url; or restore the key of the member that owns it"
+                "name a database or schema of its own in store.url, or restore the key of the member that owns this one"
             }
             Self::Denied { .. } => "give the folder and its files to the user that runs muster (modes 0700 and 0600)",
             Self::Busy { .. } => "stop the other process",

@@ -365,7 +365,11 @@ pub(crate) async fn has_room(
 ) -> Result<bool, StoreError> {
     let over = (*waiting + wanted).saturating_sub(settings.outbox_max.into());
     if over > 0 {
-        *waiting -= make_room(session, over, at).await?.min(*waiting);
+        let dropped = make_room(session, over, at).await?;
+        *waiting = waiting.saturating_sub(dropped);
+        if dropped > 0 {
+            prune_ended(session).await?;
+        }
     }
     Ok(*waiting + wanted <= u64::from(settings.outbox_max))
 }
@@ -465,7 +469,8 @@ mod tests {
             send(&store, 5, vec![message.clone(), message.clone()]).await;
             let id = all(&store, None).await[0].id;
             let long = "é".repeat(DETAIL_BYTES_MAX);
-            let tried = |attempts| Write::OutboxTried { id, attempts, next_at: Some(at(9)), detail: format!("\0{long}") };
+            let tried =
+                |attempts| Write::OutboxTried { id, attempts, next_at: Some(at(9)), detail: format!("\0{long}") };
             store.apply(&[tried(1), tried(2), tried(2)]).await.unwrap();
             let row = all(&store, None).await.remove(0);
             assert_eq!((row.attempts, row.next_at, row.fate), (2, Some(at(9)), Fate::Waiting));

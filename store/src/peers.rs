@@ -288,7 +288,8 @@ mod tests {
             let mut addresses: Vec<AddressRow> = (0..8).map(|n| fared(n, Some(at(100 + i64::from(n))))).collect();
             store.apply(&[Write::Peer(PeerRow { addresses: addresses.clone(), ..peer_row(1) })]).await.unwrap();
             assert_eq!(store.peer(&peer(1)).await.unwrap().unwrap().addresses.len(), ADDRESSES_PER_PEER_MAX);
-            let writes = [fared(8, Some(at(200))), fared(9, None)].map(|address| Write::Address { peer: peer(1), address });
+            let writes =
+                [fared(8, Some(at(200))), fared(9, None)].map(|address| Write::Address { peer: peer(1), address });
             store.apply(&writes).await.unwrap();
             let kept: Vec<Multiaddr> =
                 store.peer(&peer(1)).await.unwrap().unwrap().addresses.into_iter().map(|row| row.address).collect();
