@@ -97,6 +97,9 @@ pub(super) async fn list(
             .ok_or_else(|| wrong(format!("got after {after:?}, expected a creator and an id with / between them")))?;
         Ok::<_, Problem>((peer_or_self(creator, own)?, id.to_owned()))
     };
+    if question.after.is_some() && !question.text.trim().is_empty() {
+        return Err(wrong("got after beside a text, expected one of them: what is found by its text has no next page"));
+    }
     let wanting = Wanting {
         kind: question.kind.as_deref().map(kind).transpose()?,
         creator: question.creator.map(|creator| peer_or_self(&creator, own)).transpose()?,

@@ -84,6 +84,10 @@ fn what_one_offers_its_partner_holds_also_after_a_kill() {
     let by_text = by(lyon, &["resource", "ls", "--text", "larger", "--output", "json"]).ok().json();
     assert_eq!(by_text.as_array().unwrap().len(), 1, "{by_text}");
 
+    put(lyon, &farm("farm-9", "A farm that is found after the others"));
+    let own = by(lyon, &["resource", "ls", "--text", "farm", "--of", "self", "--limit", "1", "--output", "json"]);
+    assert_eq!(own.ok().json()[0]["id"], "farm-9", "a better hit of somebody else takes no place");
+
     put(paris, &farm("farm-2", "Second farm"));
     until_true("lyon holds farm-2", HEARD_WITHIN, || held(lyon, paris).len() == 2);
 

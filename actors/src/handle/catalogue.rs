@@ -1,6 +1,6 @@
 //! What the edge may ask and order of the catalogue, of relations and of the outbox.
 
-use ::store::{Destination, Fate, Listing, OutboxFilter, Sight};
+use ::store::{Destination, Fate, Listing, OutboxFilter, RESOURCES_READ_MAX, Sight};
 use protocol::{
     PeerId,
     catalogue::{Draft, Kind, ResourceQuery},
@@ -83,12 +83,15 @@ impl Handle {
         let rows = if query.text().is_empty() {
             self.read(database.resources(&Listing { creator, kind, after, limit }).await)?
         } else {
-            self.read(database.find_resources(&Sight::Everything, &query, limit).await)?
+            // All creators are ranked together: one's own are picked from the best that can be had.
+            let among = if creator.is_some() { RESOURCES_READ_MAX } else { limit };
+            self.read(database.find_resources(&Sight::Everything, &query, among).await)?
         };
         let is_full = rows.rows.len() == limit as usize;
         let last = rows.rows.last().map(|row| (row.creator, row.id.clone()));
         let is_meant = |view: &ResourceView| creator.is_none_or(|creator| view.creator == creator);
-        let resources = rows.rows.into_iter().filter_map(ResourceView::of).filter(is_meant).collect();
+        let resources =
+            rows.rows.into_iter().filter_map(ResourceView::of).filter(is_meant).take(limit as usize).collect();
         // What is ranked has no next page: whoever sees too much looks for more letters.
         let next = last.filter(|_| is_full && query.text().is_empty()).map(|(creator, id)| format!("{creator}/{id}"));
         Ok(ListedView { resources, next })
