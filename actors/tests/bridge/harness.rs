@@ -56,13 +56,18 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 /// A server of this test's own; nothing where there is none to start, which is said by name.
 pub(crate) async fn server(test: &str, with: &[&str]) -> Option<Server> {
     let Some(program) = program() else {
-        let Some(folder) = std::env::var_os(SKIPPED) else {
-            panic!("{test} cannot run here, and nobody counts what is skipped: there is no nats-server");
-        };
-        std::fs::write(PathBuf::from(folder).join(test), "there is no nats-server").unwrap();
+        skip(test, "there is no nats-server");
         return None;
     };
     Some(Server::start(program, with).await)
+}
+
+/// Says that a test cannot run here.
+pub(crate) fn skip(test: &str, why: &str) {
+    let Some(folder) = std::env::var_os(SKIPPED) else {
+        panic!("{test} cannot run here, and nobody counts what is skipped: {why}");
+    };
+    std::fs::write(PathBuf::from(folder).join(test), why).unwrap();
 }
 
 fn program() -> Option<PathBuf> {

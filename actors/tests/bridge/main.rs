@@ -13,12 +13,12 @@ use actors::{
 use async_nats::{ConnectOptions, HeaderMap, jetstream};
 use futures::StreamExt as _;
 use protocol::{
-    bus::{Announcement, JetStream, VerbOut, What},
+    bus::{self, Announcement, JetStream, VerbOut, What},
     identity::Keys,
 };
 use serde_json::{Value as Json, json};
 
-use harness::{Answer, Inside, Member, announcement, envelope, server, within};
+use harness::{Answer, Inside, Member, announcement, envelope, server, skip, within};
 
 /// A stream of everything that stands on the bus, from its beginning.
 async fn read_all(client: &async_nats::Client, count: usize) -> Vec<(String, Json)> {
@@ -351,6 +351,41 @@ async fn services_answer_over_the_bus() {
     let ping: Json = serde_json::from_slice(&ping.payload).unwrap();
     assert_eq!(ping["name"], "muster");
     inside.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_believed_over_tls_only_with_a_certificate_that_is_vouched_for() {
+    let test = "a_server_is_believed_over_tls";
+    let folder = tempfile::tempdir().unwrap();
+    if !certificates(folder.path()) {
+        return skip(test, "there is no openssl to make certificates with");
+    }
+    let at = |name: &str| folder.path().join(name);
+    let tls = format!("tls {{ cert_file: {:?}, key_file: {:?} }}", at("server.pem"), at("server.key"));
+    let Some(server) = server(test, &["-js", &tls]).await else { return };
+    let settings = bus::Settings { tls_required: true, ..server.settings() };
+    let mut member = Member::start(settings.clone()).await;
+    let trouble = member.trouble("bus").await;
+    assert!(trouble.contains("check bus.tls_ca"), "{trouble}");
+    member.stop().await;
+    let mut member = Member::start(bus::Settings { tls_ca: at("ca.pem"), ..settings }).await;
+    member.joined("JetStream").await;
+    member.stop().await;
+}
+
+/// An authority and a server's certificate in a folder; false where nothing can make them.
+fn certificates(folder: &std::path::Path) -> bool {
+    let openssl = |args: &str| {
+        let made = std::process::Command::new("openssl").args(args.split(' ')).current_dir(folder).output();
+        made.is_ok_and(|made| made.status.success())
+    };
+    std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=authority -days 2"))
+        && openssl(&format!("req {key} -keyout server.key -out server.csr -subj /CN=server"))
+        && openssl(
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names",
+        )
 }
 
 #[tokio::test(flavor = "multi_thread")]
