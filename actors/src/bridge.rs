@@ -4,8 +4,8 @@
 //! orders and asks it for announcements, and tells health how the bus is. `sharing` may tell it that something waits. A
 //! restart forgets the connection and the counts of this life; no order is acknowledged before `sharing` said that it is
 //! on the disk, and no announcement leaves its table before the bus said that it has it, so nothing is lost by it.
-//! Bounds: of each subject one batch of [`intake::BATCH_MAX`] orders under way, one announcement per subject under way,
-//! [`services::REQUESTS_MAX`] requests of services at once.
+//! Bounds: of each subject one batch of `intake::BATCH_MAX` orders under way, one announcement per subject under way,
+//! `services::REQUESTS_MAX` requests of services at once.
 
 mod intake;
 mod link;

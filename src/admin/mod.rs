@@ -4,6 +4,7 @@
 
 mod actors;
 mod bans;
+mod bus;
 mod chaos;
 mod drain;
 mod events;
@@ -19,6 +20,7 @@ mod question;
 mod records;
 mod resources;
 mod search;
+mod searches;
 mod serve;
 mod sessions;
 mod status;
@@ -64,6 +66,8 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/api/v1/records/{key}", get(records::find))
         .route("/api/v1/events", get(events::list))
         .route("/api/v1/search", get(search::stream))
+        .route("/api/v1/searches", get(searches::stream))
+        .route("/api/v1/bus", get(bus::show))
         .route("/api/v1/resources", get(resources::list))
         .route("/api/v1/resources/{creator}/{id}", get(resources::show))
         .route("/api/v1/partners", get(partners::list))

@@ -12,12 +12,12 @@ use axum::{
     },
 };
 use futures::{Stream, stream};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Shared, problem::Problem};
 
 /// Often enough that proxies and readers do not take a quiet search for a dead one.
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 
 /// Longer than any user's name of the organisations that share a node.
 const USER_CHARS_MAX: usize = 128;
@@ -38,12 +38,7 @@ pub(super) async fn stream(
     question: Result<Query<Question>, QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let Query(question) = question?;
-    // Without a user each request is its own, so that two askers never end each other's search.
-    let user = question.user.unwrap_or_else(|| format!("request:{:032x}", rand::random::<u128>()));
-    if user.is_empty() || user.chars().count() > USER_CHARS_MAX {
-        let words = format!("the user has {} characters, expected 1 to {USER_CHARS_MAX}", user.chars().count());
-        return Err(Problem::new(StatusCode::BAD_REQUEST, words));
-    }
+    let user = user(question.user)?;
     let wanted = Wanted { peer_id: question.peer_id, did: question.did, name: question.name };
     let steps = tree.search(&user, wanted).await?;
     let events = stream::unfold(steps, |mut steps| async move {
@@ -53,11 +48,27 @@ pub(super) async fn stream(
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_EVERY)))
 }
 
+/// Whose search it is. Without a user each request is its own, so that two askers never end each other's search.
+pub(super) fn user(given: Option<String>) -> Result<String, Problem> {
+    let user = given.unwrap_or_else(|| format!("request:{:032x}", rand::random::<u128>()));
+    let chars = user.chars().count();
+    if chars == 0 || chars > USER_CHARS_MAX {
+        let words = format!("the user has {chars} characters, expected 1 to {USER_CHARS_MAX}");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, words));
+    }
+    Ok(user)
+}
+
 fn event(step: &SearchView) -> Event {
     let name = match step {
         SearchView::Hit { .. } => "hit",
         SearchView::End { .. } => "end",
     };
+    event_of(name, step)
+}
+
+/// One step as an event of this name.
+pub(super) fn event_of(name: &str, step: &impl Serialize) -> Event {
     match serde_json::to_string(step) {
         // A record is kept as it came and may hold line ends between its tokens, where any blank does as well.
         Ok(data) => Event::default().event(name).data(data.replace(['\r', '\n'], " ")),

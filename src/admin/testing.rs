@@ -7,8 +7,9 @@ use actors::{
     handle::{AskError, Fault, Wanting},
     sharing::Author,
     view::{
-        ActorView, BanView, Ended, EventView, ExplainView, IndexerView, ListedView, OutboxView, PeerView, PlacedView,
-        RecordView, RelationView, ResourceView, SearchView, SessionView, Standing, StatusView, Wanted,
+        ActorView, BanView, BridgeView, Ended, EventView, ExplainView, IndexerView, ListedView, OutboxView, PeerView,
+        PlacedView, RecordView, RelationView, ResourceStep, ResourceView, SearchView, SessionView, Standing,
+        StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
@@ -17,6 +18,7 @@ use protocol::{
     catalogue::{Draft, Kind},
     relation::Relation,
     score::{Book, Decision, Observation},
+    search::resources::Scope,
     time::Mono,
     wire::Role,
 };
@@ -37,6 +39,8 @@ pub(crate) struct Still {
     pub(crate) injected: Mutex<Vec<(String, Fault)>>,
     /// Searches it was given.
     pub(crate) searched: Mutex<Vec<(String, Wanted)>>,
+    /// Searches for resources that it was given: whose, among whom, for what, of which kind, in which groups.
+    pub(crate) sought: Mutex<Vec<Sought>>,
     /// Bans that it was given.
     pub(crate) banned: Mutex<Vec<(PeerId, Option<Duration>, String)>>,
     /// Orders to drain that it was given, and to take that back.
@@ -52,6 +56,9 @@ pub(crate) struct Still {
     /// What of the outbox it was asked for: to whom, with which fate, before what, how many.
     pub(crate) outbox: Mutex<Vec<OutboxAsked>>,
 }
+
+/// Whose search, among whom, for what, of which kind, in which groups.
+pub(crate) type Sought = (String, Scope, String, Option<Kind>, Vec<String>);
 
 /// To whom, with which fate, before what, how many.
 pub(crate) type OutboxAsked = (Option<Destination>, Option<Fate>, Option<u64>, u32);
@@ -158,6 +165,39 @@ impl Tree for Still {
             indexer: None,
             explained: book.explain(&self::peer(), at(801)),
         })
+    }
+
+    fn search_resources(
+        &self,
+        user: String,
+        scope: Scope,
+        text: String,
+        kind: Option<Kind>,
+        groups: Vec<String>,
+    ) -> Answer<'_, mpsc::Receiver<ResourceStep>> {
+        self.sought.lock().unwrap().push((user, scope, text, kind, groups));
+        let (steps, receiver) = mpsc::channel(2);
+        let query_id = "0".repeat(32);
+        let held = resource("gpu-1");
+        let (peer_id, resource) = (held.creator, held.resource);
+        steps.try_send(ResourceStep::Hit { query_id: query_id.clone(), peer_id, resource, elapsed_ms: 1.5 }).unwrap();
+        let end = ResourceStep::Ended {
+            query_id,
+            reason: Ended::Complete,
+            hits: 1,
+            asked: 2,
+            answered: 2,
+            refused: 0,
+            timed_out: 0,
+            truncated: false,
+            elapsed_ms: 2.0,
+        };
+        steps.try_send(end).unwrap();
+        self.answer(receiver)
+    }
+
+    fn bus(&self) -> Answer<'_, Option<BridgeView>> {
+        self.answer(None)
     }
 
     fn sessions(&self) -> Answer<'_, Vec<SessionView>> {

@@ -269,6 +269,33 @@ async fn a_search_streams_hits_and_its_last_word() {
 }
 
 #[tokio::test]
+async fn a_search_for_resources_streams_hits_and_its_last_word() {
+    use protocol::{catalogue::Kind, search::resources::Scope};
+    let endpoint = endpoint("127.0.0.1");
+    let path = "/api/v1/searches?scope=partner&text=gpu&kind=compute&group=ops&group=dev&user=jane";
+    let text = text(endpoint.get(path).await).await;
+    let blocks: Vec<&str> = text.split("\n\n").filter(|block| !block.is_empty()).collect();
+    assert_eq!(blocks.len(), 2, "{text}");
+    assert!(blocks[0].starts_with("event: hit\ndata: {") && blocks[1].starts_with("event: end\ndata: {"), "{text}");
+    let groups = vec!["ops".to_owned(), "dev".to_owned()];
+    let asked = ("jane".to_owned(), Scope::Partner, "gpu".to_owned(), Some(Kind::Compute), groups);
+    assert_eq!(endpoint.tree.sought.lock().unwrap()[0], asked);
+    let most: String = (0..protocol::catalogue::GROUPS_MAX).map(|n| format!("&group=g{n}")).collect();
+    assert_eq!(endpoint.get(&format!("/api/v1/searches?text=x{most}")).await.status(), StatusCode::OK);
+    for wrong in ["scope=near", "kind=car", "name=gpu", "user=", &format!("text=x{most}&group=one-more")] {
+        let response = endpoint.get(&format!("/api/v1/searches?{wrong}")).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_member_without_a_bus_says_so() {
+    let response = endpoint("127.0.0.1").get("/api/v1/bus").await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert!(json_of(response).await["detail"].as_str().unwrap().contains("bus.url is empty"));
+}
+
+#[tokio::test]
 async fn two_searches_without_a_user_are_two_users() {
     let endpoint = endpoint("127.0.0.1");
     for _ in 0..2 {

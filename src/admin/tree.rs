@@ -6,13 +6,13 @@ use actors::{
     handle::{AskError, Fault, Handle, Wanting},
     sharing::Author,
     view::{
-        ActorView, BanView, EventView, ExplainView, IndexerView, ListedView, OutboxView, PeerView, PlacedView,
-        RecordView, RelationView, ResourceView, SearchView, SessionView, StatusView, Wanted,
+        ActorView, BanView, BridgeView, EventView, ExplainView, IndexerView, ListedView, OutboxView, PeerView,
+        PlacedView, RecordView, RelationView, ResourceStep, ResourceView, SearchView, SessionView, StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use libp2p_identity::PeerId;
-use protocol::{catalogue::Kind, relation::Relation};
+use protocol::{catalogue::Kind, relation::Relation, search::resources::Scope};
 use store::{Destination, Fate};
 use tokio::sync::mpsc;
 
@@ -37,6 +37,17 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn record<'a>(&'a self, key: &'a str) -> Answer<'a, Vec<RecordView>>;
     /// Starts a search; dropping the receiver closes it.
     fn search<'a>(&'a self, user: &'a str, wanted: Wanted) -> Answer<'a, mpsc::Receiver<SearchView>>;
+    /// Starts a search for resources; dropping the receiver closes it.
+    fn search_resources(
+        &self,
+        user: String,
+        scope: Scope,
+        text: String,
+        kind: Option<Kind>,
+        groups: Vec<String>,
+    ) -> Answer<'_, mpsc::Receiver<ResourceStep>>;
+    /// How the bus is; nothing where there is none.
+    fn bus(&self) -> Answer<'_, Option<BridgeView>>;
     /// What happened after an event.
     fn events(&self, since: u64) -> Answer<'_, Vec<EventView>>;
     /// The metrics in OpenMetrics text.
@@ -106,6 +117,21 @@ impl Tree for Handle {
 
     fn search<'a>(&'a self, user: &'a str, wanted: Wanted) -> Answer<'a, mpsc::Receiver<SearchView>> {
         Self::search(self, user, wanted).boxed()
+    }
+
+    fn search_resources(
+        &self,
+        user: String,
+        scope: Scope,
+        text: String,
+        kind: Option<Kind>,
+        groups: Vec<String>,
+    ) -> Answer<'_, mpsc::Receiver<ResourceStep>> {
+        async move { Self::search_resources(self, &user, scope, &text, kind, groups).await }.boxed()
+    }
+
+    fn bus(&self) -> Answer<'_, Option<BridgeView>> {
+        Self::bus(self).boxed()
     }
 
     fn events(&self, since: u64) -> Answer<'_, Vec<EventView>> {

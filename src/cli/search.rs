@@ -1,4 +1,6 @@
-//! `muster search TEXT`: hits are shown as they come, then how complete they are.
+//! `muster search TEXT`: hits are shown as they come, then how complete they are; of peers, or of resources.
+
+mod resources;
 
 use actors::view::{Ended, Wanted};
 use clap::builder::styling::AnsiColor;
@@ -17,8 +19,12 @@ use super::{
 /// Arguments of the verb.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A peer id, a DID, a name or a part of one.
+    /// A peer id, a DID, a name or a part of one; of resources, part of a name, a description or an owner.
+    #[arg(required_unless_present = "resources", default_value = "")]
     text: String,
+
+    #[command(flatten)]
+    resources: resources::Args,
 
     /// On whose behalf: a user's new search ends the running one [default: this process].
     #[arg(long)]
@@ -69,6 +75,9 @@ fn path(wanted: &Wanted, user: &str) -> String {
 /// Asks and shows; code 7 when some indexer asked did not answer.
 pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let user = args.user.clone().unwrap_or_else(|| format!("cli:{}", std::process::id()));
+    if args.resources.is_wanted() {
+        return resources::run(&args.resources, &args.text, &user, context).await;
+    }
     let client = context.client()?;
     let mut events = Box::pin(client.stream(&path(&wanted(&args.text), &user)).await?);
     while let Some(event) = events.next().await {
@@ -84,7 +93,11 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
             _ => {}
         }
     }
-    Err(Failure::new(Exit::Unreachable, "the search broke off").next("is the daemon still running? `muster status`"))
+    Err(broken_off())
+}
+
+fn broken_off() -> Failure {
+    Failure::new(Exit::Unreachable, "the search broke off").next("is the daemon still running? `muster status`")
 }
 
 fn unreadable(cause: &serde_json::Error) -> Failure {
@@ -115,20 +128,25 @@ fn last_line(end: &End) -> String {
     let late = if end.timed_out == 0 { String::new() } else { format!(", {} timed out", end.timed_out) };
     let indexers = if end.asked == 1 { "indexer" } else { "indexers" };
     let left_out = if end.truncated { ", some hits were left out" } else { "" };
-    let why = match end.ended {
+    let why = why(end.ended);
+    format!(
+        "{hits} in {:.1} ms; answered {} of {} {indexers}{late}{left_out}{why}",
+        end.took_ms, end.answered, end.asked
+    )
+}
+
+/// Why a search ended, where its figures do not say it.
+fn why(ended: Ended) -> &'static str {
+    match ended {
         Ended::Complete => "",
         Ended::Idle => " (nothing more came)",
         Ended::TimedOut => " (its time was over)",
         Ended::Limit => " (no more are shown)",
         Ended::Replaced => " (replaced by the same user's next search)",
         Ended::Closed => " (closed)",
-        Ended::Lost => " (the indexers asked are gone)",
-        Ended::Isolated => " (no indexer could be asked)",
-    };
-    format!(
-        "{hits} in {:.1} ms; answered {} of {} {indexers}{late}{left_out}{why}",
-        end.took_ms, end.answered, end.asked
-    )
+        Ended::Lost => " (those asked are gone)",
+        Ended::Isolated => " (nobody could be asked)",
+    }
 }
 
 /// Complete is good; with holes is partial; nobody asked is refused.

@@ -1,0 +1,85 @@
+//! `/api/v1/searches?scope=…&text=…&kind=…&group=…&user=…`: resources of other members as they come, as server-sent
+//! events.
+
+use std::convert::Infallible;
+
+use actors::view::ResourceStep;
+use axum::{
+    extract::{Query, rejection::QueryRejection},
+    response::{
+        Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use futures::{Stream, stream};
+use protocol::{
+    catalogue::{GROUPS_MAX, Kind},
+    search::resources::Scope,
+};
+
+use super::{
+    Shared,
+    problem::Problem,
+    question::{kind, wrong},
+    search::{KEEP_ALIVE_EVERY, user},
+};
+
+/// What is asked. Groups repeat, so it is read as pairs.
+#[derive(Debug, Default)]
+struct Question {
+    scope: Scope,
+    text: String,
+    kind: Option<Kind>,
+    groups: Vec<String>,
+    user: Option<String>,
+}
+
+impl Question {
+    fn of(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+        let mut question = Self::default();
+        for (name, value) in pairs {
+            match name.as_str() {
+                "scope" => {
+                    let unknown = || wrong(format!("got scope {value:?}, expected all, known or partner"));
+                    question.scope = Scope::named(&value).ok_or_else(unknown)?;
+                }
+                "text" => question.text = value,
+                "kind" => question.kind = Some(kind(&value)?),
+                "user" => question.user = Some(value),
+                "group" if question.groups.len() == GROUPS_MAX => {
+                    return Err(wrong(format!("got more than {GROUPS_MAX} groups, expected at most {GROUPS_MAX}")));
+                }
+                "group" => question.groups.push(value),
+                _ => {
+                    let words = format!("got the parameter {name:?}, expected scope, text, kind, group or user");
+                    return Err(wrong(words));
+                }
+            }
+        }
+        Ok(question)
+    }
+}
+
+/// Starts a search; closing the stream closes it.
+pub(super) async fn stream(
+    tree: Shared,
+    pairs: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let Query(pairs) = pairs?;
+    let Question { scope, text, kind, groups, user: given } = Question::of(pairs)?;
+    let user = user(given)?;
+    let steps = tree.search_resources(user, scope, text, kind, groups).await?;
+    let events = stream::unfold(steps, |mut steps| async move {
+        let step = steps.recv().await?;
+        Some((Ok(event(&step)), steps))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_EVERY)))
+}
+
+fn event(step: &ResourceStep) -> Event {
+    let name = match step {
+        ResourceStep::Hit { .. } => "hit",
+        ResourceStep::Ended { .. } => "end",
+    };
+    super::search::event_of(name, step)
+}
