@@ -9,7 +9,7 @@
 mod ask;
 mod plan;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use ::store::{Change, Changed, Destination, Outgoing, Refusal, RelationRow, ResourceRow};
 use protocol::{bus::Announcement, wire::Refused};
@@ -25,7 +25,7 @@ use crate::{
     bridge,
     context::{Context, inform},
     outbox, policy, store,
-    supervision::{Class, Envelope, Reply, Seat},
+    supervision::{Class, Envelope, Reply, Seat, Timer},
 };
 
 /// Changes that wait. At a thousand a second the last one waits for two seconds, about as long as an orderer does.
@@ -33,6 +33,10 @@ const QUEUE_MAX: usize = 2_048;
 
 /// Changes in one transaction: more would make the first wait for the last without being written any faster.
 const RUN_MAX: usize = 64;
+
+/// For the store to say what is held, or what became of a run: longer than it waits for its database. Past it the store
+/// died with the run in hand; whatever it wrote is known when the orders come again.
+const RUN_WITHIN: Duration = Duration::from_secs(15);
 
 /// The actor.
 pub struct Sharing;
@@ -56,6 +60,9 @@ pub struct State {
     queue: VecDeque<Batch>,
     queued: usize,
     run: Option<Run>,
+    /// Counts the runs, so that a late answer is not taken for another's.
+    runs: u64,
+    timer: Option<Timer>,
 }
 
 /// Changes that are answered together, and what became of those that are done.
@@ -75,6 +82,7 @@ enum Answer {
 
 /// What is being written: the first wants of the queue, however it grows meanwhile.
 struct Run {
+    number: u64,
     wants: usize,
     /// In their order; none before it is known what is held.
     plans: Vec<Plan>,
@@ -129,9 +137,24 @@ pub enum Msg {
     /// Something is to be said on the bus.
     Say(Vec<Outgoing>),
     /// What is held of the resources that the run is about; nothing while the database is away.
-    Held(Option<Vec<Option<ResourceRow>>>),
+    Held {
+        /// The run's number.
+        run: u64,
+        /// In the order of its resources.
+        rows: Option<Vec<Option<ResourceRow>>>,
+    },
     /// What became of the run; nothing while the database is away.
-    Changed(Option<Vec<Changed>>),
+    Changed {
+        /// The run's number.
+        run: u64,
+        /// In the order of its changes.
+        changed: Option<Vec<Changed>>,
+    },
+    /// The store has not answered in time.
+    Late {
+        /// The run's number.
+        run: u64,
+    },
     /// What waits for the bus, in order?
     NextForBus {
         /// Later than this.
@@ -160,7 +183,18 @@ impl Actor for Sharing {
     ) -> Result<State, ActorProcessingErr> {
         inform(&context.addresses.policy, Class::Control, policy::Msg::TellRelations);
         let (rng, asks) = (seat.rng(), Asks::new(context.clone()));
-        Ok(State { seat, context, rng, relations: None, asks, queue: VecDeque::new(), queued: 0, run: None })
+        Ok(State {
+            seat,
+            context,
+            rng,
+            relations: None,
+            asks,
+            queue: VecDeque::new(),
+            queued: 0,
+            run: None,
+            runs: 0,
+            timer: None,
+        })
     }
 
     async fn handle(
@@ -175,8 +209,10 @@ impl Actor for Sharing {
             Msg::Order { want, reply } => state.order(*want, reply),
             Msg::Told { wanted, reply } => state.take(Batch::of([*wanted], Answer::Peer(reply))),
             Msg::Say(sayings) => state.take(Batch::of([Wanted::unnamed(Want::Say(sayings))], Answer::Nobody)),
-            Msg::Held(rows) => state.held(rows),
-            Msg::Changed(changed) => state.changed(changed),
+            Msg::Held { run, rows } if state.is_running(run) => state.held(rows),
+            Msg::Changed { run, changed } if state.is_running(run) => state.changed(changed),
+            Msg::Late { run } if state.is_running(run) => state.put_off("the store does not answer"),
+            Msg::Held { .. } | Msg::Changed { .. } | Msg::Late { .. } => {}
             Msg::NextForBus { after, limit, reply } => state.next_for_bus(after, limit, reply),
             Msg::Published { ids } => state.published(&ids),
         }
@@ -209,6 +245,10 @@ impl Batch {
 
 impl State {
     fn ordered(&mut self, orders: Vec<Ordered>, reply: Reply<Vec<Verdict>>) {
+        if let Some(why) = self.is_shut(orders.len()) {
+            // Before anything is asked in their name: they come again.
+            return reply.send(vec![Verdict::NotYet(why.to_owned()); orders.len()]);
+        }
         let mut wants = Vec::with_capacity(orders.len());
         for Ordered { id, order } in orders {
             wants.push(match plan::sort(order) {
@@ -226,10 +266,22 @@ impl State {
         self.take(Batch::of([Wanted::unnamed(want)], Answer::Edge(reply)));
     }
 
+    /// Why so many more cannot be taken, if they cannot.
+    fn is_shut(&self, more: usize) -> Option<&'static str> {
+        match self.relations {
+            None => Some("the relations are being read back"),
+            Some(_) if self.queued + more > QUEUE_MAX => Some("too much waits"),
+            Some(_) => None,
+        }
+    }
+
+    fn is_running(&self, number: u64) -> bool {
+        self.run.as_ref().is_some_and(|run| run.number == number)
+    }
+
     fn take(&mut self, mut batch: Batch) {
         let count = batch.wants.len();
-        if self.relations.is_none() || self.queued + count > QUEUE_MAX {
-            let why = if self.relations.is_none() { "the relations are being read back" } else { "too much waits" };
+        if let Some(why) = self.is_shut(count) {
             batch.outcomes = vec![Outcome::NotYet(why.to_owned()); count];
             return batch.answer();
         }
@@ -244,10 +296,13 @@ impl State {
     fn begin(&mut self) {
         while self.run.is_none() && !self.queue.is_empty() {
             let wants = self.queued.min(RUN_MAX);
-            self.run = Some(Run { wants, plans: Vec::new() });
+            self.runs += 1;
+            let number = self.runs;
+            self.run = Some(Run { number, wants, plans: Vec::new() });
+            self.timer = Some(self.seat.after(RUN_WITHIN, Msg::Late { run: number }));
             let own = self.context.own.peer_id;
             let keys = first(&self.queue, wants).filter_map(|wanted| wanted.key(own)).collect();
-            let reply = self.seat.reply(Msg::Held);
+            let reply = self.seat.reply(move |rows| Msg::Held { run: number, rows });
             if self.context.addresses.store.tell(Class::Control, store::Msg::Held { keys, reply }).is_err() {
                 self.put_off("the store is busy");
             }
@@ -255,7 +310,7 @@ impl State {
     }
 
     fn held(&mut self, rows: Option<Vec<Option<ResourceRow>>>) {
-        let Some(Run { wants, .. }) = self.run else { return };
+        let Some(Run { number, wants, .. }) = self.run else { return };
         let (Some(rows), Some(relations)) = (rows, self.relations.clone()) else {
             return self.put_off("the database is away");
         };
@@ -271,11 +326,12 @@ impl State {
             plans.push(planner.plan(wanted, &mut self.rng));
         }
         let changes: Vec<Change> = plans.iter_mut().filter_map(|plan| plan.change.take()).collect();
-        self.run = Some(Run { wants, plans });
+        self.run = Some(Run { number, wants, plans });
+        self.timer = Some(self.seat.after(RUN_WITHIN, Msg::Late { run: number }));
         if changes.is_empty() {
             return self.changed(Some(Vec::new()));
         }
-        let reply = self.seat.reply(Msg::Changed);
+        let reply = self.seat.reply(move |changed| Msg::Changed { run: number, changed });
         if self.context.addresses.store.tell(Class::Control, store::Msg::Change { changes, reply }).is_err() {
             self.put_off("the store is busy");
         }

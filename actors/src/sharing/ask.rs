@@ -72,7 +72,7 @@ impl Asks {
         if self.tasks.len() >= ASKS_MAX {
             return Err(format!("{ASKS_MAX} questions are under way"));
         }
-        let sayer = Sayer { me: me.clone(), correlation: id, prefix: name(rng), said: 0 };
+        let sayer = Sayer { me: me.clone(), correlation: id.clone(), prefix: name(rng), said: 0 };
         let context = self.context.clone();
         match question {
             Question::Peers { text, author } => {
@@ -94,7 +94,8 @@ impl Asks {
                 let question = VerifyQuestion { id, version, signature };
                 self.tasks.spawn(verify(context, creator, question, author, sayer));
             }
-            Question::Plan { to, payload, author } => plan(&context, to, payload, author, name(rng)),
+            // By the order's own name, so that one that comes again is not a second step.
+            Question::Plan { to, payload, author } => plan(&context, to, payload, author, id),
             Question::ClosePlan { to } => {
                 inform(&context.addresses.planner, Class::Control, planner::Msg::Close { to });
             }
