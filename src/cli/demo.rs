@@ -204,8 +204,14 @@ fn show_news(bar: &ProgressBar, news: &News) {
 /// The table of all members.
 fn who_is_where(members: &[Member], statuses: &[Option<StatusView>]) -> String {
     let mut table = table(["name", "role", "peer id", "for peers", "for you", "standing", "connected with"]);
+    let has_bus = members.iter().any(|member| member.bus.is_some());
+    if has_bus && let Some(head) = table.header().cloned() {
+        let cells: Vec<_> = head.cell_iter().cloned().chain(["for its applications".into()]).collect();
+        table.set_header(cells);
+    }
     for (member, status) in members.iter().zip(statuses) {
-        table.add_row([
+        let bus = member.bus.map(|bus| format!("nats://{bus}")).unwrap_or_default();
+        let cells = [
             member.name.clone(),
             member.role.to_string(),
             short(&member.peer_id),
@@ -213,7 +219,8 @@ fn who_is_where(members: &[Member], statuses: &[Option<StatusView>]) -> String {
             member.admin_url(),
             status.as_ref().map_or_else(|| "no answer".to_owned(), |status| standing(member.role, status)),
             status.as_ref().map_or_else(String::new, |status| connected(member.role, status)),
-        ]);
+        ];
+        table.add_row(cells.into_iter().chain(has_bus.then_some(bus)));
     }
     table.to_string()
 }

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use super::{
-    Error, MEMBERS, PARENT, SEED, ask,
+    Error, MEMBERS, PARENT, SEED, ask, bus,
     control::{self, Answer, Request},
     member, ports, process,
     state::{Folder, Life, Lock, Member, Role, State},
@@ -111,6 +111,10 @@ pub(crate) struct Federation {
     lock: Lock,
     state: State,
     children: BTreeMap<String, Child>,
+    /// What a bus is made with, if this machine has it.
+    bus: Option<bus::Program>,
+    /// The buses, by whose they are. A member that is killed leaves its organisation's bus as it is.
+    buses: BTreeMap<String, Child>,
     watcher: Watcher,
     socket: UnixListener,
     /// Ports found for members that are not started yet, held so that nobody else takes them.
@@ -143,6 +147,8 @@ impl Federation {
                     lock,
                     state,
                     children: BTreeMap::new(),
+                    bus: bus::Program::find(&std::env::var_os("PATH").unwrap_or_default()),
+                    buses: BTreeMap::new(),
                     watcher,
                     socket,
                     held: BTreeMap::new(),
@@ -211,14 +217,20 @@ impl Federation {
 
     /// Makes the files of one member, with free ports.
     fn make(&mut self, name: &str, role: Role, chance: &mut impl Rng) -> Result<(), Error> {
-        let held = ports::free(2, chance).map_err(Error::io("find free ports"))?;
+        if let Some(mut former) = self.buses.remove(name) {
+            // Its port is taken, or its folder is gone.
+            let _ = former.start_kill();
+        }
+        let has_bus = role == Role::Node && self.bus.is_some();
+        let held = ports::free(if has_bus { 3 } else { 2 }, chance).map_err(Error::io("find free ports"))?;
         let ports: Vec<SocketAddr> = held
             .iter()
             .map(|held| held.local_addr())
             .collect::<io::Result<_>>()
             .map_err(Error::io("find free ports"))?;
         let seed = self.state.members.iter().find(|member| member.name == SEED && member.name != name);
-        let wanted = member::Wanted { folder: &self.folder, name, role, peers: ports[0], admin: ports[1], seed };
+        let (peers, admin, bus) = (ports[0], ports[1], ports.get(2).copied());
+        let wanted = member::Wanted { folder: &self.folder, name, role, peers, admin, bus, seed };
         let made = wanted.make()?;
         match self.state.members.iter_mut().find(|member| member.name == name) {
             Some(member) => *member = made,
@@ -234,6 +246,7 @@ impl Federation {
         let what = || format!("start {name}");
         let log = self.log(name).map_err(Error::io(what()))?;
         drop(self.held.remove(name));
+        self.start_bus(name).map_err(Error::io(format!("start the bus of {name}")))?;
         let child = program()
             .args(["run", "--config"])
             .arg(self.folder.member(name).join("muster.toml"))
@@ -248,6 +261,29 @@ impl Federation {
         let pid = child.id().unwrap_or(0);
         self.children.insert(name.to_owned(), child);
         self.note(name, Life::Running, pid);
+        Ok(())
+    }
+
+    /// Starts the bus of a member's organisation, unless it has none or it runs already.
+    fn start_bus(&mut self, name: &str) -> io::Result<()> {
+        let at = self.state.members.iter().find(|member| member.name == name).and_then(|member| member.bus);
+        let (Some(program), Some(at)) = (&self.bus, at) else { return Ok(()) };
+        if let Some(bus) = self.buses.get_mut(name)
+            && bus.try_wait()?.is_none()
+        {
+            return Ok(());
+        }
+        let folder = self.folder.member(name);
+        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(folder.join("bus.log"))?;
+        let bus = program
+            .command(at, &folder.join("bus"))
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .stderr(log.try_clone()?)
+            .stdout(log)
+            .process_group(self.watcher.group)
+            .spawn()?;
+        self.buses.insert(name.to_owned(), bus);
         Ok(())
     }
 
@@ -408,10 +444,11 @@ impl Federation {
             () = self.leave() => {}
             () = hurry => {}
         }
-        for child in self.children.values_mut() {
+        // A bus has nothing to say when it goes, and its members are gone.
+        for child in self.children.values_mut().chain(self.buses.values_mut()) {
             let _ = child.start_kill();
         }
-        for child in self.children.values_mut() {
+        for child in self.children.values_mut().chain(self.buses.values_mut()) {
             let _ = timeout(KILL_PATIENCE, child.wait()).await;
         }
         let group = self.watcher.group;

@@ -23,6 +23,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) peers: SocketAddr,
     /// Where its admin endpoint will listen.
     pub(crate) admin: SocketAddr,
+    /// Where its organisation's bus will listen, if it has one.
+    pub(crate) bus: Option<SocketAddr>,
     /// The member that it will know; none for the seed itself.
     pub(crate) seed: Option<&'a Member>,
 }
@@ -41,6 +43,7 @@ impl Wanted<'_> {
             did: made.did,
             admin: self.admin,
             p2p_port: self.peers.port(),
+            bus: self.bus,
             pid: 0,
             dir: self.folder.member(self.name),
             state: Life::Waiting,
@@ -57,6 +60,9 @@ impl Wanted<'_> {
         plan.set("network.listen", Array::from_iter([format!("/ip4/{}/tcp/{}", self.peers.ip(), self.peers.port())]));
         plan.set("network.seeds", self.seed.map(full_address).into_iter().collect::<Array>());
         plan.set("admin.listen", self.admin.to_string());
+        if let Some(bus) = self.bus {
+            plan.set("bus.url", format!("nats://{bus}"));
+        }
         plan
     }
 }
@@ -74,7 +80,8 @@ mod tests {
     fn wanted<'a>(folder: &'a Folder, name: &'a str, port: u16, seed: Option<&'a Member>) -> Wanted<'a> {
         let role = if seed.is_some() { Role::Node } else { Role::Indexer };
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Wanted { folder, name, role, peers: at(port), admin: at(port + 1), seed }
+        let bus = seed.map(|_| at(port + 2));
+        Wanted { folder, name, role, peers: at(port), admin: at(port + 1), bus, seed }
     }
 
     #[test]
@@ -93,5 +100,7 @@ mod tests {
         {
             assert!(settings.lines().any(|found| found == line), "{line} in {settings}");
         }
+        assert!(settings.lines().any(|found| found == "url = \"nats://127.0.0.1:20005\""), "{settings}");
+        assert!(!read("indexer-1/muster.toml").lines().any(|found| found.starts_with("url = \"nats://")));
     }
 }

@@ -11,6 +11,7 @@
 //!    and the next demo verb sweeps the folder ([`state::Folder::find`]).
 
 pub(crate) mod ask;
+pub(crate) mod bus;
 pub(crate) mod control;
 pub(crate) mod federation;
 pub(crate) mod member;

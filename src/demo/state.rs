@@ -95,6 +95,9 @@ pub(crate) struct Member {
     pub(crate) admin: SocketAddr,
     /// Where it listens for peers, on loopback.
     pub(crate) p2p_port: u16,
+    /// Where its organisation's bus listens, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bus: Option<SocketAddr>,
     /// Its process, 0 while there is none.
     pub(crate) pid: u32,
     /// Its folder, with `muster.toml`.
@@ -423,6 +426,7 @@ mod tests {
             did: format!("did:key:z6Mk{name}"),
             admin: "127.0.0.1:20001".parse().unwrap(),
             p2p_port: 20_002,
+            bus: None,
             pid: 7,
             dir: PathBuf::from("/nowhere"),
             state: Life::Running,

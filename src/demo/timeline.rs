@@ -196,6 +196,7 @@ mod tests {
             did: String::new(),
             admin: "127.0.0.1:1".parse().unwrap(),
             p2p_port: 2,
+            bus: None,
             pid: 3,
             dir: PathBuf::new(),
             state: Life::Running,
