@@ -34,6 +34,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether something waits, should nobody say so.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How often everything that waits is asked for from the beginning. What was told and could not be crossed out, because the
+/// database was away, is told once more while the bus still knows it as a repetition, and crossed out then.
+const ANEW_EVERY: Duration = Duration::from_secs(30);
+
 /// Pause after something failed that is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -53,12 +57,17 @@ struct Sent {
 pub(super) async fn tell(link: &Link, streams: Option<&jetstream::Context>) -> Result<Infallible, SessionError> {
     let mut after = 0;
     let mut unsaid: Vec<u64> = Vec::new();
+    let mut anew = tokio::time::Instant::now() + ANEW_EVERY;
     loop {
         unsaid = say_published(link, unsaid);
         let waiting = if unsaid.is_empty() { next(link, after).await } else { None };
         let Some(waiting) = waiting.filter(|waiting| !waiting.is_empty()) else {
             // Either is enough; a word that came while we were at work is not lost.
             drop(tokio::time::timeout(LOOK_EVERY, link.wake.notified()).await);
+            if anew <= tokio::time::Instant::now() {
+                anew = tokio::time::Instant::now() + ANEW_EVERY;
+                after = 0;
+            }
             continue;
         };
         let sent = send(link, streams, &waiting).await;
