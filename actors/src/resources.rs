@@ -359,11 +359,14 @@ impl State {
         }))
     }
 
-    /// What is ours answers our own users, too, and they see all of it.
+    /// What is ours answers our own users, too, and they see all of it. What partners told us is theirs to show, with the
+    /// groups of the user who asks.
     fn look_here(&self, id: QueryId, query: ResourceQuery) -> AbortOnDropHandle<()> {
         let (context, me, look_up) = (self.context.clone(), self.seat.me().clone(), Arc::clone(&self.look_up));
         AbortOnDropHandle::new(tokio::spawn(async move {
-            let found = look_up(Sight::Everything, query, SHOWN_MAX).await.unwrap_or_else(|error| {
+            let own = context.own.peer_id;
+            let sight = Sight::Of { own, asker: Asker::new(own, Relation::Own, []) };
+            let found = look_up(sight, query, SHOWN_MAX).await.unwrap_or_else(|error| {
                 warn!(%error, "our own catalogue is left out of a search");
                 Found { is_truncated: true, ..Found::default() }
             });

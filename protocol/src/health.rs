@@ -83,7 +83,9 @@ impl Facts {
                 reasons.push("it listens on no address: check network.listen and network.port".to_owned());
             }
             if !self.is_store_ok {
-                reasons.push("the database does not answer: check the disk of files.data".to_owned());
+                reasons.push(
+                    "the database does not answer: check the disk of files.data, or the server of store.url".to_owned(),
+                );
             }
             if self.is_drained {
                 reasons.push("it is drained: `muster undrain` lets it take sessions again".to_owned());
@@ -101,7 +103,9 @@ impl Facts {
     pub fn reasons(&self) -> Vec<String> {
         let mut reasons = self.unready();
         if !self.role.indexer && !self.is_store_ok {
-            reasons.push("the database does not answer: check the disk of files.data".to_owned());
+            reasons.push(
+                "the database does not answer: check the disk of files.data, or the server of store.url".to_owned(),
+            );
         }
         reasons.extend(self.troubles.iter().map(|(what, remedy)| format!("{what}: {remedy}")));
         reasons

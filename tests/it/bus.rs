@@ -261,6 +261,41 @@ fn nothing_is_lost_or_repeated(test: &str, events: usize, kills: usize, seed: u6
 }
 
 #[test]
+fn a_database_that_freezes_holds_up_changes_and_nothing_else() {
+    let test = "a_database_that_freezes_holds_up_changes";
+    let Some(mut two) = Two::started(test) else { return };
+    let heard = listen(&two.runtime, two.paris_bus.url());
+    let count = || heard.lock().unwrap_or_else(PoisonError::into_inner).count;
+    let change = |two: &Two, n: u64| {
+        let resource = json!({ "id": format!("r{n}"), "kind": "data", "name": "data", "access": "public", "n": n });
+        let order = envelope("data", &json!({ "action": "create", "datatype": "data", "payload": resource }));
+        let (url, id) = (two.lyon_bus.url(), format!("change-{n}"));
+        two.runtime.block_on(say(&url, "opencloud.propagation_event", &id, &order));
+    };
+    change(&two, 1);
+    until_true("a change arrives", PATIENCE, || count() == 1);
+
+    two.lyon_database.tell("freeze");
+    change(&two, 2);
+    let lyon = two.federation.member("lyon");
+    until_true("lyon says that its database is away", PATIENCE, || {
+        lyon.try_status().is_some_and(|status| status.reasons.iter().any(|reason| reason.contains("database")))
+    });
+    // The network goes on: lyon's indexer hears it, and it is whole.
+    let beats = || lyon.metric("muster_beats_answered_total");
+    let before = beats();
+    until_true("lyon goes on beating", PATIENCE, || beats() >= before + 3.0);
+    lyon.until_whole();
+    assert_eq!(count(), 1, "nothing is done that is not written down");
+
+    two.lyon_database.tell("thaw");
+    // Page 9's five seconds, with room for a loaded machine.
+    until_true("the change is made", Duration::from_secs(10), || count() == 2);
+    let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+    assert_eq!(heard.repeated.len(), 0);
+}
+
+#[test]
 fn p9_what_an_application_changes_reaches_the_partners_once_and_in_order_whoever_is_killed() {
     let number = |name: &str, usual: usize| match std::env::var(name) {
         Ok(given) => given.parse().unwrap(),
