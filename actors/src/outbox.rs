@@ -13,6 +13,7 @@ use protocol::{
     delivery::{LIFE, Lanes, Turn},
     event::{Event, EventAck, Verb},
     json,
+    relation::Relation,
     signed::Verified,
     wire::{Answer, RefusalCode, Refused},
 };
@@ -24,14 +25,15 @@ use tracing::{debug, warn};
 use crate::{
     context::{Context, inform},
     fetch::FetchError,
-    reach,
+    policy, reach,
     store::{self, Kept},
     supervision::{Class, Envelope, Seat, Timer},
     swarm::streams::Io,
 };
 
-/// Rows of one partner in memory at once: a commit at their end costs as much as one.
-const BATCH_MAX: u32 = 64;
+/// Rows of one partner in memory at once: a commit at their end costs as much as one. With the largest payloads those of all
+/// partners that are sent to take 180 MiB.
+const BATCH_MAX: u32 = 16;
 
 /// For a partner to be reached, a look at its record in the federation included.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
@@ -210,6 +212,12 @@ async fn deliver(context: &Context, partner: PeerId) -> Turn {
 
 /// Sends the rows in their order, over one stream per run of the same verb, and writes down what became of each.
 async fn deliver_batch(context: &Context, partner: PeerId, rows: &[OutboxRow]) -> Result<(), Stopped> {
+    let ask = |reply| policy::Msg::Relation { peer: partner, reply };
+    let relation = context.addresses.policy.ask(Class::Control, ask, ASK_WITHIN).await;
+    let Ok(Some(relation)) = relation else {
+        let detail = "it is not known what it is to us".to_owned();
+        return Err(Stopped::Later { detail, not_before: Duration::ZERO });
+    };
     let mut fates: Vec<Write> = Vec::with_capacity(rows.len());
     let mut stream: Option<(Verb, Io)> = None;
     let mut stopped = None;
@@ -218,6 +226,10 @@ async fn deliver_batch(context: &Context, partner: PeerId, rows: &[OutboxRow]) -
             fates.push(ended(context, row, Fate::Refused, "no verb of this version"));
             continue;
         };
+        if let Some(why) = not_for(verb, relation) {
+            fates.push(ended(context, row, Fate::Refused, why));
+            continue;
+        }
         let outcome = send(context, partner, verb, row, &mut stream).await;
         match outcome {
             Ok(()) => {
@@ -250,6 +262,16 @@ async fn deliver_batch(context: &Context, partner: PeerId, rows: &[OutboxRow]) -
         return Err(Stopped::Unwritten);
     }
     stopped.map_or(Ok(()), Err)
+}
+
+/// Why this is no longer for a peer that is this to us, if it is not: it waited while that changed.
+const fn not_for(verb: Verb, relation: Relation) -> Option<&'static str> {
+    match (verb, relation) {
+        (_, Relation::Blacklist) => Some("it is on our blacklist"),
+        // That something is gone is told to those who hear of nothing else any more.
+        (Verb::Create | Verb::Update, Relation::Known | Relation::None) => Some("it is no partner any more"),
+        _ => None,
+    }
 }
 
 fn ended(context: &Context, row: &OutboxRow, fate: Fate, detail: &str) -> Write {
@@ -315,6 +337,17 @@ fn later(error: &FetchError) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waited_for_a_partner_is_not_sent_to_one_that_is_none_any_more() {
+        for verb in Verb::ALL {
+            assert_eq!(not_for(verb, Relation::Partner), None);
+            assert!(not_for(verb, Relation::Blacklist).is_some());
+        }
+        assert!(not_for(Verb::Update, Relation::None).is_some() && not_for(Verb::Create, Relation::Known).is_some());
+        assert_eq!(not_for(Verb::Delete, Relation::None), None);
+        assert_eq!(not_for(Verb::Considers, Relation::Known), None);
+    }
 
     #[test]
     fn only_what_will_never_be_taken_is_given_up_at_once() {

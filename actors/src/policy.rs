@@ -18,7 +18,7 @@ use tracing::info;
 
 use crate::{
     context::{Context, inform},
-    outbox, sharing, store,
+    outbox, planner, sharing, store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
     swarm,
 };
@@ -120,19 +120,26 @@ impl Actor for Policy {
 
 impl State {
     fn recall(&mut self) {
-        self.timer = None;
+        // Armed before the answer: a store that dies with the question in hand gives none.
+        self.timer = Some(self.seat.after(RETRY_EVERY, Msg::Retry));
         let reply = self.seat.reply(Msg::Recalled);
-        if self.context.addresses.store.tell(Class::Control, store::Msg::Relations { reply }).is_err() {
-            self.timer = Some(self.seat.after(RETRY_EVERY, Msg::Retry));
-        }
+        inform(&self.context.addresses.store, Class::Control, store::Msg::Relations { reply });
     }
 
     fn recalled(&mut self, rows: Option<Vec<RelationRow>>) {
-        let Some(rows) = rows else {
-            self.timer = Some(self.seat.after(RETRY_EVERY, Msg::Retry));
-            return;
-        };
-        self.relations = Some(rows.into_iter().map(|row| (row.peer, row)).collect());
+        // It is asked again by the timer.
+        let Some(rows) = rows else { return };
+        self.timer = None;
+        let now: BTreeMap<PeerId, RelationRow> = rows.into_iter().map(|row| (row.peer, row)).collect();
+        let before = self.relations.replace(now).unwrap_or_default();
+        // What this life did not hear of, or a former one did not get to, takes effect now.
+        let others = before.into_values().map(|row| (row.peer, row.relation));
+        let blacklisted = self.look().into_iter().filter(|row| row.relation == Relation::Blacklist);
+        let peers: BTreeMap<PeerId, Relation> =
+            blacklisted.map(|row| (row.peer, Relation::None)).chain(others).collect();
+        for (peer, before) in peers {
+            self.changed(peer, before);
+        }
         for row in std::mem::take(&mut self.early) {
             self.kept(row);
         }
@@ -176,8 +183,13 @@ impl State {
             Relation::None => relations.remove(&peer),
             _ => relations.insert(peer, row),
         };
-        let before = before.map(|row| row.relation).unwrap_or_default();
+        self.changed(peer, before.map(|row| row.relation).unwrap_or_default());
         self.tell_relations();
+    }
+
+    /// What follows when a peer that was this to us is something else.
+    fn changed(&self, peer: PeerId, before: Relation) {
+        let now = self.relation(&peer).unwrap_or_default();
         if before == now {
             return;
         }
@@ -187,6 +199,7 @@ impl State {
             inform(&self.context.addresses.outbox, Class::Control, outbox::Msg::Forget { peer });
         }
         if now == Relation::Blacklist || before == Relation::Partner {
+            inform(&self.context.addresses.planner, Class::Control, planner::Msg::Close { to: Some(peer) });
             let close = swarm::Command::Close { peer };
             inform(&self.context.addresses.swarm, Class::Control, swarm::Msg::Do(close));
         }

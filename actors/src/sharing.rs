@@ -12,14 +12,17 @@ mod plan;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use ::store::{Change, Changed, Destination, Outgoing, Refusal, RelationRow, ResourceRow};
-use protocol::{bus::Announcement, wire::Refused};
+use protocol::{PeerId, bus::Announcement, relation::Relation, wire::Refused};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
 
-pub use self::plan::{Author, Outcome, Want, Wanted};
 use self::{
     ask::Asks,
     plan::{Fate, News, Plan, Planner, Sorted},
+};
+pub use self::{
+    ask::Question,
+    plan::{Author, Outcome, Want, Wanted},
 };
 use crate::{
     bridge,
@@ -253,10 +256,7 @@ impl State {
         for Ordered { id, order } in orders {
             wants.push(match plan::sort(order) {
                 Sorted::Change(want) => Wanted::of_bus(id, want),
-                Sorted::Question(question) => match self.asks.begin(self.seat.me(), id, question, &mut self.rng) {
-                    Ok(()) => Wanted::unnamed(Want::Nothing),
-                    Err(why) => Wanted::unnamed(Want::Refused(why)),
-                },
+                Sorted::Question(question) => Wanted::unnamed(Want::Ask { id, question: Box::new(question) }),
             });
         }
         self.take(Batch::of(wants, Answer::Bus(reply)));
@@ -345,15 +345,25 @@ impl State {
         for plan in run.plans {
             let outcome = match plan.fate {
                 Fate::Refused(why) => Outcome::Refused(why),
-                Fate::Nothing => Outcome::Done { version: None },
+                Fate::Ask { id, question } => match self.asks.begin(self.seat.me(), id, *question, &mut self.rng) {
+                    Ok(()) => Outcome::Done { version: None },
+                    Err(why) => Outcome::NotYet(why),
+                },
                 Fate::Written => match changed.next() {
                     Some(Changed::Done) => {
                         news.add(plan.news);
                         Outcome::Done { version: plan.version }
                     }
-                    Some(Changed::Repeated) => Outcome::Repeated,
+                    Some(Changed::Repeated) => {
+                        // It may have been written by a run that was not heard to its end.
+                        news.is_recalled |= !plan.news.relations.is_empty();
+                        Outcome::Repeated
+                    }
                     Some(Changed::Older { held }) => Outcome::Older { held },
-                    Some(Changed::Refused(why @ Refusal::Full { .. })) => Outcome::Full(why.to_string()),
+                    // What waits there goes in time. Of the catalogue nothing does, and nobody shall wait for that.
+                    Some(Changed::Refused(why @ Refusal::Full { table: "outbox", .. })) => {
+                        Outcome::Full(why.to_string())
+                    }
                     Some(Changed::Refused(why)) => Outcome::Refused(why.to_string()),
                     None => Outcome::NotYet("the store did not say".to_owned()),
                 },
@@ -361,7 +371,26 @@ impl State {
             self.count(&outcome);
             self.finish(outcome);
         }
+        self.take_note(&news);
         self.tell(news);
+    }
+
+    /// The next run is planned by what this one wrote, and policy tells it again.
+    fn take_note(&mut self, news: &News) {
+        let Some(relations) = &self.relations else { return };
+        if news.relations.is_empty() {
+            return;
+        }
+        let changed = |peer: &PeerId| news.relations.iter().any(|row| row.peer == *peer);
+        let left = relations.iter().filter(|row| !changed(&row.peer)).cloned();
+        let mut rows: Vec<RelationRow> = left.collect();
+        for (at, row) in news.relations.iter().enumerate() {
+            let is_last = !news.relations[at + 1..].iter().any(|later| later.peer == row.peer);
+            if is_last && row.relation != Relation::None {
+                rows.push(row.clone());
+            }
+        }
+        self.relations = Some(rows.into());
     }
 
     /// What is under way is not done; its orderers come again.
@@ -405,6 +434,9 @@ impl State {
         }
         if news.is_for_bus {
             inform(&to.bridge, Class::Control, bridge::Msg::Waiting);
+        }
+        if news.is_recalled {
+            inform(&to.policy, Class::Control, policy::Msg::Retry);
         }
         for row in news.relations {
             inform(&to.policy, Class::Control, policy::Msg::Kept(row));

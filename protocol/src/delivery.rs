@@ -14,7 +14,7 @@ use rand::{Rng, RngExt};
 use crate::time::Mono;
 
 /// Partners that are sent to at the same time: each is a stream and a batch of rows in memory.
-pub const RUNNING_MAX: usize = 32;
+pub const RUNNING_MAX: usize = 16;
 
 /// Partners with something to send. The outbox has no more rows, and a federation no more partners of one member.
 pub const LANES_MAX: usize = 10_000;

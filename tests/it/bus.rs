@@ -252,6 +252,13 @@ fn nothing_is_lost_or_repeated(test: &str, events: usize, kills: usize, seed: u6
     }
     let count = || heard.lock().unwrap_or_else(PoisonError::into_inner).count;
     until(&format!("{events} changes arrived"), ARRIVE_WITHIN, || (count() >= events).then_some(()));
+    // Whoever has something to say still, says it again: only then is it known that nothing is repeated.
+    for name in ["paris", "lyon"] {
+        until_true(&format!("nothing waits at {name}"), ARRIVE_WITHIN, || {
+            let waiting: Option<Value> = two.federation.member(name).try_get("/api/v1/outbox?fate=waiting");
+            waiting.is_some_and(|waiting| waiting.as_array().is_some_and(Vec::is_empty))
+        });
+    }
     let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
     let arrived: BTreeMap<&String, Vec<Change>> =
         heard.by_id.iter().map(|(id, versions)| (id, versions.values().copied().collect())).collect();

@@ -6,6 +6,8 @@ use async_nats::{Message, Subscriber, header::NATS_MESSAGE_ID};
 use futures::{StreamExt as _, future::select_all};
 use protocol::bus::{TEXT_BYTES_MAX, VerbIn};
 
+use sha2::{Digest as _, Sha256};
+
 use super::{
     Msg,
     intake::{self, Arrived, Fate},
@@ -53,10 +55,16 @@ async fn listen_to(link: &Link, taken: &mut Taken) -> SessionError {
         count += 1;
         // Of an order without a name only this session knows that it came; no other may give the same name.
         let unnamed = || format!("{}:{born}:{}:{}:{count}", taken.subject, link.life, link.session);
-        let id = named(&message).map_or_else(unnamed, |name| format!("{}:{name}", taken.subject));
+        let id = named(&message).map_or_else(unnamed, |name| known_by(&taken.subject, &name));
         take(link, taken.verb, Arrived { id, subject: &taken.subject, payload: &message.payload }).await;
     }
     SessionError::Connection("a subscription ended".to_owned())
+}
+
+/// A name of bounded length for a message that its sender named.
+fn known_by(subject: &str, name: &str) -> String {
+    let hash = Sha256::digest(format!("{subject}:{name}"));
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The name that its sender gave it.

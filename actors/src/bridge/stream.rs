@@ -37,7 +37,7 @@ const HELD_MAX: Duration = Duration::from_secs(8);
 /// How long one question for the next order waits at the server.
 const WAIT_FOR_ONE: Duration = Duration::from_secs(30);
 
-/// What is there is delivered at once; an answer that is lost ends the batch with what came.
+/// What is there is delivered at once; a batch that is cut short ends the session.
 const REST_WITHIN: Duration = Duration::from_secs(5);
 
 /// Bytes of a batch, without its first order.
@@ -191,11 +191,15 @@ async fn next(consumer: &PullConsumer) -> Result<Vec<Message>, SessionError> {
     }
     let rest = consumer.fetch().max_messages(BATCH_MAX - 1).max_bytes(BATCH_BYTES_MAX).messages();
     let mut rest = rest.await.map_err(failed)?;
-    // What goes wrong here goes wrong again at the next question, where it is told.
-    while let Ok(Some(Ok(message))) = tokio::time::timeout(REST_WITHIN, rest.next()).await {
-        messages.push(message);
+    loop {
+        match tokio::time::timeout(REST_WITHIN, rest.next()).await {
+            Ok(Some(Ok(message))) => messages.push(message),
+            // What goes wrong here goes wrong again at the next question, where it is told.
+            Ok(Some(Err(_)) | None) => return Ok(messages),
+            // Some may be on their way still, and would come again behind their successors. The next session waits for them.
+            Err(_) => return Err(SessionError::JetStream("a batch was cut short".to_owned())),
+        }
     }
-    Ok(messages)
 }
 
 /// Its place in the stream and when the stream took it: a stream that was made anew gives its places again, and times

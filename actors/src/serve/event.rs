@@ -7,7 +7,7 @@ use protocol::{
     event::{self, Event, EventAck, Verb},
     planner,
     relation::Relation,
-    signed::Verified,
+    signed::{SignedError, Verified},
     wire::{RefusalCode, Refused},
 };
 
@@ -39,7 +39,11 @@ pub(super) async fn serve(context: &Context, peer: PeerId, verb: Verb, mut io: I
         let read = io.read(patience, |value| String::from_utf8_lossy(value.bytes).into_owned()).await?;
         let Some(text) = read else { return Ok(()) };
         patience = next;
-        match take(context, peer, verb, &text).await {
+        let opened = Verified::<Event>::open(&text, context.now().wall);
+        if let Err(SignedError::Malformed(error)) = opened {
+            return Err(error.into());
+        }
+        match take(context, peer, verb, opened).await {
             Ok(()) => {
                 context.stats.events_taken.inc();
                 io.write(&EventAck { ok: true }, WRITE_WITHIN).await?;
@@ -62,12 +66,16 @@ pub(super) async fn relation_of(context: &Context, peer: PeerId) -> Result<Relat
     })
 }
 
-async fn take(context: &Context, peer: PeerId, verb: Verb, text: &str) -> Result<(), Refused> {
+async fn take(
+    context: &Context,
+    peer: PeerId,
+    verb: Verb,
+    opened: Result<Verified<Event>, SignedError>,
+) -> Result<(), Refused> {
+    let event = opened.map_err(|error| Refused::new(error.refusal(), error.to_string()))?;
     let relation = relation_of(context, peer).await?;
-    let now = context.now().wall;
-    let event = Verified::<Event>::open(text, now).map_err(|error| Refused::new(error.refusal(), error.to_string()))?;
     event::judge(&event, verb, &peer, relation)?;
-    let told = event::told(&event, now)?;
+    let told = event::told(&event, context.now().wall)?;
     let wanted = Box::new(Wanted::of_peer(event.value().clone(), told));
     let ask = |reply| sharing::Msg::Told { wanted, reply };
     context.addresses.sharing.ask(Class::Search, ask, KEEP_WITHIN).await.unwrap_or_else(|error| Err(busy(&error)))

@@ -5,7 +5,7 @@ use protocol::{
     catalogue::Resource,
     event::{self, Event, Verb, VerifyAnswer, VerifyQuestion},
     json,
-    signed::Verified,
+    signed::{SignedError, Verified},
     wire::{RefusalCode, Refused},
 };
 
@@ -22,7 +22,11 @@ const QUESTION_BYTES_MAX: usize = 4 * 1024;
 pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result<(), ServeError> {
     let read = io.read(Patience::OPENING, |value| String::from_utf8_lossy(value.bytes).into_owned()).await?;
     let Some(text) = read else { return Ok(()) };
-    match answer(context, peer, &text).await {
+    let opened = Verified::<Event>::open(&text, context.now().wall);
+    if let Err(SignedError::Malformed(error)) = opened {
+        return Err(error.into());
+    }
+    match answer(context, peer, opened).await {
         Ok(answer) => {
             io.write(&answer, WRITE_WITHIN).await?;
             io.close().await;
@@ -35,10 +39,14 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
     }
 }
 
-async fn answer(context: &Context, peer: PeerId, text: &str) -> Result<VerifyAnswer, Refused> {
+async fn answer(
+    context: &Context,
+    peer: PeerId,
+    opened: Result<Verified<Event>, SignedError>,
+) -> Result<VerifyAnswer, Refused> {
+    let event = opened.map_err(|error| Refused::new(error.refusal(), error.to_string()))?;
     let relation = relation_of(context, peer).await?;
     let now = context.now().wall;
-    let event = Verified::<Event>::open(text, now).map_err(|error| Refused::new(error.refusal(), error.to_string()))?;
     event::judge(&event, Verb::Verify, &peer, relation)?;
     let question: VerifyQuestion = json::parse(&event.payload, QUESTION_BYTES_MAX)
         .map_err(|error| Refused::new(RefusalCode::Invalid, error.to_string()))?;

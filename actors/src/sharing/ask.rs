@@ -36,15 +36,59 @@ const ASKS_MAX: usize = 256;
 /// For a creator to say whether a signature is its own.
 const VERIFY_WITHIN: Duration = Duration::from_secs(5);
 
-/// What is asked.
+/// What is asked, and in whose name.
 #[derive(Clone, Debug)]
-pub(super) enum Question {
-    Peers { text: String, author: Author },
-    Resources { scope: Scope, query: ResourceQuery, author: Author },
-    CloseSearch { is_for_resources: bool, user: String },
-    Verify { creator: PeerId, id: String, version: Option<u64>, signature: String, author: Author },
-    Plan { to: Option<PeerId>, payload: Vec<u8>, author: Author },
-    ClosePlan { to: Option<PeerId> },
+pub enum Question {
+    /// Who is there?
+    Peers {
+        /// A peer id, a DID or part of a name.
+        text: String,
+        /// Who asks.
+        author: Author,
+    },
+    /// What do others offer?
+    Resources {
+        /// Which others.
+        scope: Scope,
+        /// What is looked for.
+        query: ResourceQuery,
+        /// Who asks.
+        author: Author,
+    },
+    /// The user's search is over.
+    CloseSearch {
+        /// That for resources; else that for peers.
+        is_for_resources: bool,
+        /// Whose.
+        user: String,
+    },
+    /// Is this signature its creator's?
+    Verify {
+        /// Who would know.
+        creator: PeerId,
+        /// Of which resource.
+        id: String,
+        /// Of which version; nothing for the newest.
+        version: Option<u64>,
+        /// The signature.
+        signature: String,
+        /// Who asks.
+        author: Author,
+    },
+    /// A step of a plan.
+    Plan {
+        /// With whom; nothing for all sessions that are open.
+        to: Option<PeerId>,
+        /// The step.
+        payload: Vec<u8>,
+        /// Whose step.
+        author: Author,
+    },
+    /// A plan is made.
+    ClosePlan {
+        /// With whom; nothing for all.
+        to: Option<PeerId>,
+    },
 }
 
 /// The questions under way.
@@ -60,7 +104,7 @@ impl Asks {
         Self { context, tasks: JoinSet::new(), searches: HashMap::new() }
     }
 
-    /// Begins what the order `id` asks.
+    /// Begins what the order `id` asks; an error is for now.
     pub(super) fn begin(
         &mut self,
         me: &Address<Msg>,
@@ -69,7 +113,9 @@ impl Asks {
         rng: &mut StdRng,
     ) -> Result<(), String> {
         while self.tasks.try_join_next().is_some() {}
-        if self.tasks.len() >= ASKS_MAX {
+        let takes_a_place =
+            !matches!(question, Question::Plan { .. } | Question::ClosePlan { .. } | Question::CloseSearch { .. });
+        if takes_a_place && self.tasks.len() >= ASKS_MAX {
             return Err(format!("{ASKS_MAX} questions are under way"));
         }
         let sayer = Sayer { me: me.clone(), correlation: id.clone(), prefix: name(rng), said: 0 };

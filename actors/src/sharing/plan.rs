@@ -87,8 +87,13 @@ pub enum Want {
         /// What it asks of the catalogue.
         told: Told,
     },
-    /// It is done already.
-    Nothing,
+    /// Others are asked, once what was ordered before it is written.
+    Ask {
+        /// The order's name.
+        id: String,
+        /// What is asked.
+        question: Box<Question>,
+    },
     /// It cannot be done.
     Refused(String),
 }
@@ -162,7 +167,7 @@ impl Wanted {
             | Want::Send { .. }
             | Want::Say(_)
             | Want::Event { .. }
-            | Want::Nothing
+            | Want::Ask { .. }
             | Want::Refused(_) => None,
         }
     }
@@ -216,6 +221,8 @@ pub(super) struct News {
     pub(super) is_for_bus: bool,
     /// What peers are to us from now on.
     pub(super) relations: Vec<RelationRow>,
+    /// Something was written that policy may not have heard of.
+    pub(super) is_recalled: bool,
 }
 
 impl News {
@@ -254,13 +261,13 @@ pub(super) struct Plan {
 }
 
 /// Whether a change is written.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) enum Fate {
     /// The store says what becomes of it.
-    Written,
-    /// There is nothing to write.
     #[default]
-    Nothing,
+    Written,
+    /// There is nothing to write, and somebody to ask.
+    Ask { id: String, question: Box<Question> },
     /// It breaks a rule.
     Refused(String),
 }
@@ -321,7 +328,9 @@ impl<'a> Planner<'a> {
             }
             Want::Say(sayings) => self.change(None, None, sayings.clone()),
             Want::Event { event, told } => self.event(event, told, rng),
-            Want::Nothing => Plan::default(),
+            Want::Ask { id, question } => {
+                Plan { fate: Fate::Ask { id: id.clone(), question: question.clone() }, ..Plan::default() }
+            }
             Want::Refused(why) => Plan::refused(why),
         };
         if let Some(change) = &mut plan.change {

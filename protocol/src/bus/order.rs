@@ -123,12 +123,12 @@ fn remove(datatype: &Datatype, payload: &str, spread: bool) -> Result<What, Orde
     }
 }
 
-/// What a peer becomes: a relation's name, or the predecessor's 0, which is a relation that nobody set.
+/// What a peer becomes: a relation's name. The predecessor's 0 is a relation that nobody set, and leaves it as it is.
 fn relation(fields: &Fields) -> Result<Option<Relation>, OrderError> {
-    const EXPECTED: &str = "self, partner, known, none or blacklist, or the number 0 for none";
+    const EXPECTED: &str = "self, partner, known, none or blacklist, or the number 0 to leave it";
     match fields.name_or_number("relation", EXPECTED)? {
         None => Ok(None),
-        Some(NameOrNumber::Number(0)) => Ok(Some(Relation::None)),
+        Some(NameOrNumber::Number(0)) => Ok(None),
         Some(NameOrNumber::Number(number)) => Err(invalid("relation", &number.to_string(), EXPECTED)),
         Some(NameOrNumber::Name(name)) if name.is_empty() => Ok(None),
         Some(NameOrNumber::Name(name)) => {

@@ -92,7 +92,7 @@ fn resources_and_peers_are_put_and_removed() {
 }
 
 #[test]
-fn a_relation_is_a_name_or_the_predecessors_nothing() {
+fn a_relation_is_a_name_and_one_that_nobody_set_changes_nothing() {
     let read = |relation: &str| {
         let text = format!(r#"{{"datatype":"peer","payload":{{"id":"{}","relation":{relation}}}}}"#, peer(2));
         match what(VerbIn::CreateResource, &text) {
@@ -105,7 +105,7 @@ fn a_relation_is_a_name_or_the_predecessors_nothing() {
         assert_eq!(read(&format!("\"{}\"", relation.name())), Ok(Some(relation)));
     }
     assert_eq!(read("null"), Ok(None));
-    assert_eq!(read("0"), Ok(Some(Relation::None)));
+    assert_eq!(read("0"), Ok(None));
     assert!(read("2").unwrap_err().contains("got 2 in \"relation\""));
     assert!(read("\"friend\"").is_err());
 }

@@ -61,7 +61,7 @@ pub fn judge(event: &Event, verb: Verb, peer: &PeerId, relation: Relation) -> Re
 /// # Errors
 /// The refusal in the words of the wire: a text that is no signed resource, or another's.
 pub fn told(event: &Event, now: Timestamp) -> Result<Told, Refused> {
-    if Kind::named(&event.datatype).is_none() {
+    if !is_resource(&event.datatype) {
         return Ok(Told::Other);
     }
     match event.verb {
@@ -79,6 +79,12 @@ pub fn told(event: &Event, now: Timestamp) -> Result<Told, Refused> {
         }
         _ => Ok(Told::Other),
     }
+}
+
+/// Whether applications would take it for a resource, however it is spelt.
+fn is_resource(datatype: &str) -> bool {
+    let datatype = datatype.trim().to_lowercase();
+    datatype.is_empty() || datatype == "resource" || Kind::named(&datatype).is_some()
 }
 
 fn check_owner(creator: &PeerId, from: &PeerId) -> Result<(), Refused> {
@@ -179,6 +185,10 @@ mod tests {
         assert_eq!(removed, Told::Remove(Removal { id: "a".to_owned(), version: 3 }));
         for bad in [&br#"{"id":"a","version":0}"#[..], br#"{"id":"","version":3}"#, b"[]", b"\xff"] {
             assert_eq!(told(&event(Verb::Delete, bad), now()).unwrap_err().refused, RefusalCode::Invalid);
+        }
+        for spelt in ["", "resource", "Data", " data_resource "] {
+            let nameless = Event { datatype: spelt.to_owned(), ..event(Verb::Create, b"{}") };
+            assert!(told(&nameless, now()).is_err(), "{spelt:?} is a resource, and that is none");
         }
         let booking = Event { datatype: "booking".to_owned(), ..event(Verb::Create, b"{}") };
         assert_eq!(told(&booking, now()), Ok(Told::Other));

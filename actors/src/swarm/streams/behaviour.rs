@@ -16,7 +16,7 @@ use libp2p::{
         NetworkBehaviour, THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
-use protocol::wire::Protocol;
+use protocol::{event::Verb, wire::Protocol};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -47,6 +47,15 @@ const BANDWIDTH_PROBES_MAX: usize = 64;
 /// Streams of one kind of event, all peers together. Each may hold a value of 1 MiB, so this is what bounds the memory
 /// that events take; partners whose stream finds no room come again.
 const EVENTS_MAX: usize = 16;
+
+/// The same of one peer: one is what an honest partner has, and another may not have ended yet.
+const EVENTS_PER_PEER_MAX: usize = 2;
+
+/// Questions about resources and answers to ours: those of fifty organisations come at once.
+const ANSWERS_MAX: usize = 64;
+
+/// Planner sessions of others; they stay open, and seldom hold a value.
+const PLANNERS_MAX: usize = 128;
 
 /// Those of one peer: one, and another that is ending.
 const BANDWIDTH_PER_PEER_MAX: usize = 2;
@@ -88,7 +97,9 @@ impl Accept {
             Protocol::Hello => (HELLOS_PER_PEER_MAX, SHORT_LIVED_MAX),
             Protocol::Heartbeat => (PER_PEER_MAX, LONG_LIVED_MAX),
             Protocol::Bandwidth => (BANDWIDTH_PER_PEER_MAX, BANDWIDTH_PROBES_MAX),
-            Protocol::Event(_) => (PER_PEER_MAX, EVENTS_MAX),
+            Protocol::Event(Verb::Search) => (PER_PEER_MAX, ANSWERS_MAX),
+            Protocol::Event(Verb::Planner) => (EVENTS_PER_PEER_MAX, PLANNERS_MAX),
+            Protocol::Event(_) => (EVENTS_PER_PEER_MAX, EVENTS_MAX),
             _ => (PER_PEER_MAX, SHORT_LIVED_MAX),
         };
         Self { protocol, per_peer_max, all_max, to }
