@@ -208,8 +208,9 @@ impl Desk {
     /// The envelope of `create_resource`, and an answer to it.
     async fn put(&self, payload: &[u8]) -> Result<Vec<u8>, Refusal> {
         let order = bus::read(VerbIn::CreateResource, payload).map_err(|error| refusal(400, error.to_string()))?;
-        // A question has no second delivery, so any new name will do.
-        let id = format!("{}:{}", self.life, self.orders.fetch_add(1, Relaxed));
+        // A question has no second delivery, so any new name will do; names are known for a day, over restarts too.
+        let born = self.context.own.born_at.as_millisecond();
+        let id = format!("svc:{born}:{}:{}", self.life, self.orders.fetch_add(1, Relaxed));
         let ask = |reply| sharing::Msg::Ordered { orders: vec![Ordered { id, order }], reply };
         let verdicts = self.context.addresses.sharing.ask(Class::Control, ask, ORDER_WITHIN).await.map_err(refused)?;
         match verdicts.into_iter().next() {

@@ -137,7 +137,8 @@ impl Member {
         let running = root::start_with(start, |context| {
             let policy = ChildSpec::new(&context.addresses.policy, Policy(of_policy), |_| ());
             let mut children = root::children(context, look_up_in(of_look_up));
-            children.insert(0, policy);
+            let own = children.iter_mut().find(|child| child.path() == policy.path());
+            *own.expect("a member has a policy") = policy;
             children
         });
         let running = running.await.unwrap_or_else(|failure| panic!("member {seed} does not start: {failure:?}"));
