@@ -45,6 +45,9 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// A change is on the disk within this, or the store died with it: setting it twice is setting it once.
 const KEPT_WITHIN: Duration = Duration::from_secs(5);
 
+/// How often the rules are told that we run.
+const TICK: Duration = Duration::from_secs(1);
+
 /// The actor.
 pub struct Gate;
 
@@ -70,6 +73,7 @@ pub struct State {
     observed: usize,
     writes: Writes,
     timer: Option<Timer>,
+    tick: Timer,
 }
 
 /// Changes on their way to the disk, the first of them under way.
@@ -187,6 +191,8 @@ pub enum Msg {
     },
     /// The store may answer now.
     Retry,
+    /// We run; see [`Behaviour::awake`].
+    Tick,
 }
 
 impl Actor for Gate {
@@ -214,6 +220,7 @@ impl Actor for Gate {
             observed: 0,
             writes: Writes::default(),
             timer: None,
+            tick: seat.after(TICK, Msg::Tick),
             seat,
             context,
         };
@@ -243,12 +250,19 @@ impl Actor for Gate {
             Msg::Recalled(policy) => state.recalled(policy),
             Msg::Kept { number, kept } => state.kept(number, kept),
             Msg::Retry => state.retry(),
+            Msg::Tick => state.tick(),
         }
         Ok(())
     }
 }
 
 impl State {
+    fn tick(&mut self) {
+        self.behaviour.awake(self.seat.now().mono);
+        // Re-armed last, so that two never queue.
+        self.tick = self.seat.after(TICK, Msg::Tick);
+    }
+
     fn greet(&mut self, peer: PeerId, from: &Multiaddr, role: Role, has_session: bool) -> Result<(), Refused> {
         let now = self.seat.now().mono;
         if !self.is_recalled {

@@ -575,6 +575,7 @@ impl State {
     }
 
     fn tick(&mut self) {
+        self.behaviour.awake(self.seat.now().mono);
         if self.recalling.is_some_and(|asked| self.seat.now().mono.since(asked) >= RECALL_EVERY) {
             self.recall();
         }

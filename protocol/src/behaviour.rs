@@ -36,6 +36,12 @@ pub const BAN_LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// A peer is a repeat offender until its last ban has been over for so long.
 pub const BAN_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
+/// Whoever counts is seen every second or more often; one that was not for so long did not run.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// What waited in the sockets during a pause is taken in within this.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
 /// Slots of one window: finer costs memory per peer, coarser lets a peer wait longer than it must.
 const SLOTS: usize = 12;
 
@@ -356,6 +362,10 @@ pub struct Behaviour {
     entries: HashMap<PeerId, Entry>,
     /// One ticket per entry, due no later than the entry may be forgotten; looked at and put back when it was too early.
     tickets: BTreeSet<(Mono, PeerId)>,
+    /// When we were last known to run; nothing before [`Behaviour::awake`] is called for the first time.
+    awake: Option<Mono>,
+    /// Until then nothing is counted.
+    uncounted_until: Mono,
 }
 
 impl Behaviour {
@@ -368,7 +378,20 @@ impl Behaviour {
             peers_max: settings.peers_max.max(1),
             entries: HashMap::new(),
             tickets: BTreeSet::new(),
+            awake: None,
+            uncounted_until: Mono::default(),
         }
+    }
+
+    /// Says that we run. Once it was called it is to be called at least once a second.
+    ///
+    /// After a pause of 5 s (a suspended process, a stopped machine) requests of minutes come in at one time, and whoever
+    /// sent them kept to the limits: for 2 s nothing is counted.
+    pub fn awake(&mut self, now: Mono) {
+        if self.awake.is_some_and(|last| now.since(last) >= PAUSE) {
+            self.uncounted_until = now + CATCH_UP;
+        }
+        self.awake = Some(now);
     }
 
     /// How many requests of a kind pass in a minute.
@@ -379,10 +402,18 @@ impl Behaviour {
 
     /// Counts a request and says what to answer. To be asked once per request, of peers that said hello only.
     pub fn observe(&mut self, peer: PeerId, kind: Kind, now: Mono) -> Verdict {
+        // What waited may come before the call that is to say that we run again.
+        if self.awake.is_some() {
+            self.awake(now);
+        }
         let limit = self.limit(kind);
+        let is_uncounted = now < self.uncounted_until;
         let entry = self.entry(peer, now);
         if let Some(wait) = left(entry.banned_until(Some(kind)), now) {
             return Verdict::Banned { secs: secs_ceil(wait), is_new: false };
+        }
+        if is_uncounted {
+            return Verdict::Pass;
         }
         let line = &mut entry.lines[kind as usize];
         if line.passed.count(now) < limit {
@@ -555,6 +586,39 @@ mod tests {
 
     fn now(secs: u64) -> Now {
         Now { mono: Mono::from_secs(secs), wall: Timestamp::from_second(1_000_000 + secs as i64).unwrap() }
+    }
+
+    #[test]
+    fn what_waited_while_we_did_not_run_is_not_counted() {
+        let mut behaviour = behaviour();
+        for secs in 0..=60 {
+            behaviour.awake(Mono::from_secs(secs));
+        }
+        // A pause of two minutes: three times the limit comes at once, before anybody says that we run again.
+        pass(&mut behaviour, Kind::Heartbeat, 24, Mono::from_secs(180));
+        behaviour.awake(Mono::from_secs(180));
+        behaviour.awake(Mono::from_secs(181));
+        pass(&mut behaviour, Kind::Heartbeat, 24, Mono::from_millis(181_999));
+        // From here on it counts again, and what passed uncounted is not held against the peer.
+        pass(&mut behaviour, Kind::Heartbeat, 8, Mono::from_secs(182));
+        let verdict = behaviour.observe(peer(1), Kind::Heartbeat, Mono::from_secs(182));
+        assert_eq!(verdict, Verdict::RetryAfter { secs: 58, flood: false });
+    }
+
+    #[test]
+    fn a_peer_that_is_banned_stays_so_after_a_pause_and_a_short_gap_is_none() {
+        let mut behaviour = behaviour();
+        behaviour.awake(Mono::from_secs(0));
+        assert!(behaviour.offend(peer(2), Offence::BadSignature, now(0)).is_none());
+        assert!(behaviour.offend(peer(2), Offence::BadSignature, now(0)).is_some());
+        let verdict = behaviour.observe(peer(2), Kind::Get, Mono::from_secs(100));
+        assert!(matches!(verdict, Verdict::Banned { is_new: false, .. }), "{verdict:?}");
+        behaviour.awake(Mono::from_secs(110));
+        behaviour.awake(Mono::from_secs(113));
+        behaviour.awake(Mono::from_millis(117_999));
+        pass(&mut behaviour, Kind::Heartbeat, 8, Mono::from_millis(117_999));
+        let verdict = behaviour.observe(peer(1), Kind::Heartbeat, Mono::from_millis(117_999));
+        assert!(matches!(verdict, Verdict::RetryAfter { .. }), "{verdict:?}");
     }
 
     fn pass(behaviour: &mut Behaviour, kind: Kind, times: u32, at: Mono) {

@@ -419,6 +419,8 @@ impl Host {
         rng: &mut StdRng,
         world: &mut World,
     ) {
+        self.beats.awake(now.mono);
+        self.requests.awake(now.mono);
         self.put_when_due(own, now, world);
         if self.offload.is_due(now.mono) {
             self.offload_step(own, now, rng);
