@@ -47,6 +47,18 @@ fn load(places: &BTreeMap<String, String>, indexers: &[String]) -> (usize, f64) 
     (most.unwrap_or(0), places.len() as f64 / indexers.len() as f64)
 }
 
+/// Where the nodes are once nobody has moved for three beats: who is still being levelled out moves for no newcomer.
+fn places_at_rest(federation: &Federation, indexers: &[String]) -> BTreeMap<String, String> {
+    let mut last = (Instant::now(), places(federation, indexers));
+    until("no node moves", PATIENCE, || {
+        let now = places(federation, indexers);
+        if now != last.1 {
+            last = (Instant::now(), now);
+        }
+        (last.1.len() == NODES && last.0.elapsed() >= BEAT * 3).then(|| last.1.clone())
+    })
+}
+
 #[test]
 fn f15_a_fourth_indexer_takes_its_share_and_no_node_is_dropped() {
     let mut federation = Federation::new();
@@ -65,7 +77,7 @@ fn f15_a_fourth_indexer_takes_its_share_and_no_node_is_dropped() {
     let three: Vec<String> = (1..=3).map(|number| format!("indexer-{number}")).collect();
     until_true("every node has a place", PATIENCE, || places(&federation, &three).len() == NODES);
     federation.until_converged();
-    let before = places(&federation, &three);
+    let before = places_at_rest(&federation, &three);
 
     let seed = federation.member("indexer-1").address();
     let fourth = quick(Spec::indexer("indexer-4")).set("pool.max_indexer", "5").seed(seed);
@@ -115,7 +127,7 @@ fn f10_a_newcomer_relieves_the_over_full_without_being_rushed() {
     let two: Vec<String> = (1..=2).map(|number| format!("indexer-{number}")).collect();
     until_true("every node has a place", PATIENCE, || places(&federation, &two).len() == NODES);
     federation.until_converged();
-    let before = places(&federation, &two);
+    let before = places_at_rest(&federation, &two);
 
     let seed = federation.member("indexer-1").address();
     federation.add(indexer(3).seed(seed)).start();
