@@ -1,0 +1,111 @@
+// A drawing of this member, its pool, those who beat here and whom else it is connected with; the same below as a table.
+
+import { badge, draw, make, section, Table } from "../draw.js";
+import { known, millis, role, who, whoText } from "../say.js";
+import { watch } from "../source.js";
+import { named, t } from "../words.js";
+
+const EVERY = 2_000;
+// More cannot be told apart in a drawing; the table has them all.
+const DRAWN_MAX = 48;
+
+const WIDTH = 960;
+const HEIGHT = 600;
+const INNER = { x: 210, y: 130 };
+const OUTER = { x: 400, y: 250 };
+
+const STATES = { answering: "good", joining: "idle", suspect: "warn", down: "bad", standby: "idle" };
+
+export function show(main, signal) {
+  const chart = draw("svg", { class: "map", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": t("loading") });
+  const left = make("p", { class: "note" }, t("loading"));
+  main.append(chart, left, legend());
+  const table = new Table(section(main, "neighbours"), {
+    caption: "neighbours",
+    key: ({ id }) => id,
+    empty: "no_neighbours",
+    columns: [
+      { head: "name", name: true, cell: ({ id, name }) => who(id, name) },
+      { head: "role", cell: (one) => one.role },
+      { head: "state", cell: (one) => badge(one.mark, one.state) },
+      { head: "round_trip", number: true, cell: ({ rtt }) => known(rtt, millis) },
+    ],
+  });
+
+  const told = {};
+  const tell = () => {
+    if (!told.status || !told.indexers || !told.sessions || !told.peers) return;
+    const ones = neighbours(told);
+    table.show(ones);
+    picture(chart, told.status, ones.slice(0, DRAWN_MAX));
+    left.textContent = ones.length > DRAWN_MAX ? t("left_out", ones.length - DRAWN_MAX) : "";
+  };
+  for (const what of ["status", "indexers", "sessions", "peers"]) {
+    watch(`/api/v1/${what}`, EVERY, signal, (data) => {
+      told[what] = data;
+      tell();
+    }, ({ message }) => table.fail(message));
+  }
+}
+
+/** Each peer once, as the nearest thing that it is to us: in the pool, then with a session, then connected. */
+function neighbours({ indexers, sessions, peers }) {
+  const known = new Map(peers.map((peer) => [peer.peer_id, peer]));
+  const ones = new Map();
+  const add = (id, one) => ones.has(id) || ones.set(id, { id, ...one });
+  for (const { peer_id: id, name, state, referent, rtt_ms: rtt } of indexers) {
+    const words = referent ? `${named("pool", state)}, ${t("referent")}` : named("pool", state);
+    add(id, { name, isIndexer: true, ring: INNER, mark: STATES[state] ?? "idle", state: words, rtt, role: t("role_indexer") });
+  }
+  for (const { peer_id: id, name, indexer: isIndexer, rtt_ms: rtt } of sessions) {
+    const is = t(isIndexer ? "role_indexer" : "role_node");
+    add(id, { name, isIndexer, ring: OUTER, mark: "good", state: t("in_session"), rtt, role: is });
+  }
+  for (const { peer_id: id, name, role: is, connected } of known.values()) {
+    const state = t(connected ? "connected" : "not_connected");
+    add(id, { name, isIndexer: is.indexer, ring: OUTER, mark: connected ? "good" : "idle", state, role: role(is) });
+  }
+  const rank = ({ ring, mark }) => (ring === INNER ? 0 : mark === "good" ? 1 : 2);
+  return [...ones.values()].sort((one, other) => rank(one) - rank(other) || (one.id < other.id ? -1 : 1));
+}
+
+function picture(chart, status, ones) {
+  const signature = JSON.stringify([status.name, status.standing, ones.map(({ rtt, ...one }) => one)]);
+  if (chart.shown === signature) return;
+  chart.shown = signature;
+  const centre = { x: WIDTH / 2, y: HEIGHT / 2 };
+  const places = [INNER, OUTER].flatMap((ring) => around(ones.filter((one) => one.ring === ring), ring, centre));
+  const lines = places.map(({ one, x, y }) =>
+    draw("line", { class: `edge ${one.mark}`, x1: centre.x, y1: centre.y, x2: x, y2: y }));
+  const us = { id: status.peer_id, name: status.name, isIndexer: status.role.indexer, mark: "self", state: named("standing", status.standing) };
+  chart.replaceChildren(...lines, ...places.map(({ one, x, y }) => shape(one, x, y)), shape(us, centre.x, centre.y));
+  chart.setAttribute("aria-label", t("map_shows", status.name, ones.length));
+}
+
+function around(ones, ring, centre) {
+  return ones.map((one, at) => {
+    const angle = (2 * Math.PI * at) / ones.length - Math.PI / 2 + (ring === OUTER ? Math.PI / Math.max(ones.length, 1) : 0);
+    return { one, x: centre.x + ring.x * Math.cos(angle), y: centre.y + ring.y * Math.sin(angle) };
+  });
+}
+
+/** Indexers are square and nodes are round; those that do not answer are hollow. The words say it again. */
+function shape({ id, name, isIndexer, mark, state }, x, y) {
+  const body = isIndexer
+    ? draw("rect", { x: -13, y: -13, width: 26, height: 26, rx: 3 })
+    : draw("circle", { r: 14 });
+  return draw("g", { class: `peer ${mark}`, transform: `translate(${Math.round(x)} ${Math.round(y)})`, "data-peer": id },
+    draw("title", {}, `${whoText(id, name)}: ${state}`), body,
+    draw("text", { y: 30, class: "label" }, whoText(id, name)),
+    draw("text", { y: 45, class: "state" }, state));
+}
+
+function legend() {
+  const item = (mark, isIndexer, words) => make("li", {},
+    draw("svg", { viewBox: "-18 -18 36 36", "aria-hidden": "true" },
+      draw("g", { class: `peer ${mark}` },
+        isIndexer ? draw("rect", { x: -13, y: -13, width: 26, height: 26, rx: 3 }) : draw("circle", { r: 14 }))),
+    " ", t(words));
+  return make("ul", { class: "legend", "aria-label": t("legend") },
+    item("good", true, "legend_indexer"), item("good", false, "legend_node"), item("bad", false, "legend_hollow"));
+}
