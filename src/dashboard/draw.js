@@ -102,11 +102,14 @@ export class Table {
 
   /** Shows these rows and no others. */
   show(rows) {
-    const left = new Set(this.#rows.keys());
+    const left = new Set(this.#rows.keys()).difference(new Set(rows.map(this.#key)));
+    for (const key of left) {
+      this.#rows.get(key).remove();
+      this.#rows.delete(key);
+    }
     let before = this.#body.firstElementChild;
     for (const row of rows) {
       const key = this.#key(row);
-      left.delete(key);
       let line = this.#rows.get(key);
       if (!line) {
         line = make("tr", { "data-key": key }, ...this.#columns.map(({ number, name }) =>
@@ -119,10 +122,6 @@ export class Table {
       // Moved only where the order is another than before: a moved row loses the focus.
       if (line === before) before = before.nextElementSibling;
       else this.#body.insertBefore(line, before);
-    }
-    for (const key of left) {
-      this.#rows.get(key).remove();
-      this.#rows.delete(key);
     }
     this.#region.hidden = rows.length === 0;
     this.#say(rows.length === 0 ? t(this.#empty) : "", false);

@@ -31,7 +31,16 @@ let lastStatus = null;
 /** The view of the address and what it is about: `#/pool/12D3…`. */
 function address() {
   const [, name, about] = location.hash.split("/");
-  return Object.hasOwn(VIEWS, name) ? [name, decodeURIComponent(about ?? "")] : ["overview", ""];
+  return Object.hasOwn(VIEWS, name) ? [name, decoded(about ?? "")] : ["overview", ""];
+}
+
+/** An address that somebody typed wrongly is about nothing. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return "";
+  }
 }
 
 function show(isAsked) {

@@ -68,5 +68,8 @@ export function who(id, called) {
   return name ? [strong(name), " ", soft(short(id))] : [code(short(id))];
 }
 
-/** The same as one text. */
+/** As one text. */
 export const whoText = (id, called) => called || nameOf(id) || short(id);
+
+/** A text in which peers are called by their names: the path of an actor. */
+export const withNames = (text) => text.replace(/12D3Koo\w+/g, (id) => whoText(id));

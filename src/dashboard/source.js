@@ -3,6 +3,9 @@
 // Longer than the daemon gives itself for any answer.
 const PATIENCE = 12_000;
 
+/** Said by whoever needs not be told again. */
+export const ENOUGH = Symbol("enough");
+
 /** How the daemon is reached: since when it is not, whether the reader wants to look at what stands still. */
 export const state = { lostSince: null, isPaused: false, changed: () => {} };
 
@@ -13,6 +16,9 @@ export class Problem extends Error {
     this.status = status;
   }
 }
+
+/** The daemon did not answer, or the page asks no more. */
+class Unreached extends Error {}
 
 function reached(isReached) {
   if (isReached === (state.lostSince === null)) return;
@@ -29,7 +35,7 @@ export async function ask(path, signal) {
     body = await answer.text();
   } catch (error) {
     if (!signal.aborted) reached(false);
-    throw error;
+    throw new Unreached(error.message);
   }
   reached(true);
   if (answer.ok) return JSON.parse(body);
@@ -46,27 +52,28 @@ function problem(body) {
 
 /**
  * Asks every so many milliseconds until the signal, tells what came and what the daemon could not do. That it cannot be
- * reached is said by the whole page. The path may be a function, for one that asks for news only.
+ * reached is said by the whole page. The path may be a function, for one that asks for news only; `fail` may say that it is enough.
  */
 export function watch(path, every, signal, show, fail) {
   let timer;
   let isAsking = false;
+  let isEnough = false;
   const look = async () => {
     clearTimeout(timer);
-    if (signal.aborted || isAsking || document.hidden) return;
+    if (signal.aborted || isAsking || isEnough || document.hidden) return;
     if (!state.isPaused) {
       isAsking = true;
       try {
         const data = await ask(typeof path === "function" ? path() : path, signal);
         if (!signal.aborted) show(data);
       } catch (error) {
-        if (error instanceof Problem && !signal.aborted) fail?.(error);
-        else if (!(error instanceof DOMException || error instanceof TypeError)) throw error;
+        if (error instanceof Problem) isEnough = !signal.aborted && fail?.(error) === ENOUGH;
+        else if (!(error instanceof Unreached)) throw error;
       } finally {
         isAsking = false;
       }
     }
-    if (!signal.aborted) timer = setTimeout(look, every);
+    if (!signal.aborted && !isEnough) timer = setTimeout(look, every);
   };
   document.addEventListener("visibilitychange", look, { signal });
   signal.addEventListener("abort", () => clearTimeout(timer));

@@ -142,7 +142,7 @@ const WORDS = {
   handle_p99: ["Handling p99", "Traitement p99"],
   wait_p99: ["Waiting p99", "Attente p99"],
   no_actors: ["No actor is shown.", "Aucun acteur n’est affiché."],
-  actors_are: ["{0} actors, {1} not well, {2} restarts", "{0} acteurs, {1} en difficulté, {2} relances"],
+  actors_are: ["{0} actors, {1} not well, restarts: {2}", "{0} acteurs, {1} en difficulté, relances : {2}"],
   was_restarted: ["{0}: {1} was restarted", "{0} : {1} a été relancé"],
   is_now: ["{0}: {1} is now {2}", "{0} : {1} est maintenant {2}"],
   below: ["What is below {0}", "Ce qui est sous {0}"],

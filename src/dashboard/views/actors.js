@@ -1,7 +1,7 @@
 // Every actor with its vitals, in the tree of their supervisors.
 
 import { badge, button, english, make, soft, Table } from "../draw.js";
-import { clock, micros, number, span, whoText } from "../say.js";
+import { clock, micros, number, span, withNames } from "../say.js";
 import { watch } from "../source.js";
 import { named, t } from "../words.js";
 
@@ -65,8 +65,8 @@ function changed(before, now) {
     const was = old.get(actor.name);
     if (!was) continue;
     const at = clock(Date.now());
-    if (actor.restarts > was.restarts) words = t("was_restarted", at, actor.name);
-    else if (actor.state !== was.state) words = t("is_now", at, actor.name, named("actor", actor.state));
+    if (actor.restarts > was.restarts) words = t("was_restarted", at, withNames(actor.name));
+    else if (actor.state !== was.state) words = t("is_now", at, withNames(actor.name), named("actor", actor.state));
   }
   return words;
 }
@@ -88,8 +88,7 @@ function flat(actors, folded) {
 }
 
 function label({ name, parent, isOpen }) {
-  const path = parent && name.startsWith(`${parent}/`) ? name.slice(parent.length + 1) : name;
-  const own = path.replace(/12D3Koo\w+/, (id) => whoText(id));
+  const own = withNames(parent && name.startsWith(`${parent}/`) ? name.slice(parent.length + 1) : name);
   if (isOpen === undefined) return own;
   return [button("fold", isOpen ? "▾" : "▸", t("below", own), isOpen), " ", own];
 }

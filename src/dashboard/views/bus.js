@@ -2,7 +2,7 @@
 
 import { badge, code, english, Facts, make } from "../draw.js";
 import { known, number } from "../say.js";
-import { watch } from "../source.js";
+import { ENOUGH, watch } from "../source.js";
 import { named, t } from "../words.js";
 
 const EVERY = 1_000;
@@ -29,5 +29,7 @@ export function show(main, signal) {
     facts.show([]);
     note.textContent = problem.status === 404 ? t("no_bus") : t("failed", problem.message);
     note.classList.toggle("wrong", problem.status !== 404);
+    // A life of the daemon has a bus or has none.
+    return problem.status === 404 && ENOUGH;
   });
 }

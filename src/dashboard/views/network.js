@@ -9,15 +9,15 @@ const EVERY = 2_000;
 // More cannot be told apart in a drawing; the table has them all.
 const DRAWN_MAX = 48;
 
-const WIDTH = 960;
-const HEIGHT = 600;
-const INNER = { x: 210, y: 130 };
-const OUTER = { x: 400, y: 250 };
+// How large a drawing is, and how far its inner and its outer ring reach; on a narrow screen it stands upright.
+const LYING = { width: 960, height: 600, inner: [210, 130], outer: [400, 245] };
+const UPRIGHT = { width: 420, height: 600, inner: [115, 125], outer: [155, 250] };
+const NARROW = matchMedia("(max-width: 48rem)");
 
 const STATES = { answering: "good", joining: "idle", suspect: "warn", down: "bad", standby: "idle" };
 
 export function show(main, signal) {
-  const chart = draw("svg", { class: "map", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": t("loading") });
+  const chart = draw("svg", { class: "map", role: "img", "aria-label": t("loading") });
   const left = make("p", { class: "note" }, t("loading"));
   main.append(chart, left, legend());
   const table = new Table(section(main, "neighbours"), {
@@ -55,26 +55,29 @@ function neighbours({ indexers, sessions, peers }) {
   const add = (id, one) => ones.has(id) || ones.set(id, { id, ...one });
   for (const { peer_id: id, name, state, referent, rtt_ms: rtt } of indexers) {
     const words = referent ? `${named("pool", state)}, ${t("referent")}` : named("pool", state);
-    add(id, { name, isIndexer: true, ring: INNER, mark: STATES[state] ?? "idle", state: words, rtt, role: t("role_indexer") });
+    add(id, { name, isIndexer: true, ring: "inner", mark: STATES[state] ?? "idle", state: words, rtt, role: t("role_indexer") });
   }
   for (const { peer_id: id, name, indexer: isIndexer, rtt_ms: rtt } of sessions) {
     const is = t(isIndexer ? "role_indexer" : "role_node");
-    add(id, { name, isIndexer, ring: OUTER, mark: "good", state: t("in_session"), rtt, role: is });
+    add(id, { name, isIndexer, ring: "outer", mark: "good", state: t("in_session"), rtt, role: is });
   }
   for (const { peer_id: id, name, role: is, connected } of known.values()) {
     const state = t(connected ? "connected" : "not_connected");
-    add(id, { name, isIndexer: is.indexer, ring: OUTER, mark: connected ? "good" : "idle", state, role: role(is) });
+    add(id, { name, isIndexer: is.indexer, ring: "outer", mark: connected ? "good" : "idle", state, role: role(is) });
   }
-  const rank = ({ ring, mark }) => (ring === INNER ? 0 : mark === "good" ? 1 : 2);
+  const rank = ({ ring, mark }) => (ring === "inner" ? 0 : mark === "good" ? 1 : 2);
   return [...ones.values()].sort((one, other) => rank(one) - rank(other) || (one.id < other.id ? -1 : 1));
 }
 
 function picture(chart, status, ones) {
-  const signature = JSON.stringify([status.name, status.standing, ones.map(({ rtt, ...one }) => one)]);
+  const frame = NARROW.matches ? UPRIGHT : LYING;
+  const signature = JSON.stringify([frame.width, status.name, status.standing, ones.map(({ rtt, ...one }) => one)]);
   if (chart.shown === signature) return;
   chart.shown = signature;
-  const centre = { x: WIDTH / 2, y: HEIGHT / 2 };
-  const places = [INNER, OUTER].flatMap((ring) => around(ones.filter((one) => one.ring === ring), ring, centre));
+  chart.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
+  const centre = { x: frame.width / 2, y: frame.height / 2 };
+  const ring = (name, turn) => around(ones.filter((one) => one.ring === name), frame[name], turn, centre);
+  const places = [...ring("inner", 0.25), ...ring("outer", 0.75)];
   const lines = places.map(({ one, x, y }) =>
     draw("line", { class: `edge ${one.mark}`, x1: centre.x, y1: centre.y, x2: x, y2: y }));
   const us = { id: status.peer_id, name: status.name, isIndexer: status.role.indexer, mark: "self", state: named("standing", status.standing) };
@@ -82,10 +85,11 @@ function picture(chart, status, ones) {
   chart.setAttribute("aria-label", t("map_shows", status.name, ones.length));
 }
 
-function around(ones, ring, centre) {
+/** Evenly around the centre, from the top on, turned by a part of the way to the next. */
+function around(ones, [wide, high], turn, centre) {
   return ones.map((one, at) => {
-    const angle = (2 * Math.PI * at) / ones.length - Math.PI / 2 + (ring === OUTER ? Math.PI / Math.max(ones.length, 1) : 0);
-    return { one, x: centre.x + ring.x * Math.cos(angle), y: centre.y + ring.y * Math.sin(angle) };
+    const angle = (2 * Math.PI * (at + turn)) / ones.length - Math.PI / 2;
+    return { one, x: centre.x + wide * Math.cos(angle), y: centre.y + high * Math.sin(angle) };
   });
 }
 

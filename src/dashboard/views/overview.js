@@ -1,8 +1,8 @@
 // Who this member is, how it stands, and what happened lately.
 
 import { badge, code, english, Facts, make, part, section, soft } from "../draw.js";
-import { clock, known, moment, number, span, who, whoText } from "../say.js";
-import { watch } from "../source.js";
+import { clock, known, moment, number, span, who, withNames } from "../say.js";
+import { ENOUGH, watch } from "../source.js";
 import { named, t } from "../words.js";
 
 const EVERY = 1_000;
@@ -21,7 +21,7 @@ export function show(main, signal) {
   const tiles = new Facts(main, "tiles");
   const troubles = make("ul", { class: "troubles" });
   main.append(troubles);
-  const log = make("ol", { class: "events", role: "log", "aria-label": t("events") });
+  const log = make("ol", { class: "events", role: "log", tabindex: "0", "aria-label": t("events") });
   const quiet = make("p", { class: "note" }, t("loading"));
   section(main, "events", log, quiet);
   const facts = new Facts(section(main, "member"));
@@ -41,6 +41,7 @@ export function show(main, signal) {
   }, (problem) => {
     bus = problem.status === 404 ? badge("idle", t("none")) : badge("bad", t("unknown"));
     tell();
+    return problem.status === 404 && ENOUGH;
   });
 
   let seen = 0;
@@ -96,10 +97,9 @@ function details(status) {
 }
 
 function line({ at, kind, subject, detail }) {
-  const about = /^(12D3Koo|Qm)/.test(subject) ? whoText(subject) : subject;
   return make("li", {},
     make("time", { datetime: at }, clock(at)), " ",
     part(badge(mark(kind), named("event", kind))), " ",
-    make("strong", { title: subject }, about), " ",
+    make("strong", { title: subject }, withNames(subject)), " ",
     make("span", { class: "soft", lang: "en" }, detail));
 }
