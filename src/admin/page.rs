@@ -44,8 +44,9 @@ macro_rules! file {
 static INDEX: File = File { path: "/", kind: PAGE, text: include_str!("../dashboard/index.html") };
 
 /// What it asks for next.
-static FILES: [File; 17] = [
+static FILES: [File; 18] = [
     file!("style.css", STYLE),
+    file!("lately.js", MODULE),
     file!("main.js", MODULE),
     file!("draw.js", MODULE),
     file!("say.js", MODULE),

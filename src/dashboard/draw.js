@@ -6,7 +6,7 @@ import { t } from "./words.js";
 const MISLEADING = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 
 /** What peers say of themselves, without what could mislead a reader. */
-export const clean = (text) => String(text).replace(MISLEADING, "\ufffd");
+const clean = (text) => String(text).replace(MISLEADING, "\ufffd");
 
 /** An element with these attributes and children. A function as an attribute listens to the event of that name. */
 export function make(tag, attributes = {}, ...children) {
@@ -38,6 +38,8 @@ export const soft = (text) => ({ soft: text });
 export const strong = (text) => ({ strong: text });
 export const link = (href, text, name) => ({ link: href, text, name });
 export const button = (press, text, name, expanded) => ({ button: press, text, name, expanded });
+/** Values from 0 to 1 in their order, and what they say in words. */
+export const curve = (values, name) => ({ curve: values.map((value) => value.toFixed(3)), name });
 /** Words of the daemon, which speaks English only. */
 export const english = (text) => ({ english: text });
 
@@ -52,9 +54,20 @@ export function part(content) {
   if ("soft" in content) return make("span", { class: "soft" }, content.soft);
   if ("strong" in content) return make("strong", {}, content.strong);
   if ("english" in content) return make("span", { lang: "en" }, content.english);
+  if ("curve" in content) return line(content);
   if ("link" in content) return make("a", { href: content.link, "aria-label": content.name }, content.text);
   const { button: press, text, name, expanded } = content;
   return make("button", { type: "button", "data-press": press, "aria-label": name, "aria-expanded": expanded?.toString() }, text);
+}
+
+// How large a curve is drawn, with room for its ends.
+const CURVE = { width: 96, height: 20 };
+
+function line({ curve: values, name }) {
+  const points = values.map((value, at) =>
+    `${(at * CURVE.width) / (values.length - 1)},${CURVE.height - value * (CURVE.height - 4) - 2}`);
+  return draw("svg", { class: "curve", viewBox: `-2 0 ${CURVE.width + 4} ${CURVE.height}`, role: "img", "aria-label": name },
+    draw("title", {}, name), draw("polyline", { points: points.join(" ") }));
 }
 
 /** Puts a content into an element, and touches nothing where it is there already. */

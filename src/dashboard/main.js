@@ -1,6 +1,7 @@
 // The page around the views: which is shown, who the member is, whether it is reached, in which language.
 
 import { fill, badge, make, strong } from "./draw.js";
+import { remember } from "./lately.js";
 import { clock, learn, role } from "./say.js";
 import { state, watch } from "./source.js";
 import { choose, language, t } from "./words.js";
@@ -22,6 +23,7 @@ const VIEWS = { overview, actors, network, pool, peers, sessions, search, resour
 const STATUS_EVERY = 1_000;
 // Names change seldom.
 const NAMES_EVERY = 5_000;
+const SCORES_EVERY = 5_000;
 
 const at = (id) => document.getElementById(id);
 let view = new AbortController();
@@ -106,6 +108,7 @@ const always = new AbortController().signal;
 translate();
 show(false);
 watch("/api/v1/status", STATUS_EVERY, always, tellMember);
+watch("/api/v1/indexers", SCORES_EVERY, always, remember);
 for (const from of ["peers", "partners"]) {
   watch(`/api/v1/${from}`, NAMES_EVERY, always, (peers) => learn(from, peers));
 }

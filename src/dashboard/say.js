@@ -45,7 +45,7 @@ export const millis = (value) => `${number(value, 1)} ms`;
 export const speed = (value) => (value < 1e6 ? `${number(value / 1e3, 1)} kB/s` : `${number(value / 1e6, 1)} MB/s`);
 
 /** The end of a peer id, which is what people compare. */
-export const short = (id) => (id.length > 8 ? `…${id.slice(-8)}` : id);
+const short = (id) => (id.length > 8 ? `…${id.slice(-8)}` : id);
 
 /** A role in one word. */
 export function role({ node, indexer }) {

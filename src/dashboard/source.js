@@ -10,7 +10,7 @@ export const ENOUGH = Symbol("enough");
 export const state = { lostSince: null, isPaused: false, changed: () => {} };
 
 /** The daemon answered that it cannot. */
-export class Problem extends Error {
+class Problem extends Error {
   constructor(status, detail) {
     super(detail);
     this.status = status;

@@ -173,6 +173,8 @@ const WORDS = {
   pool_down: ["down", "en panne"],
   pool_standby: ["standby", "en réserve"],
   score: ["Score", "Note"],
+  lately: ["Lately", "Récemment"],
+  from_to: ["{0} to {1} of 100", "{0} à {1} sur 100"],
   threshold: ["Goes below", "Part sous"],
   nodes: ["Nodes", "Nœuds"],
   beats: ["Beats", "Battements"],

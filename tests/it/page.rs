@@ -100,6 +100,7 @@ fn the_dashboard_shows_what_is_in_every_view() {
     says(&mut browser, "main section", "latency");
     says(&mut browser, "main section", "judged by the upper end");
     says(&mut browser, "main section details:last-of-type", "answered");
+    browser.until("the score is drawn over time", "document.querySelectorAll('main .curve polyline').length > 2");
     go(&mut browser, "peers");
     says(&mut browser, &format!("tr[data-key='{}']", first.peer_id), "connected");
     go(&mut browser, "sessions");
@@ -115,7 +116,7 @@ fn the_dashboard_shows_what_is_in_every_view() {
 
     go(&mut browser, "search");
     enter(&mut browser, "par");
-    says(&mut browser, "[data-progress]", "1 found");
+    says(&mut browser, "[data-progress]", "complete 1 found");
     says(&mut browser, ".hits", &paris.peer_id);
     browser.value("document.querySelector('.search select').value = 'resources'");
     browser.value("document.querySelector('.search select').dispatchEvent(new Event('change'))");
@@ -247,8 +248,9 @@ fn what_strangers_say_is_text_and_only_what_changed_is_drawn_again() {
                 return changes.splice(0).length;
             };
             const same = await after(rows.map((row) => ({ ...row })));
-            const one = await after(rows.map((row) => (row.id === 250 ? { ...row, beats: 2 } : row)));
-            const gone = await after(rows.slice(1));
+            const changed = rows.map((row) => (row.id === 250 ? { ...row, beats: 2 } : row));
+            const one = await after(changed);
+            const gone = await after(changed.slice(1));
             return [same, one, gone, main.querySelectorAll("tbody tr").length];
         })"#,
     );

@@ -46,10 +46,8 @@ export function show(main, signal) {
 
   let seen = 0;
   watch(() => `/api/v1/events?since=${seen}`, EVERY, signal, (events) => {
-    for (const event of events) {
-      seen = Math.max(seen, event.seq);
-      log.prepend(line(event));
-    }
+    seen = events.at(-1)?.seq ?? seen;
+    for (const event of events.slice(-EVENTS_MAX)) log.prepend(line(event));
     while (log.childElementCount > EVENTS_MAX) log.lastElementChild.remove();
     quiet.textContent = log.childElementCount === 0 ? t("no_events") : "";
   }, ({ message }) => { quiet.textContent = t("failed", message); });

@@ -3,7 +3,7 @@
 import { badge, code, english, section, Table } from "../draw.js";
 import { ago, known, moment, number, who } from "../say.js";
 import { watch } from "../source.js";
-import { named, t } from "../words.js";
+import { named } from "../words.js";
 
 const EVERY = 2_000;
 

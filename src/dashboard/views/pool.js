@@ -1,6 +1,7 @@
 // The pool of indexers, best first; `#/pool/12D3…` shows why one has its score.
 
 import { badge, english, Facts, link, make, part, section, strong, Table } from "../draw.js";
+import { lately } from "../lately.js";
 import { ago, clock, DASH, known, millis, number, speed, who, whoText } from "../say.js";
 import { watch } from "../source.js";
 import { named, t } from "../words.js";
@@ -22,6 +23,7 @@ export function show(main, signal, about) {
       { head: "name", name: true, cell: ({ peer_id, name }) => who(peer_id, name) },
       { head: "state", cell: ({ state }) => badge(STATES[state] ?? "idle", named("pool", state)) },
       { head: "score", number: true, cell: ({ score }) => known(score, (value) => number(value, 1)) },
+      { head: "lately", cell: ({ peer_id }) => lately(peer_id) },
       { head: "why", cell: ({ peer_id, name }) => link(`#/pool/${peer_id}`, t("why"), t("why_of", whoText(peer_id, name))) },
       { head: "threshold", number: true, cell: ({ threshold }) => number(threshold, 1) },
       { head: "round_trip", number: true, cell: ({ rtt_ms }) => known(rtt_ms, millis) },
@@ -56,6 +58,7 @@ function why(main, signal, about) {
       { head: "value", number: true, cell: ({ value }) => known(value, (value) => number(value, 3)) },
       { head: "weight", number: true, cell: ({ share }) => `${number(share * 100)} %` },
       { head: "points", number: true, cell: ({ value, share }) => known(value, (value) => number(100 * share * value, 1)) },
+      { head: "lately", cell: ({ name }) => lately(about, name) },
       { head: "evidence", cell: ({ evidence }) => english(evidence) },
     ],
   });

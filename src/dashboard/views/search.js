@@ -1,8 +1,7 @@
 // Searches for members and for resources; hits are shown as they come.
 
-import { badge, code, english, make, part, section, soft, strong } from "../draw.js";
+import { badge, code, make, part, section, soft, strong } from "../draw.js";
 import { millis, moment, who } from "../say.js";
-import { ask } from "../source.js";
 import { named, t } from "../words.js";
 
 // Both are what the daemon takes.
@@ -126,7 +125,7 @@ function resource({ peer_id, resource, elapsed_ms }) {
 }
 
 /** As it was signed, for those who want to see it. */
-export function whole(title, value) {
+function whole(title, value) {
   const lines = JSON.stringify(value, null, 2).split("\n");
   return make("details", {}, make("summary", {}, t(title)), make("pre", { tabindex: "0" }, ...lines.flatMap((line) => [line, make("br")])));
 }

@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader, Write as _},
     path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{PATIENCE, network::skip, until};
+use super::{PATIENCE, network::skip, process::wait_status, until};
 
 /// Debian's name, and the others under which it is installed.
 const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
@@ -41,6 +41,12 @@ const FLAGS: [&str; 15] = [
 
 /// It reads from 3 and writes to 4; a shell puts its pipes there.
 const PIPES: &str = r#"exec "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1"#;
+
+/// What it tells between two questions; at the bound it waits until the next one.
+const TOLD_MAX: usize = 1_024;
+
+/// Longer than it takes to end by itself.
+const END_WITHIN: Duration = Duration::from_secs(5);
 
 /// A browser with one page.
 pub(crate) struct Browser {
@@ -70,7 +76,7 @@ impl Browser {
         command.env("HOME", profile.path()).env_remove("DISPLAY");
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let input = process.stdin.take();
-        let (said, output) = channel();
+        let (said, output) = sync_channel(TOLD_MAX);
         let mut pipe = BufReader::new(process.stdout.take().unwrap());
         std::thread::spawn(move || listen(&mut pipe, &said));
         let (requests, complaints) = (Vec::new(), Vec::new());
@@ -209,14 +215,17 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
+        // The end of its input is its own end, in order: its helpers leave its folder first.
         drop(self.input.take());
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        if wait_status(&mut self.process, END_WITHIN).is_none() {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
     }
 }
 
 /// Reads what the browser says until it ends.
-fn listen(pipe: &mut impl BufRead, said: &Sender<Value>) {
+fn listen(pipe: &mut impl BufRead, said: &SyncSender<Value>) {
     let mut bytes = Vec::new();
     while pipe.read_until(0, &mut bytes).is_ok_and(|read| read > 0) {
         bytes.pop();
