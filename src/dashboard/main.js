@@ -85,6 +85,7 @@ function tellPause() {
 
 function tellMember(status) {
   lastStatus = status;
+  learn("own", [status]);
   fill(at("member"), [strong(status.name), ` ${role(status.role)}`]);
   // Another life counts its events anew, and nothing of the last one's is true of it.
   if (bornAt !== null && bornAt !== status.born_at) show(false);

@@ -1,6 +1,6 @@
 // How figures, times and peers are said.
 
-import { code, soft, strong } from "./draw.js";
+import { code, strong } from "./draw.js";
 import { language, t } from "./words.js";
 
 export const DASH = "–";
@@ -54,10 +54,10 @@ export function role({ node, indexer }) {
 }
 
 // What our operator calls a peer goes before what it calls itself.
-const told = { partners: new Map(), peers: new Map() };
-const nameOf = (id) => told.partners.get(id) ?? told.peers.get(id);
+const told = { own: new Map(), partners: new Map(), peers: new Map() };
+const nameOf = (id) => told.own.get(id) ?? told.partners.get(id) ?? told.peers.get(id);
 
-/** Keeps the names that these peers have among partners or peers: never more than the daemon knows. */
+/** Keeps the names that these have among partners, peers or ourselves: never more than the daemon knows. */
 export function learn(from, peers) {
   told[from] = new Map(peers.filter(({ name }) => name).map(({ peer_id, name }) => [peer_id, name]));
 }
@@ -65,7 +65,7 @@ export function learn(from, peers) {
 /** A peer by its name, as far as it is known, and the end of its id. */
 export function who(id, called) {
   const name = called || nameOf(id);
-  return name ? [strong(name), " ", soft(short(id))] : [code(short(id))];
+  return name ? [strong(name), " ", code(short(id))] : [code(short(id))];
 }
 
 /** As one text. */

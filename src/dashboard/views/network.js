@@ -6,12 +6,10 @@ import { watch } from "../source.js";
 import { named, t } from "../words.js";
 
 const EVERY = 2_000;
-// More cannot be told apart in a drawing; the table has them all.
-const DRAWN_MAX = 48;
-
-// How large a drawing is, and how far its inner and its outer ring reach; on a narrow screen it stands upright.
-const LYING = { width: 960, height: 600, inner: [210, 130], outer: [400, 245] };
-const UPRIGHT = { width: 420, height: 600, inner: [115, 125], outer: [155, 250] };
+// How large a drawing is. More than `most` cannot be told apart in it; the table has them all.
+const RINGS = { width: 960, height: 600, most: 48, inner: [210, 130], outer: [400, 245], places: around };
+// On a narrow screen the pool stands above us and the others below, two in a row.
+const ROWS = { width: 420, most: 12, step: 85, places: inRows };
 const NARROW = matchMedia("(max-width: 48rem)");
 
 const STATES = { answering: "good", joining: "idle", suspect: "warn", down: "bad", standby: "idle" };
@@ -37,8 +35,9 @@ export function show(main, signal) {
     if (!told.status || !told.indexers || !told.sessions || !told.peers) return;
     const ones = neighbours(told);
     table.show(ones);
-    picture(chart, told.status, ones.slice(0, DRAWN_MAX));
-    left.textContent = ones.length > DRAWN_MAX ? t("left_out", ones.length - DRAWN_MAX) : "";
+    const frame = NARROW.matches ? ROWS : RINGS;
+    picture(chart, told.status, ones.slice(0, frame.most), frame);
+    left.textContent = ones.length > frame.most ? t("left_out", ones.length - frame.most) : "";
   };
   for (const what of ["status", "indexers", "sessions", "peers"]) {
     watch(`/api/v1/${what}`, EVERY, signal, (data) => {
@@ -69,28 +68,38 @@ function neighbours({ indexers, sessions, peers }) {
   return [...ones.values()].sort((one, other) => rank(one) - rank(other) || (one.id < other.id ? -1 : 1));
 }
 
-function picture(chart, status, ones) {
-  const frame = NARROW.matches ? UPRIGHT : LYING;
+function picture(chart, status, ones, frame) {
   const signature = JSON.stringify([frame.width, status.name, status.standing, ones.map(({ rtt, ...one }) => one)]);
   if (chart.shown === signature) return;
   chart.shown = signature;
-  chart.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
-  const centre = { x: frame.width / 2, y: frame.height / 2 };
-  const ring = (name, turn) => around(ones.filter((one) => one.ring === name), frame[name], turn, centre);
-  const places = [...ring("inner", 0.25), ...ring("outer", 0.75)];
-  const lines = places.map(({ one, x, y }) =>
-    draw("line", { class: `edge ${one.mark}`, x1: centre.x, y1: centre.y, x2: x, y2: y }));
+  const [inner, outer] = ["inner", "outer"].map((name) => ones.filter(({ ring }) => ring === name));
+  const { height, centre, places } = frame.places(inner, outer);
+  const [x1, y1] = centre;
+  const lines = places.map(([one, x2, y2]) => draw("line", { class: `edge ${one.mark}`, x1, y1, x2, y2 }));
   const us = { id: status.peer_id, name: status.name, isIndexer: status.role.indexer, mark: "self", state: named("standing", status.standing) };
-  chart.replaceChildren(...lines, ...places.map(({ one, x, y }) => shape(one, x, y)), shape(us, centre.x, centre.y));
+  chart.setAttribute("viewBox", `0 0 ${frame.width} ${height}`);
+  chart.replaceChildren(...lines, ...places.map(([one, x, y]) => shape(one, x, y)), shape(us, ...centre));
   chart.setAttribute("aria-label", t("map_shows", status.name, ones.length));
 }
 
-/** Evenly around the centre, from the top on, turned by a part of the way to the next. */
-function around(ones, [wide, high], turn, centre) {
-  return ones.map((one, at) => {
+/** Two rings around us, each turned so that few lines go straight down through a label. */
+function around(inner, outer) {
+  const { width, height } = RINGS;
+  const centre = [width / 2, height / 2];
+  const ring = (ones, [wide, high], turn) => ones.map((one, at) => {
     const angle = (2 * Math.PI * (at + turn)) / ones.length - Math.PI / 2;
-    return { one, x: centre.x + wide * Math.cos(angle), y: centre.y + high * Math.sin(angle) };
+    return [one, centre[0] + wide * Math.cos(angle), centre[1] + high * Math.sin(angle)];
   });
+  return { height, centre, places: [...ring(inner, RINGS.inner, 0.25), ...ring(outer, RINGS.outer, 0.75)] };
+}
+
+function inRows(inner, outer) {
+  const { width, step } = ROWS;
+  const above = Math.ceil(inner.length / 2);
+  const middle = step * (above + 0.5);
+  const place = (one, at, way) => [one, width * (at % 2 === 0 ? 0.22 : 0.78), middle + way * step * (Math.floor(at / 2) + 1)];
+  const places = [...inner.map((one, at) => place(one, at, -1)), ...outer.map((one, at) => place(one, at, 1))];
+  return { height: middle + step * (Math.ceil(outer.length / 2) + 0.8), centre: [width / 2, middle], places };
 }
 
 /** Indexers are square and nodes are round; those that do not answer are hollow. The words say it again. */
