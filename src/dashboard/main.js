@@ -102,6 +102,11 @@ at("pause").addEventListener("click", () => {
   state.isPaused = !state.isPaused;
   tellPause();
 });
+// Followed, it would be the address of a view.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  at("main").focus();
+});
 addEventListener("hashchange", () => show(true));
 state.changed = tellLink;
 

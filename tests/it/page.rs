@@ -181,6 +181,8 @@ fn faults_appear_in_the_dashboard_and_heal_there() {
     browser.press("Enter", "\r", 13);
     browser.until("the branch is unfolded", "document.querySelector(\"tr[data-key='root/node/pool']\")");
     assert_eq!(browser.value("document.activeElement.closest('tr').dataset.key"), "root/node");
+    browser.value("document.querySelector('.skip').click()");
+    assert_eq!(browser.value("[document.activeElement.id, location.hash]"), json!(["main", "#/actors"]));
 
     go(&mut browser, "network");
     let healthy = format!("document.querySelector(\".map [data-peer='{second}'].good\")");
