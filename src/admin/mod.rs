@@ -1,6 +1,6 @@
 //! The admin endpoint: reads the tree from outside, so that a stuck actor never hangs it.
 //!
-//! One file per resource; `guard` stands before all of them, `serve` listens.
+//! One file per resource; `guard` stands before all of them, `serve` listens, `page` is for people with a browser.
 
 mod actors;
 mod bans;
@@ -13,6 +13,7 @@ mod health;
 mod indexers;
 mod metrics;
 mod outbox;
+mod page;
 mod partners;
 mod peers;
 mod problem;
@@ -80,6 +81,7 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         resources = resources.route("/api/v1/chaos/actors/{*path}", post(chaos::inject));
     }
     resources
+        .merge(page::routes())
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
         .route(
             "/api/v1/resources/{id}",

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::{
-    Rules, Tree, router,
+    Rules, Tree, page, router,
     testing::{Still, peer},
 };
 use crate::keys::AdminToken;
@@ -317,7 +317,9 @@ async fn questions_that_make_no_sense_are_refused() {
         ("/api/v1/events?until=1", 400),
         ("/api/v1/records/unknown", 404),
         ("/api/v1/none", 404),
-        ("/", 404),
+        ("/dashboard", 404),
+        ("/dashboard/none.js", 404),
+        ("/dashboard/../admin/mod.rs", 404),
     ] {
         let response = endpoint.get(path).await;
         assert_eq!(response.status().as_u16(), status, "{path}");
@@ -329,6 +331,54 @@ async fn questions_that_make_no_sense_are_refused() {
         .body(Body::empty())
         .unwrap();
     assert_eq!(endpoint.send(delete).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn the_page_comes_with_its_types_and_a_policy_that_lets_nothing_else_in() {
+    let endpoint = endpoint("127.0.0.1");
+    for file in page::files() {
+        let response = endpoint.get(file.path).await;
+        assert_eq!(response.status(), StatusCode::OK, "{}", file.path);
+        let headers = response.headers().clone();
+        assert_eq!(headers[header::CONTENT_TYPE], file.kind, "{}", file.path);
+        assert_eq!(headers[header::CONTENT_SECURITY_POLICY], page::POLICY, "{}", file.path);
+        assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        assert_eq!(headers[header::REFERRER_POLICY], "no-referrer");
+        assert_eq!(headers[header::CACHE_CONTROL], "no-cache");
+        assert_eq!(text(response).await, file.text, "{}", file.path);
+    }
+    let kind = |path: &str| page::files().find(|file| file.path == path).unwrap().kind;
+    assert_eq!(kind("/"), "text/html; charset=utf-8");
+    assert_eq!(kind("/dashboard/style.css"), "text/css; charset=utf-8");
+    assert_eq!(kind("/dashboard/views/pool.js"), "text/javascript; charset=utf-8");
+    for part in ["default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"] {
+        assert!(page::POLICY.split("; ").any(|rule| rule == part), "{part}");
+    }
+    assert!(!page::POLICY.contains("unsafe") && !page::POLICY.contains('*'));
+}
+
+#[tokio::test]
+async fn a_file_that_the_browser_has_is_not_sent_again_and_keeps_its_policy() {
+    let endpoint = endpoint("127.0.0.1");
+    let mark = endpoint.get("/").await.headers()[header::ETAG].to_str().unwrap().to_owned();
+    assert_ne!(mark, endpoint.get("/dashboard/main.js").await.headers()[header::ETAG].to_str().unwrap());
+    for (held, status) in
+        [(&*mark, 304), (&*format!("\"x\", W/{mark}"), 304), ("*", 304), ("\"0000000000000000\"", 200), ("", 200)]
+    {
+        let request = Request::get("/").header(header::HOST, "localhost").header(header::IF_NONE_MATCH, held);
+        let response = endpoint.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status().as_u16(), status, "{held}");
+        assert_eq!(response.headers()[header::CONTENT_SECURITY_POLICY], page::POLICY, "{held}");
+        assert_eq!(text(response).await.is_empty(), status == 304, "{held}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_stands_behind_the_guard_as_all_else_does() {
+    let foreign = Request::get("/").header(header::HOST, "evil.example").body(Body::empty()).unwrap();
+    assert_eq!(endpoint("127.0.0.1").send(foreign).await.status(), StatusCode::FORBIDDEN);
+    let beyond = Request::get("/").header(header::HOST, "192.0.2.7").body(Body::empty()).unwrap();
+    assert_eq!(endpoint("192.0.2.7").send(beyond).await.status(), StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]

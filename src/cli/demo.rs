@@ -150,7 +150,7 @@ async fn converge(folder: Folder, bar: ProgressBar, began: Instant) -> Result<()
                 // The federation stands without it, and whoever looks for it shall know why it is not there.
                 Err(failure) => say(&format!("\nnothing is shared yet: {failure}"))?,
             }
-            return say(&try_next(&own_name()));
+            return say(&try_next(&own_name(), &members));
         }
         bar.set_message(missing.first().map_or_else(|| "nobody runs".to_owned(), |first| format!("waiting: {first}")));
         if patient && began.elapsed() > CONVERGE_PATIENCE {
@@ -241,7 +241,10 @@ fn connected(role: Role, status: &StatusView) -> String {
 }
 
 /// What a newcomer can do now.
-fn try_next(muster: &str) -> String {
+fn try_next(muster: &str, members: &[Member]) -> String {
+    let page = members.iter().find(|member| member.role == Role::Node).map_or_else(String::new, |member| {
+        format!("\nIn a browser, http://{}/ is the dashboard of {}\n", member.admin, member.name)
+    });
     let first = MEMBERS.iter().find(|(_, role)| *role == Role::Node).map_or("", |(name, _)| *name);
     let lines = [
         ("peers", format!("whom {first} knows")),
@@ -255,7 +258,7 @@ fn try_next(muster: &str) -> String {
         ("start indexer-2", "bring it back".to_owned()),
         ("down", "end everything (or Ctrl-C here)".to_owned()),
     ];
-    let mut text = colour("\nTry next, in a second terminal:", AnsiColor::Green);
+    let mut text = page + &colour("\nTry next, in a second terminal:", AnsiColor::Green);
     for (verb, what) in lines {
         text.push_str(&format!("\n  {muster} --demo {verb:<24} {what}"));
     }

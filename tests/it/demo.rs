@@ -122,6 +122,7 @@ fn the_whole_story_of_a_demo() {
     let mut demo = Demo::started();
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     let said = demo.said();
+    assert!(said.contains("In a browser, http://127.0.0.1:"), "{said}");
     assert!(said.contains("paris") && said.contains("indexer-3") && said.contains("--demo kill indexer-2"), "{said}");
 
     let second =

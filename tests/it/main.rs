@@ -20,6 +20,7 @@ mod harness;
 mod hostile;
 mod join;
 mod liars;
+mod page;
 mod partition;
 mod presence;
 mod search;

@@ -4,6 +4,7 @@
 //! with deadlines, never by sleeping; it kills all it started when it is dropped, and shows what its members logged when
 //! the test failed. Should the test itself be killed, the kernel kills the members: they are told whose they are.
 
+mod browser;
 mod federation;
 mod http;
 mod nats;
@@ -12,6 +13,7 @@ mod ports;
 mod postgres;
 mod process;
 
+pub(crate) use browser::Browser;
 pub(crate) use federation::{Federation, Member, Spec, private_file, ticks};
 pub(crate) use nats::Nats;
 pub(crate) use network::{Network, Place, Side};

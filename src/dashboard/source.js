@@ -1,0 +1,81 @@
+// What is asked of the daemon: again and again while the page is seen, and never faster than it answers.
+
+// Longer than the daemon gives itself for any answer.
+const PATIENCE = 12_000;
+
+/** Said by whoever needs not be told again. */
+export const ENOUGH = Symbol("enough");
+
+/** How the daemon is reached: since when it is not, whether the reader wants to look at what stands still. */
+export const state = { lostSince: null, isPaused: false, changed: () => {} };
+
+/** The daemon answered that it cannot. */
+class Problem extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+/** The daemon did not answer, or the page asks no more. */
+class Unreached extends Error {}
+
+function reached(isReached) {
+  if (isReached === (state.lostSince === null)) return;
+  state.lostSince = isReached ? null : new Date();
+  state.changed();
+}
+
+/** Asks once. */
+export async function ask(path, signal) {
+  let answer, body;
+  try {
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]);
+    answer = await fetch(path, { signal: limit, cache: "no-store" });
+    body = await answer.text();
+  } catch (error) {
+    if (!signal.aborted) reached(false);
+    throw new Unreached(error.message);
+  }
+  reached(true);
+  if (answer.ok) return JSON.parse(body);
+  throw new Problem(answer.status, problem(body) || `${answer.status} ${answer.statusText}`);
+}
+
+function problem(body) {
+  try {
+    return String(JSON.parse(body).detail ?? "");
+  } catch {
+    return "";
+  }
+}
+
+/**
+ * Asks every so many milliseconds until the signal, tells what came and what the daemon could not do. That it cannot be
+ * reached is said by the whole page. The path may be a function, for one that asks for news only; `fail` may say that it is enough.
+ */
+export function watch(path, every, signal, show, fail) {
+  let timer;
+  let isAsking = false;
+  let isEnough = false;
+  const look = async () => {
+    clearTimeout(timer);
+    if (signal.aborted || isAsking || isEnough || document.hidden) return;
+    if (!state.isPaused) {
+      isAsking = true;
+      try {
+        const data = await ask(typeof path === "function" ? path() : path, signal);
+        if (!signal.aborted) show(data);
+      } catch (error) {
+        if (error instanceof Problem) isEnough = !signal.aborted && fail?.(error) === ENOUGH;
+        else if (!(error instanceof Unreached)) throw error;
+      } finally {
+        isAsking = false;
+      }
+    }
+    if (!signal.aborted && !isEnough) timer = setTimeout(look, every);
+  };
+  document.addEventListener("visibilitychange", look, { signal });
+  signal.addEventListener("abort", () => clearTimeout(timer));
+  look();
+}

@@ -1,0 +1,103 @@
+// Who this member is, how it stands, and what happened lately.
+
+import { badge, code, english, Facts, make, part, section, soft } from "../draw.js";
+import { clock, known, moment, number, span, who, withNames } from "../say.js";
+import { ENOUGH, watch } from "../source.js";
+import { named, t } from "../words.js";
+
+const EVERY = 1_000;
+const BUS_EVERY = 3_000;
+// A few screens; the command line has them all.
+const EVENTS_MAX = 200;
+
+const STANDINGS = { whole: "good", joined: "warn", joining: "warn", isolated: "bad", leaving: "warn" };
+const BUSES = { ready: "good", entering: "warn", away: "bad" };
+
+const RELIEF = /joined|whole|restarted|ready$|over$|cleared|unbanned/;
+const HARM = /failed|escalated|lost|isolated|banned|removed|suspected|down$|refused|dropped|exposed|unreachable|trouble/;
+const mark = (kind) => (RELIEF.test(kind) ? "good" : HARM.test(kind) ? "warn" : "idle");
+
+export function show(main, signal) {
+  const tiles = new Facts(main, "tiles");
+  const troubles = make("ul", { class: "troubles" });
+  main.append(troubles);
+  const log = make("ol", { class: "events", role: "log", tabindex: "0", "aria-label": t("events") });
+  const quiet = make("p", { class: "note" }, t("loading"));
+  section(main, "events", log, quiet);
+  const facts = new Facts(section(main, "member"));
+
+  let status = null;
+  let bus = soft(t("loading"));
+  const tell = () => status && tiles.show(summary(status, bus));
+  watch("/api/v1/status", EVERY, signal, (now) => {
+    status = now;
+    tell();
+    facts.show(details(now));
+    tellTroubles(troubles, now.reasons.map(english));
+  }, ({ message }) => tellTroubles(troubles, [english(message)]));
+  watch("/api/v1/bus", BUS_EVERY, signal, (now) => {
+    bus = badge(BUSES[now.state] ?? "idle", named("bus", now.state));
+    tell();
+  }, (problem) => {
+    bus = problem.status === 404 ? badge("idle", t("none")) : badge("bad", t("unknown"));
+    tell();
+    return problem.status === 404 && ENOUGH;
+  });
+
+  let seen = 0;
+  watch(() => `/api/v1/events?since=${seen}`, EVERY, signal, (events) => {
+    seen = events.at(-1)?.seq ?? seen;
+    for (const event of events.slice(-EVENTS_MAX)) log.prepend(line(event));
+    while (log.childElementCount > EVENTS_MAX) log.lastElementChild.remove();
+    quiet.textContent = log.childElementCount === 0 ? t("no_events") : "";
+  }, ({ message }) => { quiet.textContent = t("failed", message); });
+}
+
+function tellTroubles(list, troubles) {
+  const texts = JSON.stringify(troubles);
+  if (list.shown === texts) return;
+  list.shown = texts;
+  list.replaceChildren(...troubles.map((trouble) => make("li", {}, part(badge("warn", "")), part(trouble))));
+}
+
+function summary(status, bus) {
+  const { pool_answering: answering, pool_members: members, pool_min: least } = status;
+  const tiles = [
+    ["standing", badge(STANDINGS[status.standing] ?? "idle", named("standing", status.standing))],
+    ["readiness", status.ready ? badge("good", t("ready")) : badge("bad", t("not_ready"))],
+    ["pool", badge(answering === 0 ? "bad" : answering < least ? "warn" : "good", t("answer_of", answering, members))],
+  ];
+  if (status.role.indexer) {
+    const sessions = t("of", number(status.sessions), number(status.max_nodes));
+    tiles.push(["sessions", status.drained ? badge("warn", `${sessions}, ${t("drained")}`) : badge("good", sessions)]);
+  }
+  tiles.push(
+    ["connections", number(status.connections)],
+    ["database", status.store_ok ? badge("good", t("answers")) : badge("bad", t("answers_not"))],
+    ["bus", bus],
+  );
+  return tiles;
+}
+
+function details(status) {
+  return [
+    ["peer_id", code(status.peer_id)],
+    ["did", code(status.did)],
+    ["network_id", `${status.network_id} (${status.profile})`],
+    ["version", `${status.version}, ${t("up", span(status.uptime_ms))}`],
+    ["born_at", moment(status.born_at)],
+    ["listens", status.listen.length === 0 ? "–" : status.listen.flatMap((address) => [code(address), " "])],
+    ["pool_bounds", t("pool_bounds_are", status.pool_min, status.pool_max)],
+    ["represented_by", status.referent ? who(status.referent) : "–"],
+    ["indexers_known", number(status.indexers_known)],
+    ["record", known(status.record_seq || null)],
+  ];
+}
+
+function line({ at, kind, subject, detail }) {
+  return make("li", {},
+    make("time", { datetime: at }, clock(at)), " ",
+    part(badge(mark(kind), named("event", kind))), " ",
+    make("strong", { title: subject }, withNames(subject)), " ",
+    make("span", { class: "soft", lang: "en" }, detail));
+}

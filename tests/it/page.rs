@@ -1,0 +1,260 @@
+//! The dashboard in a real browser: what it shows is what is, and nothing of it comes from elsewhere.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Browser, Federation, Member, PATIENCE, Spec, muster, until_true};
+
+/// Gives what of the page somebody could not use, in words.
+const ACCESSIBILITY: &str = include_str!("page/accessibility.js");
+
+const VIEWS: [&str; 11] =
+    ["overview", "actors", "network", "pool", "peers", "sessions", "search", "resources", "partners", "outbox", "bus"];
+
+/// Goes to a view, and waits until it has drawn something and nothing is awaited any more.
+#[track_caller]
+fn go(browser: &mut Browser, view: &str) {
+    browser.value(&format!("location.hash = '#/{view}'"));
+    let name = view.split('/').next().unwrap();
+    let drawn = "![...document.querySelectorAll('main .note, main dd')].some((one) => /^(Loading|Chargement)/.test(one.textContent))";
+    browser.until(
+        &format!("{view} is drawn"),
+        &format!("document.querySelector('main').dataset.view === '{name}' && {drawn}"),
+    );
+}
+
+/// Waits until a part of the page says these words.
+#[track_caller]
+fn says(browser: &mut Browser, selector: &str, words: &str) {
+    let (selector, text) = (json!(selector), json!(words));
+    browser.until(
+        &format!("{selector} says {words}"),
+        &format!("document.querySelector({selector}).textContent.replaceAll('\\u00a0', ' ').includes({text})"),
+    );
+}
+
+#[track_caller]
+fn assert_usable_by_all(browser: &mut Browser, view: &str) {
+    assert_eq!(browser.value(ACCESSIBILITY), json!([]), "{view}");
+}
+
+/// Types into what has the focus and presses Enter.
+#[track_caller]
+fn enter(browser: &mut Browser, text: &str) {
+    browser.call("Input.insertText", json!({ "text": text }));
+    browser.press("Enter", "\r", 13);
+}
+
+/// Nothing went wrong in the page, and nobody else was asked.
+#[track_caller]
+fn assert_clean(browser: &mut Browser, of: &[&Member]) {
+    browser.value("1");
+    assert_eq!(browser.complaints(), [] as [String; 0]);
+    let ours: Vec<String> = of.iter().map(|member| format!("http://{}/", member.admin())).collect();
+    let strange: Vec<&String> = browser
+        .requests()
+        .iter()
+        .filter(|url| !url.starts_with("data:") && !ours.iter().any(|own| url.starts_with(own)))
+        .collect();
+    assert!(strange.is_empty() && browser.requests().len() > 20, "{strange:?}");
+}
+
+fn by(member: &Member, args: &[&str]) {
+    muster(&[&["--config", member.config().to_str().unwrap()], args].concat()).ok();
+}
+
+/// Two partners, one of which offers something.
+fn share(paris: &Member, lyon: &Member) {
+    for (from, to) in [(paris, lyon), (lyon, paris)] {
+        by(from, &["partner", "add", &to.peer_id, "--name", &to.name]);
+    }
+    let file = paris.dir.join("farm.json");
+    let farm = json!({ "id": "farm-1", "kind": "compute", "name": "Wind farm", "access": "public" });
+    std::fs::write(&file, farm.to_string()).unwrap();
+    by(paris, &["resource", "put", file.to_str().unwrap()]);
+}
+
+#[test]
+fn the_dashboard_shows_what_is_in_every_view() {
+    let Some(mut browser) = Browser::started("page::the_dashboard_shows_what_is_in_every_view") else { return };
+    let federation = Federation::converged(2, &["paris", "lyon"]);
+    let (paris, first) = (federation.member("paris"), federation.member("indexer-1"));
+    share(paris, federation.member("lyon"));
+    browser.resize(1280);
+    browser.prefer("light");
+    browser.open(&format!("http://{}/", paris.admin()));
+
+    says(&mut browser, "#member", "paris node");
+    says(&mut browser, "#link", "connected");
+    says(&mut browser, ".tiles", "whole");
+    says(&mut browser, ".tiles", "2 of 2 answer");
+    says(&mut browser, ".facts", &paris.peer_id);
+    says(&mut browser, "[role=log]", "pool member answers");
+    go(&mut browser, "actors");
+    says(&mut browser, "tr[data-key='root/node/pool'][data-state=running]", "pool");
+    says(&mut browser, "[data-summary]", "0 not well");
+    go(&mut browser, "network");
+    browser.until("both indexers are in the drawing", "document.querySelectorAll('.map .peer.good rect').length === 2");
+    go(&mut browser, "pool");
+    says(&mut browser, &format!("tr[data-key='{}']", first.peer_id), "indexer-1");
+    go(&mut browser, &format!("pool/{}", first.peer_id));
+    says(&mut browser, "main section", "latency");
+    says(&mut browser, "main section", "judged by the upper end");
+    says(&mut browser, "main section details:last-of-type", "answered");
+    browser.until("the score is drawn over time", "document.querySelectorAll('main .curve polyline').length > 2");
+    go(&mut browser, "peers");
+    says(&mut browser, &format!("tr[data-key='{}']", first.peer_id), "connected");
+    go(&mut browser, "sessions");
+    says(&mut browser, "main", "Only indexers have sessions");
+    go(&mut browser, "resources");
+    says(&mut browser, &format!("tr[data-key='{}/farm-1']", paris.peer_id), "Wind farm");
+    go(&mut browser, "partners");
+    says(&mut browser, "main table", "lyon");
+    go(&mut browser, "outbox");
+    says(&mut browser, "main table", "delivered");
+    go(&mut browser, "bus");
+    says(&mut browser, "main", "This member has no bus");
+
+    go(&mut browser, "search");
+    enter(&mut browser, "par");
+    says(&mut browser, "[data-progress]", "complete 1 found");
+    says(&mut browser, ".hits", &paris.peer_id);
+    browser.value("document.querySelector('.search select').value = 'resources'");
+    browser.value("document.querySelector('.search select').dispatchEvent(new Event('change'))");
+    browser.value("document.querySelector('#search-text').select()");
+    enter(&mut browser, "wind");
+    says(&mut browser, "[data-progress]", "1 found");
+    says(&mut browser, ".hits", "Wind farm");
+    browser.value("document.querySelector('.search select').value = 'members'");
+    browser.value("document.querySelector('#search-text').select()");
+    enter(&mut browser, " ");
+    says(&mut browser, "[data-progress]", "The daemon answers:");
+
+    for (scheme, language, width) in [("light", "en", 1280), ("dark", "fr", 390)] {
+        browser.prefer(scheme);
+        browser.resize(width);
+        browser.value(&format!("document.querySelector('#language').value = '{language}'"));
+        browser.value("document.querySelector('#language').dispatchEvent(new Event('change'))");
+        for view in VIEWS {
+            go(&mut browser, view);
+            assert_usable_by_all(&mut browser, view);
+            browser.shoot(&format!("{view}-{scheme}-{language}-{width}"));
+        }
+    }
+    // The choice is kept, and what the browser has is not sent again.
+    browser.call("Page.reload", json!({}));
+    browser
+        .until("it is French again", "document.documentElement.lang === 'fr' && document.querySelector('tbody, dl')");
+
+    browser.open(&format!("http://{}/#/sessions", first.admin()));
+    for member in federation.running().filter(|member| member.name != first.name) {
+        browser.until(
+            &format!("{} has a session", member.name),
+            &format!("document.querySelector(\"tr[data-key='{}']\")", member.peer_id),
+        );
+    }
+    assert_clean(&mut browser, &[paris, first]);
+}
+
+#[test]
+fn faults_appear_in_the_dashboard_and_heal_there() {
+    let Some(mut browser) = Browser::started("page::faults_appear_in_the_dashboard_and_heal_there") else { return };
+    let mut federation = Federation::started(2, &["paris"], |spec: Spec| spec.variable("MUSTER_CHAOS", "1"));
+    federation.until_converged();
+    let second = federation.member("indexer-2").peer_id.clone();
+    browser.resize(1280);
+    browser.open(&format!("http://{}/#/actors", federation.member("paris").admin()));
+
+    let row = "tr[data-key='root/score']";
+    says(&mut browser, row, "running");
+    let answer = federation.member("paris").tell("/api/v1/chaos/actors/root/score", r#"{"fault":"panic"}"#);
+    assert_eq!(answer.code, 204, "{answer:?}");
+    says(&mut browser, &format!("{row} td:last-child"), "panic");
+    browser.until("the restart is counted", &format!("document.querySelector(\"{row}\").cells[3].textContent === '1'"));
+    says(&mut browser, &format!("{row}[data-state=running]"), "score");
+    says(&mut browser, "[data-summary]", "0 not well, restarts: 1");
+    browser.shoot("actors-restarted");
+
+    // By keyboard alone.
+    browser.value("document.querySelector(\"tr[data-key='root/node'] button\").focus()");
+    browser.press("Enter", "\r", 13);
+    browser.until("the branch is folded", "!document.querySelector(\"tr[data-key='root/node/pool']\")");
+    browser.press("Enter", "\r", 13);
+    browser.until("the branch is unfolded", "document.querySelector(\"tr[data-key='root/node/pool']\")");
+    assert_eq!(browser.value("document.activeElement.closest('tr').dataset.key"), "root/node");
+    browser.value("document.querySelector('.skip').click()");
+    assert_eq!(browser.value("[document.activeElement.id, location.hash]"), json!(["main", "#/actors"]));
+
+    go(&mut browser, "network");
+    let healthy = format!("document.querySelector(\".map [data-peer='{second}'].good\")");
+    browser.until("the second indexer answers", &healthy);
+    federation.member_mut("indexer-2").kill();
+    browser.until("its end shows", &format!("!{healthy}"));
+    browser.shoot("network-indexer-killed");
+    federation.member_mut("indexer-2").start();
+    browser.until_within("it has returned", 2 * PATIENCE, &healthy);
+    go(&mut browser, "overview");
+    says(&mut browser, "[role=log]", "pool member suspected");
+    says(&mut browser, "[role=log]", "actor restarted");
+
+    federation.member_mut("paris").kill();
+    says(&mut browser, "#link", "connection lost since");
+    browser.shoot("overview-lost");
+    federation.member_mut("paris").start();
+    federation.member("paris").until_whole();
+    says(&mut browser, "#link", "connected");
+    until_true("the new life is shown, and nothing of the last one", PATIENCE, || {
+        let log = browser.value("document.querySelector('[role=log]').textContent");
+        log.as_str().is_some_and(|log| log.contains("whole") && !log.contains("restarted"))
+    });
+    assert_clean(&mut browser, &[federation.member("paris")]);
+}
+
+#[test]
+fn what_strangers_say_is_text_and_only_what_changed_is_drawn_again() {
+    let name = "page::what_strangers_say_is_text_and_only_what_changed_is_drawn_again";
+    let Some(mut browser) = Browser::started(name) else { return };
+    let federation = Federation::started(1, &[], |spec| spec);
+    let member = federation.member("indexer-1");
+    member.until_listening();
+    browser.open(&format!("http://{}/#/bus", member.admin()));
+    says(&mut browser, "main", "This member has no bus");
+
+    let shown = browser.value(
+        r#"import("/dashboard/draw.js").then(({ fill, make, strong }) => {
+            const cell = make("td", { title: "a\u202eb" });
+            fill(cell, [strong("<img src=x onerror=alert(1)>\u202e"), "\u0007&amp;"]);
+            return [cell.textContent, cell.querySelectorAll("img").length, cell.title];
+        })"#,
+    );
+    assert_eq!(shown, json!(["<img src=x onerror=alert(1)>\u{fffd}\u{fffd}&amp;", 0, "a\u{fffd}b"]));
+    let refused =
+        browser.value("(() => { try { document.body.innerHTML = '<p>'; } catch (error) { return error.name; } })()");
+    assert_eq!(refused, "TypeError", "the policy lets no text be markup");
+
+    let counts: Value = browser.value(
+        r#"import("/dashboard/draw.js").then(async ({ Table }) => {
+            const main = document.querySelector("main");
+            const columns = [
+                { head: "name", name: true, cell: ({ id }) => `node-${id}` },
+                { head: "beats", number: true, cell: ({ beats }) => String(beats) },
+            ];
+            const table = new Table(main, { caption: "sessions", key: ({ id }) => id, empty: "no_sessions", columns });
+            const rows = Array.from({ length: 500 }, (_, id) => ({ id, beats: 1 }));
+            table.show(rows);
+            const changes = [];
+            const watching = new MutationObserver((seen) => changes.push(...seen));
+            watching.observe(main.lastElementChild.previousElementSibling, { subtree: true, childList: true, characterData: true });
+            const after = async (next) => {
+                table.show(next);
+                await Promise.resolve();
+                return changes.splice(0).length;
+            };
+            const same = await after(rows.map((row) => ({ ...row })));
+            const changed = rows.map((row) => (row.id === 250 ? { ...row, beats: 2 } : row));
+            const one = await after(changed);
+            const gone = await after(changed.slice(1));
+            return [same, one, gone, main.querySelectorAll("tbody tr").length];
+        })"#,
+    );
+    assert_eq!(counts, json!([0, 1, 1, 499]));
+}
