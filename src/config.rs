@@ -69,6 +69,8 @@ pub(crate) struct Settings {
     pub(crate) bus: protocol::bus::Settings,
     /// What its database keeps.
     pub(crate) store: store::Settings,
+    /// What an operator is told of.
+    pub(crate) alerts: protocol::alerts::Settings,
     /// How its actors are healed.
     pub(crate) supervision: actors::supervision::Settings,
     /// Its admin endpoint.
@@ -336,8 +338,6 @@ pub(crate) fn load(file: &Path, variables: &BTreeMap<String, String>, flags: &Fl
 pub(crate) struct Told {
     /// Every setting in force.
     pub(crate) effective: Vec<Effective>,
-    /// How many of them the file sets, where it is one that tells.
-    pub(crate) written: usize,
     /// What deserves a word.
     pub(crate) warnings: Vec<String>,
 }
@@ -348,8 +348,7 @@ pub(crate) struct Told {
 /// Every fault of every layer, with code 78.
 pub(crate) fn tell(file: &Path, variables: &BTreeMap<String, String>, flags: &Flags) -> Result<Told, Failure> {
     let (config, layers) = assemble(file, layers::file(file), variables, flags)?;
-    let written = layers.iter().map(Layer::written).sum();
-    Ok(Told { effective: effective::effective(&layers), written, warnings: config.warnings })
+    Ok(Told { effective: effective::effective(&layers), warnings: config.warnings })
 }
 
 /// Every setting as it is where nobody sets anything.

@@ -1,5 +1,6 @@
 //! The command line: one file per verb.
 
+mod alerts;
 mod ban;
 pub(crate) mod client;
 mod completions;
@@ -115,6 +116,8 @@ enum Verb {
     Get(get::Args),
     /// Show the tree of actors with their vitals.
     Tree(tree::Args),
+    /// Show what is wrong with a member and its host.
+    Alerts,
     /// Show what happened lately.
     Events(events::Args),
     /// Offer resources, change them, list what is offered.
@@ -311,6 +314,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Search(args) => asked(search::run(&args, context)),
         Verb::Get(args) => asked(get::run(&args, context)),
         Verb::Tree(args) => asked(tree::run(&args, context)),
+        Verb::Alerts => asked(alerts::run(context)),
         Verb::Events(args) => asked(events::run(&args, context)),
         Verb::Resource(verb) => asked(resource::run(&verb, context)),
         Verb::Partner(verb) => asked(partner::run(&verb, context)),

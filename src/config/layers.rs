@@ -103,11 +103,6 @@ impl Layer {
         self.value(key).is_some()
     }
 
-    /// Settings that have a place of their own: what somebody wrote.
-    pub(super) fn written(&self) -> usize {
-        self.spans.iter().filter(|(key, spans)| spans.value.is_some() && super::expected(key).is_some()).count()
-    }
-
     /// The line in which `key` is, with carets; nothing where there is no line.
     pub(super) fn excerpt(&self, key: &str, part: Part) -> Option<String> {
         let spans = self.spans.get(key)?;
