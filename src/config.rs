@@ -3,8 +3,11 @@
 //! Each setting is defined beside its rule and composed here. `config/default.toml` is the lowest layer and the
 //! documentation; tests keep it, the code's defaults and the table of what is expected the same.
 
+mod effective;
+mod excerpt;
 mod expected;
 mod layers;
+mod schema;
 
 use std::{
     borrow::Cow,
@@ -26,10 +29,14 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::layers::Flags;
+pub(crate) use self::{
+    effective::{Difference, Effective, as_toml, differences},
+    layers::Flags,
+    schema::schema,
+};
 use self::{
     expected::{EXPECTED, Expected},
-    layers::{Layer, Place},
+    layers::{Layer, Part, Place},
 };
 use crate::cli::exit::{Exit, Failure};
 
@@ -62,6 +69,8 @@ pub(crate) struct Settings {
     pub(crate) bus: protocol::bus::Settings,
     /// What its database keeps.
     pub(crate) store: store::Settings,
+    /// What an operator is told of.
+    pub(crate) alerts: protocol::alerts::Settings,
     /// How its actors are healed.
     pub(crate) supervision: actors::supervision::Settings,
     /// Its admin endpoint.
@@ -299,14 +308,20 @@ struct Fault {
     place: Place,
     /// What was got and what was expected.
     why: String,
+    /// The line of the file with what is wrong.
+    excerpt: Option<String>,
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.key.is_empty() {
-            return write!(f, "{}: {}", self.place, self.why);
+        match self.key.as_str() {
+            "" => write!(f, "{}: {}", self.place, self.why),
+            key => write!(f, "{key} ({}): {}", self.place, self.why),
+        }?;
+        match &self.excerpt {
+            Some(excerpt) => write!(f, "\n{excerpt}"),
+            None => Ok(()),
         }
-        write!(f, "{} ({}): {}", self.key, self.place, self.why)
     }
 }
 
@@ -315,7 +330,31 @@ impl fmt::Display for Fault {
 /// # Errors
 /// Every fault of every layer, with code 78.
 pub(crate) fn load(file: &Path, variables: &BTreeMap<String, String>, flags: &Flags) -> Result<Config, Failure> {
-    assemble(file, layers::file(file), variables, flags)
+    Ok(assemble(file, layers::file(file), variables, flags)?.0)
+}
+
+/// What a configuration comes to.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// Every setting in force.
+    pub(crate) effective: Vec<Effective>,
+    /// What deserves a word.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Composes the settings like [`load`], and tells of each where it comes from.
+///
+/// # Errors
+/// Every fault of every layer, with code 78.
+pub(crate) fn tell(file: &Path, variables: &BTreeMap<String, String>, flags: &Flags) -> Result<Told, Failure> {
+    let (config, layers) = assemble(file, layers::file(file), variables, flags)?;
+    Ok(Told { effective: effective::effective(&layers), warnings: config.warnings })
+}
+
+/// Every setting as it is where nobody sets anything.
+pub(crate) fn built_in() -> Result<Vec<Effective>, Failure> {
+    let layers = vec![layers::defaults().map_err(|fault| refused(&[fault]))?, layers::profile(Profile::default())];
+    Ok(effective::effective(&layers))
 }
 
 /// Checks what somebody chose for a new `file`, by setting and value; `flag` names the flag of a setting.
@@ -327,7 +366,7 @@ pub(crate) fn check_chosen(
     settings: &[(String, toml_edit::Value)],
     flag: impl Fn(&str) -> String,
 ) -> Result<Config, Failure> {
-    assemble(file, Ok(layers::chosen(settings, flag)), &BTreeMap::new(), &Flags::default())
+    Ok(assemble(file, Ok(layers::chosen(settings, flag)), &BTreeMap::new(), &Flags::default())?.0)
 }
 
 fn assemble(
@@ -335,7 +374,7 @@ fn assemble(
     layer: Result<Layer, Fault>,
     variables: &BTreeMap<String, String>,
     flags: &Flags,
-) -> Result<Config, Failure> {
+) -> Result<(Config, Vec<Layer>), Failure> {
     let defaults = layers::defaults().map_err(|fault| refused(&[fault]))?;
     let (variables, warnings) = layers::variables(variables);
     let mut layers = vec![defaults];
@@ -352,7 +391,7 @@ fn assemble(
         return Err(refused(&faults));
     }
     let settings = settings.ok_or_else(|| Failure::new(Exit::Internal, "the built-in settings cannot be used"))?;
-    Ok(Config { settings, folder: file.parent().unwrap_or(Path::new("")).to_owned(), warnings })
+    Ok((Config { settings, folder: file.parent().unwrap_or(Path::new("")).to_owned(), warnings }, layers))
 }
 
 /// The profile that the layers choose; the default where what they say is none.
@@ -369,7 +408,7 @@ fn refused(faults: &[Fault]) -> Failure {
     faults
         .iter()
         .fold(Failure::new(Exit::Configuration, what), |failure, fault| failure.why(fault.to_string()))
-        .next("correct them and start again; `muster init` writes a file that explains every setting")
+        .next("correct them and start again; `muster config check` looks without starting, and `muster init` writes a file that explains every setting")
 }
 
 /// Merges the layers and checks every leaf; settings come back only where the rest can be read.
@@ -389,7 +428,7 @@ fn compose(layers: &[Layer], faults: &mut Vec<Fault>) -> Option<Settings> {
         }
         Err(cause) => {
             let key = cause.path.join(".");
-            faults.push(Fault { place: place_of(layers, &key), key, why: cause.kind.to_string() });
+            faults.push(Fault { place: place_of(layers, &key), key, why: cause.kind.to_string(), excerpt: None });
             None
         }
     }
@@ -417,6 +456,14 @@ fn place_of(layers: &[Layer], key: &str) -> Place {
     layers.iter().rev().find(|layer| layer.sets(key)).map_or(Place::Default, |layer| layer.place(key))
 }
 
+/// The line in which the value that won was set; nothing for one that may hold a secret.
+fn excerpt_of(layers: &[Layer], key: &str, part: Part) -> Option<String> {
+    if key == "bus.url" || matches!(expected(key), Some(Expected::Secret(_) | Expected::Database)) {
+        return None;
+    }
+    layers.iter().rev().find(|layer| layer.sets(key)).and_then(|layer| layer.excerpt(key, part))
+}
+
 /// Checks every leaf against what is expected of it.
 struct Checker<'a> {
     layers: &'a [Layer],
@@ -431,24 +478,25 @@ impl Checker<'_> {
             match (expected(&key), value) {
                 (Some(expected), value) => {
                     if let Err(why) = expected.check(value) {
-                        self.fault(key, why);
+                        self.fault(key, why, Part::Value);
                     }
                 }
                 (None, Value::Dict(_, inner)) if is_section(&key) => self.section(&key, inner),
                 (None, value) if is_section(&key) => {
-                    self.fault(key, format!("got {}, expected a section", expected::said(value)));
+                    self.fault(key, format!("got {}, expected a section", expected::said(value)), Part::Value);
                 }
                 (None, _) => {
                     let hint = nearest(&key).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-                    self.fault(key, format!("there is no such setting{hint}"));
+                    self.fault(key, format!("there is no such setting{hint}"), Part::Name);
                 }
             }
         }
     }
 
-    fn fault(&mut self, key: String, why: String) {
+    fn fault(&mut self, key: String, why: String, part: Part) {
         self.bad.insert(key.clone());
-        self.faults.push(Fault { place: place_of(self.layers, &key), key, why });
+        let (place, excerpt) = (place_of(self.layers, &key), excerpt_of(self.layers, &key, part));
+        self.faults.push(Fault { place, key, why, excerpt });
     }
 }
 
@@ -568,7 +616,8 @@ fn told(contradiction: &Contradiction, layers: &[Layer]) -> Fault {
         contradiction.keys.first().map_or((String::new(), Place::Default), |key| ((*key).to_owned(), Place::Default));
     let chosen = places.find(|(_, place)| *place != Place::Default).map(|(key, place)| (key.to_owned(), place));
     let (key, place) = chosen.unwrap_or(first);
-    Fault { key, place, why: contradiction.why.to_string() }
+    let excerpt = excerpt_of(layers, &key, Part::Value);
+    Fault { key, place, why: contradiction.why.to_string(), excerpt }
 }
 
 /// The address begins with a loopback IP address or `localhost`.

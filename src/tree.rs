@@ -1,6 +1,6 @@
 //! From settings to a running tree: opens the database, hands every rule its settings, and starts the actors.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use actors::{
     End, Start as ActorsStart,
@@ -41,7 +41,7 @@ pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
         network_id: settings.network.id.clone(),
         keys,
         network_key,
-        settings: ActorsSettings { bus: config.bus(), ..of(settings) },
+        settings: ActorsSettings { bus: config.bus(), data: config.data(), ..of(settings) },
         database,
         clock: Clock::real(),
         chance: Chance::unforeseen(),
@@ -102,8 +102,10 @@ fn of(settings: &Settings) -> ActorsSettings {
         gate: settings.gate.clone(),
         behaviour: settings.behaviour.clone(),
         dht: settings.dht.clone(),
-        // Its files are found from the folder of the configuration, which is not known here.
+        // These are found from the folder of the configuration, which is not known here.
         bus: protocol::bus::Settings::default(),
+        data: PathBuf::default(),
+        alerts: settings.alerts.clone(),
         store: settings.store.clone(),
         supervision: settings.supervision.clone(),
     }

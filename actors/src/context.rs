@@ -13,8 +13,8 @@ use protocol::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    audit, auditor, bridge, claim, gate, gc, health, outbox, peers, planner, policy, pool, presence, registry, relay,
-    resources, score, search,
+    alerts, audit, auditor, bridge, claim, gate, gc, health, outbox, peers, planner, policy, pool, presence, registry,
+    relay, resources, score, search,
     settings::Settings,
     sharing,
     stats::Stats,
@@ -85,6 +85,8 @@ pub struct Addresses {
     pub relay: Address<relay::Msg>,
     /// Collects what may go.
     pub gc: Address<gc::Msg>,
+    /// What is wrong with the host and with us.
+    pub alerts: Address<alerts::Msg>,
     /// The libp2p swarm.
     pub swarm: Address<swarm::Msg>,
     /// Who comes, goes and died among the indexers.
@@ -127,6 +129,7 @@ impl Addresses {
             suggestions: tree.address(indexer.child("suggestions"), "suggestions", BOUND),
             relay: tree.address(indexer.child("relay"), "relay", BOUND_BUSY),
             gc: tree.address(root.child("gc"), "gc", BOUND),
+            alerts: tree.address(root.child("alerts"), "alerts", BOUND),
             swarm: tree.address(root.child("swarm"), "swarm", BOUND_BUSY),
             presence: tree.address(indexer.child("presence"), "presence", BOUND),
             audit: tree.address(indexer.child("audit"), "audit", BOUND_BUSY),

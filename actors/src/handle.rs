@@ -18,15 +18,15 @@ use protocol::{
 use tokio::sync::mpsc;
 
 use crate::{
-    bridge, claim,
+    alerts, bridge, claim,
     context::Context,
     gate, health, lookup, peers,
     pool::{self, MemberView},
     registry, resources, score, search,
     supervision::{Address, Class, Reply},
     view::{
-        ActorState, ActorView, BanView, BridgeView, EventView, ExplainView, IndexerView, PartView, PeerView,
-        RecordView, ResourceStep, SearchView, SessionView, StatusView, Wanted,
+        ActorState, ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, IndexerView, PartView, PeerView,
+        RecordView, ResourceStep, SampleView, SearchView, SessionView, StatusView, Wanted,
     },
 };
 
@@ -282,6 +282,22 @@ impl Handle {
         ask(&self.context.addresses.bridge, bridge::Msg::Look).await.map(Some)
     }
 
+    /// What is wrong now, the worst first.
+    ///
+    /// # Errors
+    /// When the tree does not answer in time.
+    pub async fn alerts(&self) -> Result<Vec<AlertView>, AskError> {
+        ask(&self.context.addresses.alerts, alerts::Msg::Raised).await
+    }
+
+    /// What was measured in the last hours, the oldest first.
+    ///
+    /// # Errors
+    /// When the tree does not answer in time.
+    pub async fn samples(&self) -> Result<Vec<SampleView>, AskError> {
+        ask(&self.context.addresses.alerts, alerts::Msg::History).await
+    }
+
     /// The bans in force, by peer; empty for a node, which bans nobody.
     ///
     /// # Errors
@@ -365,7 +381,7 @@ impl Handle {
     }
 }
 
-async fn ask<M: Send + 'static, T: Send + 'static>(
+pub(crate) async fn ask<M: Send + 'static, T: Send + 'static>(
     address: &Address<M>,
     question: impl FnOnce(Reply<T>) -> M,
 ) -> Result<T, AskError> {

@@ -3,6 +3,7 @@
 //! One actor is one file: what it owns, who tells it, whom it tells, what a restart forgets and what bounds it stand at
 //! its head. What an actor decides by is in [`protocol`]; what it keeps over restarts is in [`store`](::store).
 
+pub mod alerts;
 pub mod audit;
 pub mod auditor;
 mod bandwidth;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    audit, auditor, bridge, claim,
+    alerts, audit, auditor, bridge, claim,
     context::{Addresses, Context, Own, Shared, inform},
     gate, gc,
     handle::Handle,
@@ -239,6 +239,7 @@ pub(crate) fn children(context: &Context, look_up: look_up::LookUp) -> Vec<Child
         children.push(child!(context, bridge, Bridge));
     }
     children.push(child!(context, gc, Gc));
+    children.push(child!(context, alerts, Alerts));
     children.push(child!(context, swarm, SwarmActor));
     children
 }

@@ -1,10 +1,12 @@
 //! How a member is set, as far as its actors are concerned. Each rule's settings lie beside the rule.
 
+use std::path::PathBuf;
+
 use crate::supervision;
 use libp2p::Multiaddr;
 use protocol::{
     addr::{Range, Rule, Seed},
-    behaviour, bus, dht, gate, heartbeat, pool,
+    alerts, behaviour, bus, dht, gate, heartbeat, pool,
     profile::Profile,
     score,
     wire::AddrInfo,
@@ -33,6 +35,10 @@ pub struct Settings {
     pub bus: bus::Settings,
     /// How much its database keeps.
     pub store: ::store::Settings,
+    /// What an operator is told of.
+    pub alerts: alerts::Settings,
+    /// The folder of the data, whose file system is watched.
+    pub data: PathBuf,
     /// How its actors are supervised.
     pub supervision: supervision::Settings,
 }

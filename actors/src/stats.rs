@@ -65,6 +65,8 @@ cells! {
     events_delivered: Counter,
     /// Events of ours that partners refused for good.
     events_refused_by_peers: Counter,
+    /// Alerts that are raised now.
+    alerts: Gauge,
     /// Heartbeats answered.
     beats_served: Counter,
     /// Heartbeats refused.

@@ -1,9 +1,12 @@
 //! What the tree shows of itself: plain data, read by the admin endpoint and by the command line.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use protocol::{
+    alerts::{Alert, Severity, Topic},
     bans::{Ban, Origin},
     relation::Relation,
     score::Explained,
@@ -649,4 +652,37 @@ pub struct BridgeView {
     pub dropped: u64,
     /// Announcements of the last look that are still to be told.
     pub waiting: u64,
+}
+
+/// Something that an operator should know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlertView {
+    /// What about: `cpu`, `memory`, `disk`, `latency`, `peers`, `outbox`, `database_slow`, `database`, `bus`, `isolated`.
+    pub topic: Topic,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Since when.
+    pub since: Timestamp,
+    /// The last figure: a share (0 to 1), milliseconds or a number, as the topic has it; 1 for what is away.
+    pub figure: f64,
+    /// What it may be.
+    pub bound: f64,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl From<Alert> for AlertView {
+    fn from(alert: Alert) -> Self {
+        let Alert { topic, severity, since, figure, bound, remedy } = alert;
+        Self { topic, severity, since, figure, bound, remedy: remedy.to_owned() }
+    }
+}
+
+/// What was measured at one time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampleView {
+    /// When.
+    pub at: Timestamp,
+    /// By the topics of [`AlertView`]; what could not be measured is absent.
+    pub figures: BTreeMap<String, f64>,
 }

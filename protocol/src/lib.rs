@@ -6,6 +6,7 @@
 
 pub mod addr;
 pub mod admission;
+pub mod alerts;
 pub mod bandwidth;
 pub mod bans;
 pub mod behaviour;

@@ -3,6 +3,7 @@
 //! One file per resource; `guard` stands before all of them, `serve` listens, `page` is for people with a browser.
 
 mod actors;
+mod alerts;
 mod bans;
 mod bus;
 mod chaos;
@@ -66,6 +67,8 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/api/v1/sessions", get(sessions::list))
         .route("/api/v1/records/{key}", get(records::find))
         .route("/api/v1/events", get(events::list))
+        .route("/api/v1/alerts", get(alerts::list))
+        .route("/api/v1/alerts/history", get(alerts::history))
         .route("/api/v1/search", get(search::stream))
         .route("/api/v1/searches", get(searches::stream))
         .route("/api/v1/bus", get(bus::show))

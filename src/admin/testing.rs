@@ -7,14 +7,16 @@ use actors::{
     handle::{AskError, Fault, Wanting},
     sharing::Author,
     view::{
-        ActorView, BanView, BridgeView, Ended, EventView, ExplainView, IndexerView, ListedView, OutboxView, PeerView,
-        PlacedView, RecordView, RelationView, ResourceStep, ResourceView, SearchView, SessionView, Standing,
-        StatusView, Wanted,
+        ActorView, AlertView, BanView, BridgeView, Ended, EventView, ExplainView, IndexerView, ListedView, OutboxView,
+        PeerView, PlacedView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView,
+        SessionView, Standing, StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
+use jiff::Timestamp;
 use libp2p_identity::{Keypair, PeerId};
 use protocol::{
+    alerts::{Severity, Topic},
     catalogue::{Draft, Kind},
     relation::Relation,
     score::{Book, Decision, Observation},
@@ -194,6 +196,17 @@ impl Tree for Still {
         };
         steps.try_send(end).unwrap();
         self.answer(receiver)
+    }
+
+    fn alerts(&self) -> Answer<'_, Vec<AlertView>> {
+        let remedy = Topic::Disk.remedy().to_owned();
+        let (topic, severity) = (Topic::Disk, Severity::Warning);
+        self.answer(vec![AlertView { topic, severity, since: Timestamp::UNIX_EPOCH, figure: 0.95, bound: 0.9, remedy }])
+    }
+
+    fn samples(&self) -> Answer<'_, Vec<SampleView>> {
+        let figures = [("disk".to_owned(), 0.95)].into();
+        self.answer(vec![SampleView { at: Timestamp::UNIX_EPOCH, figures }])
     }
 
     fn bus(&self) -> Answer<'_, Option<BridgeView>> {

@@ -289,6 +289,16 @@ async fn a_search_for_resources_streams_hits_and_its_last_word() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_is_listed_with_what_to_do_and_what_was_measured_is_kept() {
+    let endpoint = endpoint("127.0.0.1");
+    let alerts = json_of(endpoint.get("/api/v1/alerts").await).await;
+    assert_eq!((&alerts[0]["topic"], &alerts[0]["severity"]), (&"disk".into(), &"warning".into()));
+    assert!(alerts[0]["remedy"].as_str().is_some_and(|remedy| remedy.contains("make room")));
+    let history = json_of(endpoint.get("/api/v1/alerts/history").await).await;
+    assert_eq!(history[0]["figures"]["disk"], 0.95);
+}
+
+#[tokio::test]
 async fn a_member_without_a_bus_says_so() {
     let response = endpoint("127.0.0.1").get("/api/v1/bus").await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);

@@ -6,8 +6,9 @@ use actors::{
     handle::{AskError, Fault, Handle, Wanting},
     sharing::Author,
     view::{
-        ActorView, BanView, BridgeView, EventView, ExplainView, IndexerView, ListedView, OutboxView, PeerView,
-        PlacedView, RecordView, RelationView, ResourceStep, ResourceView, SearchView, SessionView, StatusView, Wanted,
+        ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, IndexerView, ListedView, OutboxView,
+        PeerView, PlacedView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView,
+        SessionView, StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -46,6 +47,10 @@ pub(crate) trait Tree: Send + Sync + 'static {
         kind: Option<Kind>,
         groups: Vec<String>,
     ) -> Answer<'_, mpsc::Receiver<ResourceStep>>;
+    /// What is wrong now, the worst first.
+    fn alerts(&self) -> Answer<'_, Vec<AlertView>>;
+    /// What was measured in the last hours, the oldest first.
+    fn samples(&self) -> Answer<'_, Vec<SampleView>>;
     /// How the bus is; nothing where there is none.
     fn bus(&self) -> Answer<'_, Option<BridgeView>>;
     /// What happened after an event.
@@ -128,6 +133,14 @@ impl Tree for Handle {
         groups: Vec<String>,
     ) -> Answer<'_, mpsc::Receiver<ResourceStep>> {
         async move { Self::search_resources(self, &user, scope, &text, kind, groups).await }.boxed()
+    }
+
+    fn alerts(&self) -> Answer<'_, Vec<AlertView>> {
+        Self::alerts(self).boxed()
+    }
+
+    fn samples(&self) -> Answer<'_, Vec<SampleView>> {
+        Self::samples(self).boxed()
     }
 
     fn bus(&self) -> Answer<'_, Option<BridgeView>> {

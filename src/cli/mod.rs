@@ -1,7 +1,10 @@
 //! The command line: one file per verb.
 
+mod alerts;
 mod ban;
 pub(crate) mod client;
+mod completions;
+mod config;
 mod demo;
 mod drain;
 mod events;
@@ -10,6 +13,7 @@ mod get;
 mod id;
 mod indexers;
 pub(crate) mod init;
+mod man;
 mod outbox;
 pub(crate) mod output;
 mod partner;
@@ -38,7 +42,7 @@ use self::{
     output::Output,
 };
 use crate::{
-    config::{self, Config, Flags},
+    config::{Config, Flags, load},
     demo::state::Folder,
     keys::AdminToken,
 };
@@ -112,6 +116,8 @@ enum Verb {
     Get(get::Args),
     /// Show the tree of actors with their vitals.
     Tree(tree::Args),
+    /// Show what is wrong with a member and its host.
+    Alerts,
     /// Show what happened lately.
     Events(events::Args),
     /// Offer resources, change them, list what is offered.
@@ -129,6 +135,13 @@ enum Verb {
     Drain(drain::Args),
     /// Let a drained indexer take nodes again.
     Undrain(drain::Args),
+    /// Check a configuration, show it, compare it, describe it.
+    #[command(subcommand)]
+    Config(config::Verb),
+    /// Write what a shell needs to complete this command.
+    Completions(completions::Args),
+    /// Write the manual's pages into a folder.
+    Man(man::Args),
     #[command(flatten)]
     Demo(demo::Verb),
 }
@@ -230,19 +243,22 @@ impl Context {
 
     /// The settings, with these flags over them.
     pub(crate) fn config_with(&self, flags: &Flags) -> Result<Config, Failure> {
+        load(&self.config_file()?, self.environment.variables(), flags)
+    }
+
+    /// The file of the member that the verb is about.
+    pub(crate) fn config_file(&self) -> Result<PathBuf, Failure> {
         if self.at.demo {
             let state = Folder::usual().find()?;
-            let file = state.member(self.at.on.as_deref())?.dir.join(USUAL_FILE);
-            return config::load(&file, self.environment.variables(), flags);
+            return Ok(state.member(self.at.on.as_deref())?.dir.join(USUAL_FILE));
         }
         let named = self.at.config.clone().or_else(|| self.environment.get("MUSTER_CONFIG").map(PathBuf::from));
         let usual = || Some(PathBuf::from(USUAL_FILE)).filter(|path| path.exists());
-        let Some(file) = named.or_else(usual) else {
-            return Err(Failure::new(Exit::Usage, "no member is named")
+        named.or_else(usual).ok_or_else(|| {
+            Failure::new(Exit::Usage, "no member is named")
                 .why(format!("there is no {USUAL_FILE} in this folder"))
-                .next("add --config FILE, --admin URL or --demo; `muster init --dir DIR` makes a member"));
-        };
-        config::load(&file, self.environment.variables(), flags)
+                .next("add --config FILE, --admin URL or --demo; `muster init --dir DIR` makes a member")
+        })
     }
 }
 
@@ -298,6 +314,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Search(args) => asked(search::run(&args, context)),
         Verb::Get(args) => asked(get::run(&args, context)),
         Verb::Tree(args) => asked(tree::run(&args, context)),
+        Verb::Alerts => asked(alerts::run(context)),
         Verb::Events(args) => asked(events::run(&args, context)),
         Verb::Resource(verb) => asked(resource::run(&verb, context)),
         Verb::Partner(verb) => asked(partner::run(&verb, context)),
@@ -305,6 +322,9 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Ban(verb) => asked(ban::run(&verb, context)),
         Verb::Drain(args) => asked(drain::drain(&args, context)),
         Verb::Undrain(args) => asked(drain::undrain(&args, context)),
+        Verb::Config(verb) => config::run(&verb, context),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&args, context),
         // They hear Ctrl-C themselves: it is how the demo is ended.
         Verb::Demo(verb) => runtime()?.block_on(demo::run(verb, context)),
     }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     io::Read as _,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -15,7 +16,7 @@ use figment::{
 use protocol::profile::Profile;
 use toml_edit::{Document, Item, TableLike};
 
-use super::{Fault, expected};
+use super::{Fault, excerpt, expected};
 
 /// Many times `config/default.toml`; what is larger is something else.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -25,10 +26,12 @@ pub(crate) const NOT_SETTINGS: [&str; 5] =
     ["MUSTER_ADMIN", "MUSTER_ADMIN_TOKEN", "MUSTER_CHAOS", "MUSTER_CONFIG", "MUSTER_LOG"];
 
 /// Where a value was set.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// Built in.
     Default,
+    /// Built in, for this profile.
+    Profile(Profile),
     /// A file, and the line and column where they are known.
     File(PathBuf, Option<(usize, usize)>),
     /// A variable.
@@ -41,12 +44,29 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("built in"),
+            Self::Profile(profile) => write!(f, "built in for the profile \"{}\"", profile.name()),
             Self::File(path, Some((line, column))) => write!(f, "{}:{line}:{column}", path.display()),
             Self::File(path, None) => write!(f, "{}", path.display()),
             Self::Variable(name) => write!(f, "variable {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
         }
     }
+}
+
+/// What of a setting is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Its name.
+    Name,
+    /// Its value.
+    Value,
+}
+
+/// Bytes of a file at which a setting is.
+#[derive(Clone, Debug)]
+struct Spans {
+    name: Range<usize>,
+    value: Option<Range<usize>>,
 }
 
 /// Values from one source.
@@ -56,15 +76,19 @@ pub(super) struct Layer {
     source: Place,
     values: Dict,
     places: BTreeMap<String, Place>,
+    /// The file's text, and where in it each key is.
+    text: String,
+    spans: BTreeMap<String, Spans>,
 }
 
 impl Layer {
     fn new(source: Place) -> Self {
-        Self { source, values: Dict::new(), places: BTreeMap::new() }
+        let (values, places, spans) = (Dict::new(), BTreeMap::new(), BTreeMap::new());
+        Self { source, values, places, text: String::new(), spans }
     }
 
-    /// It has a value for `key`, or for something in that section.
-    pub(super) fn sets(&self, key: &str) -> bool {
+    /// Its value for `key`, which may be a section.
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
         let mut path = key.split('.');
         let first = path.next().and_then(|name| self.values.get(name));
         path.try_fold(first, |value, name| match value? {
@@ -72,7 +96,25 @@ impl Layer {
             _ => None,
         })
         .flatten()
-        .is_some()
+    }
+
+    /// It has a value for `key`, or for something in that section.
+    pub(super) fn sets(&self, key: &str) -> bool {
+        self.value(key).is_some()
+    }
+
+    /// The line in which `key` is, with carets; nothing where there is no line.
+    pub(super) fn excerpt(&self, key: &str, part: Part) -> Option<String> {
+        let spans = self.spans.get(key)?;
+        let span = match (part, &spans.value) {
+            (Part::Value, Some(value)) => value.clone(),
+            _ => spans.name.clone(),
+        };
+        match part {
+            Part::Value => Some(excerpt::excerpt(&self.text, span)),
+            // What stands behind a name that means nothing may be a secret.
+            Part::Name => excerpt::of_unread(&self.text, span),
+        }
     }
 
     /// Where it sets `key`, or the first thing in that section.
@@ -145,7 +187,7 @@ fn read(path: &Path) -> Result<String, Fault> {
 }
 
 fn whole(path: &Path, at: Option<(usize, usize)>, why: String) -> Fault {
-    Fault { key: String::new(), place: Place::File(path.to_owned(), at), why }
+    Fault { key: String::new(), place: Place::File(path.to_owned(), at), why, excerpt: None }
 }
 
 fn structured<E: fmt::Display>(path: &Path, values: Result<Dict, E>) -> Result<Layer, Fault> {
@@ -157,7 +199,7 @@ fn structured<E: fmt::Display>(path: &Path, values: Result<Dict, E>) -> Result<L
 /// What is built in.
 pub(super) fn defaults() -> Result<Layer, Fault> {
     let layer = toml(Path::new("config/default.toml"), super::DEFAULT_TOML)?;
-    Ok(Layer { source: Place::Default, places: BTreeMap::new(), ..layer })
+    Ok(Layer { source: Place::Default, places: BTreeMap::new(), spans: BTreeMap::new(), ..layer })
 }
 
 /// What somebody chose on the command line, by setting, value and flag.
@@ -172,8 +214,8 @@ pub(super) fn chosen(settings: &[(String, toml_edit::Value)], flag: impl Fn(&str
 /// What a profile makes of the defaults.
 pub(super) fn profile(profile: Profile) -> Layer {
     let mut layer = Layer::new(Place::Default);
-    layer.set("gate.sessions_per_subnet", Value::from(profile.sessions_per_subnet()), Place::Default);
-    layer.set("gate.sessions_in_all", Value::from(profile.sessions_whole()), Place::Default);
+    layer.set("gate.sessions_per_subnet", Value::from(profile.sessions_per_subnet()), Place::Profile(profile));
+    layer.set("gate.sessions_in_all", Value::from(profile.sessions_whole()), Place::Profile(profile));
     layer
 }
 
@@ -181,34 +223,38 @@ pub(super) fn profile(profile: Profile) -> Layer {
 pub(super) fn toml(path: &Path, text: &str) -> Result<Layer, Fault> {
     let document = Document::parse(text).map_err(|cause| {
         let at = cause.span().map(|span| position(text, span.start));
-        whole(path, at, cause.message().replace('\n', ", "))
+        let fault = whole(path, at, cause.message().replace('\n', ", "));
+        Fault { excerpt: cause.span().and_then(|span| excerpt::of_unread(text, span)), ..fault }
     })?;
     let mut layer = Layer::new(Place::File(path.to_owned(), None));
+    text.clone_into(&mut layer.text);
     layer.values = table(
         document.as_table(),
-        &mut |key, span| {
-            let place = Place::File(path.to_owned(), Some(position(text, span)));
+        &mut |key, spans| {
+            let place = Place::File(path.to_owned(), Some(position(text, spans.name.start)));
             layer.places.insert(key.to_owned(), place);
+            layer.spans.insert(key.to_owned(), spans);
         },
         "",
     );
     Ok(layer)
 }
 
-fn table(table: &dyn TableLike, mark: &mut dyn FnMut(&str, usize), prefix: &str) -> Dict {
+fn table(table: &dyn TableLike, mark: &mut dyn FnMut(&str, Spans), prefix: &str) -> Dict {
     table
         .iter()
         .map(|(name, item)| {
             let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
             if let Some(span) = table.key(name).and_then(toml_edit::Key::span) {
-                mark(&key, span.start);
+                let value = item.as_value().and_then(toml_edit::Value::span);
+                mark(&key, Spans { name: span, value });
             }
             (name.to_owned(), item_value(item, mark, &key))
         })
         .collect()
 }
 
-fn item_value(item: &Item, mark: &mut dyn FnMut(&str, usize), key: &str) -> Value {
+fn item_value(item: &Item, mark: &mut dyn FnMut(&str, Spans), key: &str) -> Value {
     if let Some(inner) = item.as_table_like() {
         return Value::from(table(inner, mark, key));
     }

@@ -35,7 +35,15 @@ fn faults_with(text: &str, variables: &[(&str, &str)], flags: &Flags) -> Vec<Str
     let failure = load(&path, &vars(variables), flags).unwrap_err();
     assert_eq!(failure.exit, Exit::Configuration);
     let folder = format!("{}/", folder.path().display());
-    failure.why.into_iter().map(|why| why.replace(&folder, "")).collect()
+    let first_line = |why: String| why.lines().next().unwrap_or_default().replace(&folder, "");
+    failure.why.into_iter().map(first_line).collect()
+}
+
+/// What is shown of the file under each fault.
+fn excerpts(text: &str) -> Vec<String> {
+    let (_folder, path) = file("muster.toml", text);
+    let failure = load(&path, &BTreeMap::new(), &Flags::default()).unwrap_err();
+    failure.why.into_iter().map(|why| why.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned())).collect()
 }
 
 fn check(text: &str, expected: &str) {
@@ -90,7 +98,8 @@ fn every_setting_is_explained_with_its_range() {
             let range = expected(&format!("{section}.{name}")).unwrap().to_string();
             let said = comment.to_lowercase().contains(&range.to_lowercase());
             assert!(said, "{section}.{name}: the comment does not say \"{range}\"");
-            assert!(comment.trim_end().ends_with('.'), "{section}.{name}");
+            let ending = format!(". {}", effective::variable(&format!("{section}.{name}")));
+            assert!(comment.trim_end().ends_with(&ending), "{section}.{name}: it does not end with \"{ending}\"");
             explained += 1;
             comment.clear();
         } else {
@@ -419,4 +428,72 @@ fn without_addresses_every_interface_is_listened_on() {
     let network = NetworkSettings { port: 7, ..NetworkSettings::default() };
     let listeners: Vec<String> = network.listeners().iter().map(ToString::to_string).collect();
     assert_eq!(listeners, ["/ip4/0.0.0.0/tcp/7", "/ip6/::/tcp/7"]);
+}
+
+#[test]
+fn what_is_wrong_is_shown_with_carets_under_it() {
+    for (text, shown) in [
+        ("[network]\nport = 70000\n", "2 | port = 70000\n  |        ^^^^^"),
+        ("[network]\nprot = 1\n", "2 | prot = 1\n  | ^^^^"),
+        ("[netwrok]\nport = 1\n", "1 | [netwrok]\n  |  ^^^^^^^"),
+        ("network = 5\n", "1 | network = 5\n  |           ^"),
+        ("[node]\nname = \n", "2 | name = \n  |        ^"),
+        ("[pool]\nmax_indexer = 1\nmin_indexer = 2\n", "2 | max_indexer = 1\n  |               ^"),
+    ] {
+        assert_eq!(excerpts(text), [shown], "{text}");
+    }
+}
+
+#[test]
+fn a_line_that_holds_a_secret_is_never_shown() {
+    for text in [
+        "[bus]\npassword = 5\n",
+        "[bus]\npasword = \"geheim\"\n",
+        "[bus]\nurl = \"http://me:geheim@host\"\n",
+        "[store]\nurl = \"postgres:/muster:geheim@db\"\n",
+        "[bus]\npassword = \"geheim\n",
+    ] {
+        assert_eq!(excerpts(text), [""], "{text}");
+    }
+}
+
+#[test]
+fn every_setting_is_told_with_where_it_comes_from() {
+    let text = "[network]\nprofile = \"local\"\n[bus]\npassword = \"geheim\"\nuser = \"me\"\nurl = \"nats://a\"\n";
+    let (folder, path) = file("muster.toml", text);
+    let flags = Flags { log: Some("json".to_owned()) };
+    let told = tell(&path, &vars(&[("MUSTER_NODE__NAME", "paris"), ("MUSTER_X", "1")]), &flags).unwrap();
+    assert_eq!(told.effective.len(), EXPECTED.len());
+    assert_eq!(told.warnings.len(), 1);
+    let of = |key: &str| {
+        let found = told.effective.iter().find(|setting| setting.key == key).unwrap();
+        let origin = found.origin.replace(&format!("{}/", folder.path().display()), "");
+        (found.value.to_string(), origin, found.is_default)
+    };
+    for (key, value, origin, is_default) in [
+        ("network.profile", "\"local\"", "muster.toml:2:1", false),
+        ("gate.sessions_per_subnet", "10000", "built in for the profile \"local\"", true),
+        ("node.name", "\"paris\"", "variable MUSTER_NODE__NAME", false),
+        ("log.format", "\"json\"", "flag --log or variable MUSTER_LOG", false),
+        ("network.port", "4001", "built in", true),
+        ("bus.password", "\"***\"", "muster.toml:4:1", false),
+    ] {
+        assert_eq!(of(key), (value.to_owned(), origin.to_owned(), is_default), "{key}");
+    }
+}
+
+#[test]
+fn configurations_differ_in_what_they_say_otherwise_and_secrets_count() {
+    let tell = |text: &str| {
+        let (_folder, path) = file("muster.toml", text);
+        tell(&path, &vars(&[]), &Flags::default()).unwrap().effective
+    };
+    let bus = |password: &str| {
+        format!("[bus]\nurl = \"nats://a\"\nuser = \"me\"\npassword = \"{password}\"\n[network]\nport = 4001\n")
+    };
+    let keys = |found: Vec<Difference>| found.into_iter().map(|one| one.key).collect::<Vec<_>>();
+    assert_eq!(keys(differences(&built_in().unwrap(), &tell(&bus("a")))), ["bus.url", "bus.user", "bus.password"]);
+    assert_eq!(keys(differences(&tell(&bus("a")), &tell(&bus("a")))), Vec::<String>::new());
+    let found = differences(&tell(&bus("a")), &tell(&bus("b")));
+    assert_eq!((found[0].from.as_str(), found[0].to.as_str(), found.len()), (Some("***"), Some("***"), 1));
 }

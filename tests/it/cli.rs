@@ -152,3 +152,51 @@ fn the_admin_endpoint_answers_only_to_its_own_name() {
     assert_eq!(metrics.code, 200);
     assert!(metrics.body.trim_end().ends_with("# EOF"), "OpenMetrics end");
 }
+
+#[test]
+fn config_tells_what_is_wrong_what_is_set_and_what_differs() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("paris");
+    muster(&["init", "--dir", dir.to_str().unwrap(), "--name", "paris"]).ok();
+    let in_dir = |arguments: &[&str]| muster_in(&dir, &[("MUSTER_NETWORK__PORT", "4999")], arguments);
+
+    let checked = in_dir(&["config", "check", "--output", "json"]).ok().json();
+    assert_eq!(checked["set"], 3, "its name, its mode, its port: {checked}");
+    let all = in_dir(&["config", "show", "--origin", "--output", "json"]).ok().json();
+    let origin = |key: &str| {
+        let found = all.as_array().unwrap().iter().find(|setting| setting["key"] == key).unwrap();
+        found["origin"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(origin("network.port"), "variable MUSTER_NETWORK__PORT");
+    assert!(origin("node.name").starts_with("muster.toml:"), "{}", origin("node.name"));
+    assert_eq!(origin("store.url"), "built in");
+    assert_eq!(in_dir(&["config", "show", "--output", "json"]).ok().json()["network"]["port"], 4999);
+    let differs = in_dir(&["config", "diff", "--output", "jsonl"]).ok().json_lines();
+    let keys: Vec<&str> = differs.iter().map(|row| row["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["node.name", "network.port"], "the mode that was chosen is what is built in");
+    let schema = in_dir(&["config", "schema"]).ok().json();
+    assert_eq!(schema["properties"]["network"]["properties"]["port"]["maximum"], 65535);
+
+    let wrong = dir.join("wrong.toml");
+    std::fs::write(&wrong, "[network]\nport = 70000\nprot = 1\n[bus]\npassword = 7\n").unwrap();
+    let ended = in_dir(&["config", "check", "wrong.toml"]);
+    assert_eq!(ended.code, Some(78), "{ended:?}");
+    for told in ["3 settings cannot be used", "2 | port = 70000\n    |        ^^^^^", "did you mean network.port?"] {
+        assert!(ended.err.contains(told), "{told}: {ended:?}");
+    }
+    assert!(!ended.err.contains("password = 7"), "{ended:?}");
+    let ended = muster_in(temp.path(), &[], &["config", "check"]);
+    assert_eq!(ended.code, Some(2), "no member is named: {ended:?}");
+}
+
+#[test]
+fn shells_and_the_manual_know_every_verb() {
+    let temp = tempfile::tempdir().unwrap();
+    let script = muster(&["completions", "bash"]).ok().out;
+    assert!(script.contains("muster__subcmd__partner") || script.contains("muster__partner"), "{script}");
+    let pages = temp.path().join("man1");
+    muster(&["man", "--dir", pages.to_str().unwrap()]).ok();
+    assert!(std::fs::read_to_string(pages.join("muster-config-check.1")).unwrap().contains("check"));
+    let ended = muster(&["man", "--dir", "/dev/null/man1"]);
+    assert_eq!(ended.code, Some(74), "{ended:?}");
+}

@@ -1,0 +1,279 @@
+//! Alerts: looks now and then at the host and at this member, and says once what is wrong and once that it is over.
+//!
+//! Owns [`protocol::alerts::Alerts`] and the one task that looks. Asks pool, health, bridge and store through the edge's
+//! handle; tells health's journal, the log and the bus. A restart forgets what is raised and raises it anew. Bounds: those
+//! of the rules; one look at a time.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+
+use ::store::{Destination, Outgoing};
+use protocol::{
+    alerts::{self, Alert, Change, Sample, Severity, Topic, median},
+    bus::VerbOut,
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use sysinfo::{DiskRefreshKind, Disks, MemoryRefreshKind, System};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
+
+use crate::{
+    context::{Context, inform},
+    handle::{Handle, ask},
+    sharing, store,
+    supervision::{Class, Envelope, Reply, Seat, Timer},
+    view::{AlertView, BridgeState, SampleView, Standing},
+};
+
+/// The actor.
+pub struct Alerts;
+
+/// What one life is given.
+pub struct Args {
+    /// Its seat.
+    pub seat: Seat<Msg>,
+    /// The daemon's.
+    pub context: Context,
+}
+
+/// What it holds.
+pub struct State {
+    seat: Seat<Msg>,
+    context: Context,
+    alerts: alerts::Alerts,
+    /// How the processors were at the last look, against which the next is measured; away while a look is under way.
+    host: Option<Host>,
+    look: Option<AbortOnDropHandle<()>>,
+    timer: Timer,
+}
+
+/// What it is told and asked.
+pub enum Msg {
+    /// Time to look.
+    Tick,
+    /// A look is over.
+    Seen {
+        /// What was seen.
+        sample: Sample,
+        /// For the next look.
+        host: Box<Host>,
+    },
+    /// What is wrong now is wanted.
+    Raised(Reply<Vec<AlertView>>),
+    /// The samples of the last hours are wanted.
+    History(Reply<Vec<SampleView>>),
+}
+
+impl Actor for Alerts {
+    type Msg = Envelope<Msg>;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        Args { seat, context }: Args,
+    ) -> Result<State, ActorProcessingErr> {
+        let settings = context.settings.alerts.clone();
+        let host = Some(Host::of(context.settings.data.clone()));
+        let timer = seat.after(settings.every, Msg::Tick);
+        Ok(State { seat, context, alerts: alerts::Alerts::new(settings), host, look: None, timer })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.open() {
+            Msg::Tick => state.tick(),
+            Msg::Seen { sample, host } => state.seen(sample, *host),
+            Msg::Raised(reply) => reply.send(state.alerts.raised().into_iter().map(AlertView::from).collect()),
+            Msg::History(reply) => reply.send(state.history()),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn tick(&mut self) {
+        // One that is still under way is waited for: a host that is so slow is looked at less often.
+        if let Some(host) = self.host.take() {
+            let (me, context) = (self.seat.me().clone(), self.context.clone());
+            let look = tokio::spawn(async move {
+                let (sample, host) = look(context, host).await;
+                inform(&me, Class::Control, Msg::Seen { sample, host: Box::new(host) });
+            });
+            self.look = Some(AbortOnDropHandle::new(look));
+        }
+        // Re-armed last, so that two never queue.
+        self.timer = self.seat.after(self.context.settings.alerts.every, Msg::Tick);
+    }
+
+    fn seen(&mut self, sample: Sample, host: Host) {
+        self.look = None;
+        self.host = Some(host);
+        let now = self.seat.now().wall;
+        for change in self.alerts.take(sample, now) {
+            self.tell(&change);
+        }
+        self.context.stats.alerts.set(i64::try_from(self.alerts.raised().len()).unwrap_or(i64::MAX));
+    }
+
+    fn tell(&self, change: &Change) {
+        let (alert, is_over) = match change {
+            Change::Raised(alert) => (alert, false),
+            Change::Cleared(alert) => (alert, true),
+        };
+        let Alert { topic, severity, since, figure, bound, remedy } = alert;
+        match (is_over, severity) {
+            (true, _) => info!(%topic, figure, bound, "alert is over"),
+            (false, Severity::Warning) => warn!(%topic, figure, bound, remedy, "alert"),
+            (false, Severity::Critical) => error!(%topic, figure, bound, remedy, "critical alert"),
+        }
+        let kind = if is_over { "alert_over" } else { "alert" };
+        self.context.note(kind, topic, format!("{figure:.3}, {bound} is allowed"));
+        if !self.context.has_bus() || !self.context.own.role.node {
+            return;
+        }
+        let mut payload = serde_json::to_value(AlertView::from(alert.clone())).unwrap_or_default();
+        payload["over"] = is_over.into();
+        let stage = if is_over { "over".to_owned() } else { format!("{severity:?}").to_lowercase() };
+        let outgoing = Outgoing {
+            destination: Destination::Bus,
+            subject: VerbOut::Alert.name().to_owned(),
+            user: String::new(),
+            groups: Vec::new(),
+            datatype: "alert".to_owned(),
+            payload: payload.to_string().into_bytes(),
+            message_id: format!("alert-{topic}-{}-{stage}", since.as_millisecond()),
+            // It never takes the place of a change of the catalogue.
+            may_drop: true,
+        };
+        inform(&self.context.addresses.sharing, Class::Control, sharing::Msg::Say(vec![outgoing]));
+    }
+
+    fn history(&self) -> Vec<SampleView> {
+        let view = |(at, sample): &(_, Sample)| SampleView {
+            at: *at,
+            figures: sample.figures.iter().map(|(topic, figure)| (topic.name().to_owned(), *figure)).collect(),
+        };
+        self.alerts.history().map(view).collect()
+    }
+}
+
+/// One look at everything. What does not answer in time is absent from the sample.
+async fn look(context: Context, host: Host) -> (Sample, Host) {
+    let handle = Handle::new(context.clone());
+    let began = Instant::now();
+    let waiting = ask(&context.addresses.store, |reply| store::Msg::OutboxWaiting { reply }).await.ok().flatten();
+    let took = waiting.is_some().then(|| began.elapsed().as_secs_f64() * 1e3);
+    // Below 2^53 by far.
+    #[expect(clippy::cast_precision_loss)]
+    let waiting = waiting.map(|totals| totals.iter().map(|total| total.waiting).sum::<u64>() as f64);
+    let latency = handle
+        .indexers()
+        .await
+        .ok()
+        .and_then(|indexers| median(indexers.iter().filter_map(|indexer| indexer.rtt_ms).collect()));
+    let status = handle.status().await.ok();
+    let bus = handle.bus().await.ok().flatten();
+    let sample = Sample::default()
+        .with(Topic::Outbox, waiting)
+        .with(Topic::DatabaseSlow, took)
+        .with(Topic::Latency, latency)
+        .with(Topic::Peers, status.as_ref().map(|status| f64::from(status.connections)))
+        .with_away(Topic::Database, status.as_ref().map(|status| !status.store_ok))
+        .with_away(Topic::Isolated, status.as_ref().map(|status| status.standing == Standing::Isolated))
+        .with_away(Topic::Bus, bus.map(|bus| bus.state == BridgeState::Away));
+    // It reads files, which may wait for a disk.
+    let looked = tokio::task::spawn_blocking(move || {
+        let mut host = host;
+        let figures = host.look();
+        (figures, host)
+    });
+    match looked.await {
+        Ok((figures, host)) => {
+            (figures.into_iter().fold(sample, |sample, (topic, figure)| sample.with(topic, Some(figure))), host)
+        }
+        Err(cause) => {
+            warn!(%cause, "the host cannot be looked at");
+            (sample, Host::of(context.settings.data.clone()))
+        }
+    }
+}
+
+/// The machine, as far as its figures go.
+pub struct Host {
+    /// None where the system tells nothing of itself.
+    system: Option<System>,
+    data: PathBuf,
+    has_looked: bool,
+}
+
+impl Host {
+    fn of(data: PathBuf) -> Self {
+        Self { system: System::new().ok(), data, has_looked: false }
+    }
+
+    /// Shares in use, 0 to 1. The processors' is that since the look before, so the first has none.
+    fn look(&mut self) -> BTreeMap<Topic, f64> {
+        let (cpu, memory) = self.system_figures().unwrap_or_default();
+        let figures = [(Topic::Cpu, cpu), (Topic::Memory, memory), (Topic::Disk, self.disk())];
+        figures.into_iter().filter_map(|(topic, figure)| Some((topic, figure?))).collect()
+    }
+
+    fn system_figures(&mut self) -> Option<(Option<f64>, Option<f64>)> {
+        let system = self.system.as_mut()?;
+        system.refresh_cpu_usage();
+        system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        let cpu = self.has_looked.then(|| f64::from(system.global_cpu_usage()) / 100.0);
+        self.has_looked = true;
+        let (total, free) = match system.cgroup_limits() {
+            Some(limits) => (limits.total_memory, limits.free_memory),
+            None => (system.total_memory(), system.available_memory()),
+        };
+        Some((cpu, used(total, free)))
+    }
+
+    /// Of the file system that holds the data: the one whose mount point is the longest beginning of the folder's path.
+    fn disk(&self) -> Option<f64> {
+        let data = self.data.canonicalize().ok()?;
+        let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing().with_storage()).ok()?;
+        let holds = (&disks).into_iter().filter(|disk| data.starts_with(disk.mount_point()));
+        let disk = holds.max_by_key(|disk| disk.mount_point().as_os_str().len())?;
+        used(disk.total_space(), disk.available_space())
+    }
+}
+
+/// The share that is not free; nothing of nothing.
+fn used(total: u64, free: u64) -> Option<f64> {
+    // Bytes of one machine, far below 2^53.
+    #[expect(clippy::cast_precision_loss)]
+    (total > 0).then(|| 1.0 - free.min(total) as f64 / total as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_tells_shares_between_nothing_and_all() {
+        let mut host = Host::of(std::env::temp_dir());
+        assert!(!host.look().contains_key(&Topic::Cpu), "there is nothing to measure the first look against");
+        let figures = host.look();
+        for topic in [Topic::Memory, Topic::Disk] {
+            assert!(figures.get(&topic).is_some_and(|share| (0.0..=1.0).contains(share)), "{topic}: {figures:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_has_no_disk() {
+        assert_eq!(Host::of("/nowhere/at/all".into()).disk(), None);
+    }
+
+    #[test]
+    fn nothing_of_nothing_is_no_share() {
+        assert_eq!((used(0, 0), used(4, 1), used(4, 9)), (None, Some(0.75), Some(0.0)));
+    }
+}
