@@ -44,7 +44,7 @@ macro_rules! file {
 static INDEX: File = File { path: "/", kind: PAGE, text: include_str!("../dashboard/index.html") };
 
 /// What it asks for next.
-static FILES: [File; 18] = [
+static FILES: [File; 19] = [
     file!("style.css", STYLE),
     file!("lately.js", MODULE),
     file!("main.js", MODULE),
@@ -53,6 +53,7 @@ static FILES: [File; 18] = [
     file!("source.js", MODULE),
     file!("words.js", MODULE),
     file!("views/actors.js", MODULE),
+    file!("views/alerts.js", MODULE),
     file!("views/bus.js", MODULE),
     file!("views/network.js", MODULE),
     file!("views/outbox.js", MODULE),
@@ -117,7 +118,12 @@ mod tests {
     };
 
     use actors::view::{ActorState, BridgeState, BusMode, Ended, MemberState, Standing};
-    use protocol::{catalogue::Kind, relation::Relation, search::resources::Scope};
+    use protocol::{
+        alerts::{Severity, Topic},
+        catalogue::Kind,
+        relation::Relation,
+        search::resources::Scope,
+    };
     use serde_json::{Value, json};
     use store::Fate;
 
@@ -296,6 +302,8 @@ mod tests {
             ],
         );
         said("bus", &[json!(BridgeState::Away), json!(BridgeState::Entering), json!(BridgeState::Ready)]);
+        said("topic", &Topic::ALL.map(|topic| json!(topic)));
+        said("severity", &[json!(Severity::Warning), json!(Severity::Critical)]);
         said("mode", &[json!(BusMode::JetStream), json!(BusMode::Core)]);
         said("fate", &Fate::ALL.map(|fate| json!(fate.name())));
         said("kind", &Kind::ALL.map(|kind| json!(kind.name())));

@@ -6,6 +6,7 @@ import { clock, learn, role } from "./say.js";
 import { state, watch } from "./source.js";
 import { choose, language, t } from "./words.js";
 import * as actors from "./views/actors.js";
+import * as alerts from "./views/alerts.js";
 import * as bus from "./views/bus.js";
 import * as network from "./views/network.js";
 import * as outbox from "./views/outbox.js";
@@ -18,7 +19,7 @@ import * as search from "./views/search.js";
 import * as sessions from "./views/sessions.js";
 
 // In the order of the navigation; a name is the address, the word and the module.
-const VIEWS = { overview, actors, network, pool, peers, sessions, search, resources, partners, outbox, bus };
+const VIEWS = { overview, alerts, actors, network, pool, peers, sessions, search, resources, partners, outbox, bus };
 
 const STATUS_EVERY = 1_000;
 // Names change seldom.

@@ -7,8 +7,20 @@ use crate::harness::{Browser, Federation, Member, PATIENCE, Spec, muster, until_
 /// Gives what of the page somebody could not use, in words.
 const ACCESSIBILITY: &str = include_str!("page/accessibility.js");
 
-const VIEWS: [&str; 11] =
-    ["overview", "actors", "network", "pool", "peers", "sessions", "search", "resources", "partners", "outbox", "bus"];
+const VIEWS: [&str; 12] = [
+    "overview",
+    "alerts",
+    "actors",
+    "network",
+    "pool",
+    "peers",
+    "sessions",
+    "search",
+    "resources",
+    "partners",
+    "outbox",
+    "bus",
+];
 
 /// Goes to a view, and waits until it has drawn something and nothing is awaited any more.
 #[track_caller]
@@ -89,6 +101,8 @@ fn the_dashboard_shows_what_is_in_every_view() {
     says(&mut browser, ".tiles", "2 of 2 answer");
     says(&mut browser, ".facts", &paris.peer_id);
     says(&mut browser, "[role=log]", "pool member answers");
+    go(&mut browser, "alerts");
+    says(&mut browser, "main", "Nothing is wrong");
     go(&mut browser, "actors");
     says(&mut browser, "tr[data-key='root/node/pool'][data-state=running]", "pool");
     says(&mut browser, "[data-summary]", "0 not well");
