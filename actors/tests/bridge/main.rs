@@ -200,6 +200,40 @@ async fn what_never_can_be_told_is_dropped_and_holds_nothing_up() {
     member.stop().await;
 }
 
+/// Asks for the next order as a session of a member does, and never says a word again: so a connection that is gone looks
+/// to a server that has not noticed.
+async fn ask_and_fall_silent(client: &async_nats::Client, consumer: &str) -> async_nats::Subscriber {
+    let inbox = client.new_inbox();
+    let answers = client.subscribe(inbox.clone()).await.unwrap();
+    let question = json!({ "batch": 1, "expires": 25_000_000_000_u64 }).to_string();
+    let subject = format!("$JS.API.CONSUMER.MSG.NEXT.OPENCLOUD.{consumer}");
+    client.publish_with_reply(subject, inbox, question.into()).await.unwrap();
+    client.flush().await.unwrap();
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_an_order_that_went_to_a_connection_that_is_gone_is_not_overtaken() {
+    let Some(server) = server("an_order_that_went_to_a_connection_that_is_gone", &["-js"]).await else { return };
+    let mut former = Member::start(server.settings()).await;
+    former.joined("JetStream").await;
+    former.stop().await;
+    let client = server.client().await;
+    let mut answers = ask_and_fall_silent(&client, "muster_create_resource").await;
+    let mut member = Member::start(server.settings()).await;
+    member.joined("JetStream").await;
+    for id in ["first", "second"] {
+        publish(&client, "opencloud.create_resource", envelope(id)).await;
+    }
+    let lost = within("the server answers the one that is gone", answers.next()).await.unwrap();
+    assert!(String::from_utf8_lossy(&lost.payload).contains("first"));
+    let ids: Vec<String> =
+        member.orders(2).await.into_iter().map(|ordered| format!("{:?}", ordered.order.what)).collect();
+    assert!(ids[0].contains("first") && ids[1].contains("second"), "{ids:?}");
+    server.until_acknowledged(&client, "muster_create_resource").await;
+    member.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_jetstream_the_bus_works_and_is_said_to_be_the_lesser() {
     let Some(server) = server("without_jetstream_the_bus_works", &[]).await else { return };
