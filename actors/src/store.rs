@@ -9,7 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use ::store::{
     AddressRow, Binding, Change, Changed, Destination, MemberRow, OutboxRow, OutboxTotal, PeerRow, Refusal,
-    RelationRow, ResourceRow, StoreError, Write,
+    RelationRow, StandingRow, StoreError, Write,
 };
 use protocol::{
     PeerId, Timestamp,
@@ -122,12 +122,12 @@ pub enum Msg {
         /// What became of each, or nothing while the database is away.
         reply: Reply<Option<Vec<Changed>>>,
     },
-    /// What is held of these resources?
+    /// How do these resources of ours stand?
     Held {
         /// Creators and ids.
         keys: Vec<(PeerId, String)>,
         /// In their order, or nothing while the database is away.
-        reply: Reply<Option<Vec<Option<ResourceRow>>>>,
+        reply: Reply<Option<Vec<Option<StandingRow>>>>,
     },
     /// What each peer is to us.
     Relations {
@@ -296,11 +296,11 @@ impl State {
     async fn held(
         &mut self,
         keys: &[(PeerId, String)],
-        reply: Reply<Option<Vec<Option<ResourceRow>>>>,
+        reply: Reply<Option<Vec<Option<StandingRow>>>>,
     ) -> Result<(), StoreError> {
         let mut rows = Vec::with_capacity(keys.len());
         for (creator, id) in keys {
-            let outcome = self.context.database.resource(creator, id).await;
+            let outcome = self.context.database.standing(creator, id).await;
             let Some(row) = self.judge(outcome)? else {
                 reply.send(None);
                 return Ok(());
