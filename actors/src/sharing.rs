@@ -15,7 +15,12 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use ::store::{Change, Changed, Destination, Outgoing, Refusal, RelationRow, StandingRow};
-use protocol::{PeerId, bus::Announcement, relation::Relation, wire::Refused};
+use protocol::{
+    PeerId,
+    bus::{Announcement, VerbOut},
+    relation::Relation,
+    wire::Refused,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
 
@@ -146,8 +151,10 @@ pub enum Msg {
         /// The run's number.
         run: u64,
     },
-    /// What waits for the bus, in order?
+    /// What waits for the bus on one subject, in order?
     NextForBus {
+        /// Which.
+        verb: VerbOut,
         /// Later than this.
         after: u64,
         /// At most so many.
@@ -203,7 +210,7 @@ impl Actor for Sharing {
             Msg::Changed { run, changed } if state.is_running(run) => state.changed(changed),
             Msg::Late { run } if state.is_running(run) => state.put_off("the store does not answer"),
             Msg::Held { .. } | Msg::Changed { .. } | Msg::Late { .. } => {}
-            Msg::NextForBus { after, limit, reply } => state.next_for_bus(after, limit, reply),
+            Msg::NextForBus { verb, after, limit, reply } => state.next_for_bus(verb, after, limit, reply),
             Msg::Published { ids } => state.published(&ids),
         }
         state.begin();
@@ -391,11 +398,12 @@ impl State {
         }
     }
 
-    fn next_for_bus(&self, after: u64, limit: u32, reply: Reply<Vec<Announcement>>) {
+    fn next_for_bus(&self, verb: VerbOut, after: u64, limit: u32, reply: Reply<Vec<Announcement>>) {
         let rows = Reply::told(move |rows: Option<Vec<::store::OutboxRow>>| {
             reply.send(rows.unwrap_or_default().into_iter().filter_map(plan::announcement).collect());
         });
-        let next = store::Msg::OutboxNext { destination: Destination::Bus, after, limit, reply: rows };
+        let (destination, subject) = (Destination::Bus, verb.name());
+        let next = store::Msg::OutboxNext { destination, subject, after, limit, reply: rows };
         // A busy store answers nobody: the bridge hears that its reply is dropped.
         inform(&self.context.addresses.store, Class::Control, next);
     }

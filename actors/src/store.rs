@@ -138,6 +138,8 @@ pub enum Msg {
     OutboxNext {
         /// For whom.
         destination: Destination,
+        /// Only of this subject.
+        subject: &'static str,
         /// Later than this.
         after: u64,
         /// At most so many.
@@ -210,8 +212,8 @@ impl Actor for Store {
             Msg::Change { changes, reply } => state.change(&changes, reply).await?,
             Msg::Held { keys, reply } => state.held(&keys, reply).await?,
             Msg::Relations { reply } => state.relations(reply).await?,
-            Msg::OutboxNext { destination, after, limit, reply } => {
-                state.outbox_next(&destination, after, limit, reply).await?;
+            Msg::OutboxNext { destination, subject, after, limit, reply } => {
+                state.outbox_next(&destination, subject, after, limit, reply).await?;
             }
             Msg::OutboxWaiting { reply } => state.outbox_waiting(reply).await?,
             Msg::ExpireOutbox { before } => state.expire_outbox(before).await?,
@@ -320,11 +322,12 @@ impl State {
     async fn outbox_next(
         &mut self,
         destination: &Destination,
+        subject: &str,
         after: u64,
         limit: u32,
         reply: Reply<Option<Vec<OutboxRow>>>,
     ) -> Result<(), StoreError> {
-        let outcome = self.context.database.outbox_next(destination, after, limit).await;
+        let outcome = self.context.database.outbox_next_of(destination, subject, after, limit).await;
         reply.send(self.judge(outcome)?.map(|rows| rows.rows));
         Ok(())
     }

@@ -200,6 +200,42 @@ async fn what_never_can_be_told_is_dropped_and_holds_nothing_up() {
     member.stop().await;
 }
 
+/// How many messages a subject of the stream takes; nothing for as many as may come.
+async fn limit_subjects(client: &async_nats::Client, limit: Option<i64>) {
+    use jetstream::stream::DiscardPolicy;
+    let streams = jetstream::new(client.clone());
+    let mut config = streams.get_stream("OPENCLOUD").await.unwrap().cached_info().config.clone();
+    config.discard = if limit.is_some() { DiscardPolicy::New } else { DiscardPolicy::Old };
+    config.discard_new_per_subject = limit.is_some();
+    config.max_messages_per_subject = limit.unwrap_or(-1);
+    streams.update_stream(config).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_that_the_bus_does_not_take_holds_no_other_up() {
+    /// More than are read at once.
+    const COUNT: u64 = 300;
+    let Some(server) = server("a_subject_that_the_bus_does_not_take", &["-js"]).await else { return };
+    let mut member = Member::start(server.settings()).await;
+    member.joined("JetStream").await;
+    let client = server.client().await;
+    limit_subjects(&client, Some(1)).await;
+    publish(&client, "opencloud.alert", "{}").await;
+    member.announce((1..=COUNT).map(|id| announcement(id, VerbOut::Alert)));
+    member.announce([announcement(COUNT + 1, VerbOut::VerifyResource)]);
+    let waiting = member.until_published_one(COUNT + 1).await;
+    assert_eq!((waiting as u64, kept(&client).await), (COUNT, 2), "the others wait, and are not lost");
+    member.until("it is seen that they wait", |view| view.waiting > 0).await;
+    limit_subjects(&client, None).await;
+    member.until_published(COUNT + 1).await;
+    let told = read_all(&client, usize::try_from(COUNT).unwrap() + 2).await;
+    let alerts = told.iter().filter(|(subject, _)| subject == "opencloud.alert").skip(1);
+    let ids: Vec<String> = alerts.map(|(_, envelope)| envelope["message_id"].as_str().unwrap().to_owned()).collect();
+    let expected: Vec<String> = (1..=COUNT).map(|id| format!("m-{id}")).collect();
+    assert_eq!(ids, expected, "each once and in order");
+    member.stop().await;
+}
+
 /// Asks for the next order as a session of a member does, and never says a word again: so a connection that is gone looks
 /// to a server that has not noticed.
 async fn ask_and_fall_silent(client: &async_nats::Client, consumer: &str) -> async_nats::Subscriber {
