@@ -143,9 +143,9 @@ impl State {
             destination: Destination::Bus,
             subject: VerbOut::Alert.name().to_owned(),
             user: String::new(),
-            groups: Vec::new(),
+            groups: [].into(),
             datatype: "alert".to_owned(),
-            payload: payload.to_string().into_bytes(),
+            payload: payload.to_string().into_bytes().into(),
             message_id: format!("alert-{topic}-{}-{stage}", since.as_millisecond()),
             // It never takes the place of a change of the catalogue.
             may_drop: true,

@@ -14,10 +14,10 @@ mod plain;
 mod services;
 mod stream;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::{Client, Event, connection::State as Connection};
-use protocol::bus::JetStream;
+use protocol::bus::{JetStream, VerbOut};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
@@ -65,6 +65,8 @@ pub struct State {
     server: String,
     cause: String,
     counts: Counts,
+    /// Seen to wait on each subject.
+    waiting: BTreeMap<VerbOut, u64>,
     /// Counts the sessions, so that one that was given up is not heard.
     session_number: u64,
     again_pause: Duration,
@@ -88,7 +90,6 @@ pub struct Counts {
     own: u64,
     told: u64,
     dropped: u64,
-    waiting: u64,
 }
 
 /// What became of one batch of messages.
@@ -138,6 +139,8 @@ pub enum Msg {
     Taken(Tally),
     /// Announcements went out, or were dropped because they never can.
     Told {
+        /// On which subject.
+        verb: VerbOut,
         /// The bus has them.
         told: u64,
         /// Never can be told; why the last one.
@@ -174,6 +177,7 @@ impl Actor for Bridge {
             server: String::new(),
             cause: String::new(),
             counts: Counts::default(),
+            waiting: BTreeMap::new(),
             session_number: 0,
             again_pause: AGAIN_FIRST,
             noted: None,
@@ -193,7 +197,7 @@ impl Actor for Bridge {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
-            Msg::Waiting => state.wake.notify_one(),
+            Msg::Waiting => state.wake.notify_waiters(),
             Msg::Look(reply) => reply.send(state.look()),
             Msg::Dialled(client) => state.dialled(client),
             Msg::DialFailed(cause) => state.away(cause),
@@ -201,7 +205,7 @@ impl Actor for Bridge {
             Msg::Entered { session, mode } => state.entered(session, mode),
             Msg::Ended { session, cause } => state.ended(session, cause),
             Msg::Taken(tally) => state.taken(tally),
-            Msg::Told { told, dropped, waiting } => state.told(told, dropped, waiting),
+            Msg::Told { verb, told, dropped, waiting } => state.told(verb, told, dropped, waiting),
             Msg::Again => state.begin(),
             Msg::Tick => state.tick(),
         }
@@ -353,10 +357,10 @@ impl State {
         self.refused_unsaid = 0;
     }
 
-    fn told(&mut self, told: u64, dropped: Option<(u64, String)>, waiting: u64) {
+    fn told(&mut self, verb: VerbOut, told: u64, dropped: Option<(u64, String)>, waiting: u64) {
         self.context.stats.bus_announced.inc_by(told);
         self.counts.told += told;
-        self.counts.waiting = waiting;
+        self.waiting.insert(verb, waiting);
         if let Some((dropped, why)) = dropped {
             self.context.stats.bus_announcements_dropped.inc_by(dropped);
             self.counts.dropped += dropped;
@@ -376,7 +380,7 @@ impl State {
     }
 
     fn look(&self) -> BridgeView {
-        let Counts { taken, repeated, put_off, refused, own, told, dropped, waiting } = self.counts;
+        let Counts { taken, repeated, put_off, refused, own, told, dropped } = self.counts;
         BridgeView {
             url: self.context.settings.bus.shown_url(),
             state: match (self.is_connected, self.mode) {
@@ -394,7 +398,7 @@ impl State {
             own_ignored: own,
             announced: told,
             dropped,
-            waiting,
+            waiting: self.waiting.values().sum(),
         }
     }
 }

@@ -31,8 +31,8 @@ use crate::{
     swarm::streams::Io,
 };
 
-/// Rows of one partner in memory at once: a commit at their end costs as much as one. With the largest payloads those of all
-/// partners that are sent to take 180 MiB.
+/// Rows of one partner in memory at once: a commit at their end costs as much as one. The store answers with fewer when they
+/// are long, so those of all partners that are sent to take 16 MiB.
 const BATCH_MAX: u32 = 16;
 
 /// For a partner to be reached, a look at its record in the federation included.
@@ -300,11 +300,11 @@ async fn send(
         verb,
         from: context.own.peer_id,
         user: outgoing.user.clone(),
-        groups: outgoing.groups.clone(),
+        groups: outgoing.groups.to_vec(),
         datatype: outgoing.datatype.clone(),
         id: outgoing.message_id.clone(),
         ts: context.now().wall,
-        payload: outgoing.payload.clone(),
+        payload: outgoing.payload.to_vec(),
     };
     let signed = Verified::sign(&event, &context.keys).to_raw();
     let max = verb.protocol().value_bytes_max();

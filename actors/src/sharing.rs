@@ -4,21 +4,30 @@
 //! Of a run of them it asks the store what is held, plans what becomes of each and who hears of it, and has all of it
 //! written down in one transaction; then it answers, and tells outbox, policy and bridge what is new for them. A restart
 //! forgets what was not yet answered: whoever ordered it orders it again, and it takes effect once. Bounds: `QUEUE_MAX`
-//! changes wait, `RUN_MAX` are written at once; past them the orderer is told to come back.
+//! changes of `QUEUE_BYTES_MAX` bytes wait, `RUN_MAX` are written at once; past them the orderer is told to come back.
 
 mod ask;
 mod plan;
+mod queue;
+#[cfg(test)]
+mod tests;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use ::store::{Change, Changed, Destination, Outgoing, Refusal, RelationRow, ResourceRow};
-use protocol::{PeerId, bus::Announcement, relation::Relation, wire::Refused};
+use ::store::{Change, Changed, Destination, Outgoing, Refusal, RelationRow, StandingRow};
+use protocol::{
+    PeerId,
+    bus::{Announcement, VerbOut},
+    relation::Relation,
+    wire::Refused,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::rngs::StdRng;
 
 use self::{
     ask::Asks,
     plan::{Fate, News, Plan, Planner, Sorted},
+    queue::{Answer, Batch, Queue},
 };
 pub use self::{
     ask::Question,
@@ -31,8 +40,8 @@ use crate::{
     supervision::{Class, Envelope, Reply, Seat, Timer},
 };
 
-/// Changes that wait. At a thousand a second the last one waits for two seconds, about as long as an orderer does.
-const QUEUE_MAX: usize = 2_048;
+/// What an orderer hears whose changes find no room.
+const TOO_MUCH: &str = "too much waits";
 
 /// Changes in one transaction: more would make the first wait for the last without being written any faster.
 const RUN_MAX: usize = 64;
@@ -60,27 +69,11 @@ pub struct State {
     /// What peers are to us; nothing until policy has told us.
     relations: Option<Arc<[RelationRow]>>,
     asks: Asks,
-    queue: VecDeque<Batch>,
-    queued: usize,
+    queue: Queue,
     run: Option<Run>,
     /// Counts the runs, so that a late answer is not taken for another's.
     runs: u64,
     timer: Option<Timer>,
-}
-
-/// Changes that are answered together, and what became of those that are done.
-struct Batch {
-    wants: VecDeque<Wanted>,
-    outcomes: Vec<Outcome>,
-    answer: Answer,
-}
-
-/// Who waits for a batch.
-enum Answer {
-    Bus(Reply<Vec<Verdict>>),
-    Peer(Reply<Result<(), Refused>>),
-    Edge(Reply<Outcome>),
-    Nobody,
 }
 
 /// What is being written: the first wants of the queue, however it grows meanwhile.
@@ -144,7 +137,7 @@ pub enum Msg {
         /// The run's number.
         run: u64,
         /// In the order of its resources.
-        rows: Option<Vec<Option<ResourceRow>>>,
+        rows: Option<Vec<Option<StandingRow>>>,
     },
     /// What became of the run; nothing while the database is away.
     Changed {
@@ -158,8 +151,10 @@ pub enum Msg {
         /// The run's number.
         run: u64,
     },
-    /// What waits for the bus, in order?
+    /// What waits for the bus on one subject, in order?
     NextForBus {
+        /// Which.
+        verb: VerbOut,
         /// Later than this.
         after: u64,
         /// At most so many.
@@ -192,8 +187,7 @@ impl Actor for Sharing {
             rng,
             relations: None,
             asks,
-            queue: VecDeque::new(),
-            queued: 0,
+            queue: Queue::default(),
             run: None,
             runs: 0,
             timer: None,
@@ -216,33 +210,11 @@ impl Actor for Sharing {
             Msg::Changed { run, changed } if state.is_running(run) => state.changed(changed),
             Msg::Late { run } if state.is_running(run) => state.put_off("the store does not answer"),
             Msg::Held { .. } | Msg::Changed { .. } | Msg::Late { .. } => {}
-            Msg::NextForBus { after, limit, reply } => state.next_for_bus(after, limit, reply),
+            Msg::NextForBus { verb, after, limit, reply } => state.next_for_bus(verb, after, limit, reply),
             Msg::Published { ids } => state.published(&ids),
         }
         state.begin();
         Ok(())
-    }
-}
-
-impl Batch {
-    fn of(wants: impl IntoIterator<Item = Wanted>, answer: Answer) -> Self {
-        Self { wants: wants.into_iter().collect(), outcomes: Vec::new(), answer }
-    }
-
-    fn answer(self) {
-        match self.answer {
-            Answer::Bus(reply) => reply.send(self.outcomes.into_iter().map(Outcome::verdict).collect()),
-            Answer::Peer(reply) => {
-                let outcome = self.outcomes.into_iter().next();
-                reply.send(outcome.map_or(Ok(()), Outcome::judgement));
-            }
-            Answer::Edge(reply) => {
-                if let Some(outcome) = self.outcomes.into_iter().next() {
-                    reply.send(outcome);
-                }
-            }
-            Answer::Nobody => {}
-        }
     }
 }
 
@@ -270,7 +242,7 @@ impl State {
     fn is_shut(&self, more: usize) -> Option<&'static str> {
         match self.relations {
             None => Some("the relations are being read back"),
-            Some(_) if self.queued + more > QUEUE_MAX => Some("too much waits"),
+            Some(_) if !self.queue.has_room(more) => Some(TOO_MUCH),
             Some(_) => None,
         }
     }
@@ -279,29 +251,26 @@ impl State {
         self.run.as_ref().is_some_and(|run| run.number == number)
     }
 
-    fn take(&mut self, mut batch: Batch) {
-        let count = batch.wants.len();
-        if let Some(why) = self.is_shut(count) {
-            batch.outcomes = vec![Outcome::NotYet(why.to_owned()); count];
-            return batch.answer();
+    fn take(&mut self, batch: Batch) {
+        if let Some(why) = self.is_shut(0) {
+            return batch.put_off(why);
         }
-        if count == 0 {
-            return batch.answer();
+        if let Err(batch) = self.queue.push(batch) {
+            batch.put_off(TOO_MUCH);
         }
-        self.queued += count;
-        self.queue.push_back(batch);
     }
 
     /// Takes up the next run, unless one is under way.
     fn begin(&mut self) {
-        while self.run.is_none() && !self.queue.is_empty() {
-            let wants = self.queued.min(RUN_MAX);
+        while self.run.is_none() && self.queue.len() > 0 {
+            let wants = self.queue.len().min(RUN_MAX);
             self.runs += 1;
             let number = self.runs;
             self.run = Some(Run { number, wants, plans: Vec::new() });
             self.timer = Some(self.seat.after(RUN_WITHIN, Msg::Late { run: number }));
             let own = self.context.own.peer_id;
-            let keys = first(&self.queue, wants).filter_map(|wanted| wanted.key(own)).collect();
+            let ids = self.queue.first(wants).filter_map(Wanted::resource_id);
+            let keys = ids.map(|id| (own, id.to_owned())).collect();
             let reply = self.seat.reply(move |rows| Msg::Held { run: number, rows });
             if self.context.addresses.store.tell(Class::Control, store::Msg::Held { keys, reply }).is_err() {
                 self.put_off("the store is busy");
@@ -309,19 +278,18 @@ impl State {
         }
     }
 
-    fn held(&mut self, rows: Option<Vec<Option<ResourceRow>>>) {
+    fn held(&mut self, rows: Option<Vec<Option<StandingRow>>>) {
         let Some(Run { number, wants, .. }) = self.run else { return };
         let (Some(rows), Some(relations)) = (rows, self.relations.clone()) else {
             return self.put_off("the database is away");
         };
         let now = self.seat.now().wall;
-        let own = self.context.own.peer_id;
         let mut planner = Planner::new(&self.context, &relations, now);
         let mut plans = Vec::with_capacity(wants);
         let mut rows = rows.into_iter();
-        for wanted in first(&self.queue, wants) {
-            if let Some(key) = wanted.key(own) {
-                planner.holds(key, rows.next().flatten());
+        for wanted in self.queue.first(wants) {
+            if let Some(id) = wanted.resource_id() {
+                planner.holds(id, rows.next().flatten());
             }
             plans.push(planner.plan(wanted, &mut self.rng));
         }
@@ -369,7 +337,7 @@ impl State {
                 },
             };
             self.count(&outcome);
-            self.finish(outcome);
+            self.queue.finish(outcome);
         }
         self.take_note(&news);
         self.tell(news);
@@ -397,24 +365,11 @@ impl State {
     fn put_off(&mut self, why: &str) {
         let Some(run) = self.run.take() else { return };
         for _ in 0..run.wants {
-            self.finish(Outcome::NotYet(why.to_owned()));
+            self.queue.finish(Outcome::NotYet(why.to_owned()));
         }
         // What comes again must not find what came after it done already.
-        while self.queue.front().is_some_and(|batch| !batch.outcomes.is_empty()) {
-            self.finish(Outcome::NotYet(why.to_owned()));
-        }
-    }
-
-    /// The first want of the queue came to its end.
-    fn finish(&mut self, outcome: Outcome) {
-        let Some(batch) = self.queue.front_mut() else { return };
-        batch.wants.pop_front();
-        batch.outcomes.push(outcome);
-        self.queued -= 1;
-        if batch.wants.is_empty()
-            && let Some(batch) = self.queue.pop_front()
-        {
-            batch.answer();
+        while self.queue.is_begun() {
+            self.queue.finish(Outcome::NotYet(why.to_owned()));
         }
     }
 
@@ -443,11 +398,12 @@ impl State {
         }
     }
 
-    fn next_for_bus(&self, after: u64, limit: u32, reply: Reply<Vec<Announcement>>) {
+    fn next_for_bus(&self, verb: VerbOut, after: u64, limit: u32, reply: Reply<Vec<Announcement>>) {
         let rows = Reply::told(move |rows: Option<Vec<::store::OutboxRow>>| {
             reply.send(rows.unwrap_or_default().into_iter().filter_map(plan::announcement).collect());
         });
-        let next = store::Msg::OutboxNext { destination: Destination::Bus, after, limit, reply: rows };
+        let (destination, subject) = (Destination::Bus, verb.name());
+        let next = store::Msg::OutboxNext { destination, subject, after, limit, reply: rows };
         // A busy store answers nobody: the bridge hears that its reply is dropped.
         inform(&self.context.addresses.store, Class::Control, next);
     }
@@ -464,9 +420,4 @@ impl State {
         let writes = ids.iter().map(ended).collect();
         inform(&self.context.addresses.store, Class::Control, store::Msg::Promises { writes, reply });
     }
-}
-
-/// The wants that were queued first.
-fn first(queue: &VecDeque<Batch>, wants: usize) -> impl Iterator<Item = &Wanted> {
-    queue.iter().flat_map(|batch| &batch.wants).take(wants)
 }

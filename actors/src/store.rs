@@ -9,7 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use ::store::{
     AddressRow, Binding, Change, Changed, Destination, MemberRow, OutboxRow, OutboxTotal, PeerRow, Refusal,
-    RelationRow, ResourceRow, StoreError, Write,
+    RelationRow, StandingRow, StoreError, Write,
 };
 use protocol::{
     PeerId, Timestamp,
@@ -122,12 +122,12 @@ pub enum Msg {
         /// What became of each, or nothing while the database is away.
         reply: Reply<Option<Vec<Changed>>>,
     },
-    /// What is held of these resources?
+    /// How do these resources of ours stand?
     Held {
         /// Creators and ids.
         keys: Vec<(PeerId, String)>,
         /// In their order, or nothing while the database is away.
-        reply: Reply<Option<Vec<Option<ResourceRow>>>>,
+        reply: Reply<Option<Vec<Option<StandingRow>>>>,
     },
     /// What each peer is to us.
     Relations {
@@ -138,6 +138,8 @@ pub enum Msg {
     OutboxNext {
         /// For whom.
         destination: Destination,
+        /// Only of this subject.
+        subject: &'static str,
         /// Later than this.
         after: u64,
         /// At most so many.
@@ -210,8 +212,8 @@ impl Actor for Store {
             Msg::Change { changes, reply } => state.change(&changes, reply).await?,
             Msg::Held { keys, reply } => state.held(&keys, reply).await?,
             Msg::Relations { reply } => state.relations(reply).await?,
-            Msg::OutboxNext { destination, after, limit, reply } => {
-                state.outbox_next(&destination, after, limit, reply).await?;
+            Msg::OutboxNext { destination, subject, after, limit, reply } => {
+                state.outbox_next(&destination, subject, after, limit, reply).await?;
             }
             Msg::OutboxWaiting { reply } => state.outbox_waiting(reply).await?,
             Msg::ExpireOutbox { before } => state.expire_outbox(before).await?,
@@ -296,11 +298,11 @@ impl State {
     async fn held(
         &mut self,
         keys: &[(PeerId, String)],
-        reply: Reply<Option<Vec<Option<ResourceRow>>>>,
+        reply: Reply<Option<Vec<Option<StandingRow>>>>,
     ) -> Result<(), StoreError> {
         let mut rows = Vec::with_capacity(keys.len());
         for (creator, id) in keys {
-            let outcome = self.context.database.resource(creator, id).await;
+            let outcome = self.context.database.standing(creator, id).await;
             let Some(row) = self.judge(outcome)? else {
                 reply.send(None);
                 return Ok(());
@@ -320,11 +322,12 @@ impl State {
     async fn outbox_next(
         &mut self,
         destination: &Destination,
+        subject: &str,
         after: u64,
         limit: u32,
         reply: Reply<Option<Vec<OutboxRow>>>,
     ) -> Result<(), StoreError> {
-        let outcome = self.context.database.outbox_next(destination, after, limit).await;
+        let outcome = self.context.database.outbox_next_of(destination, subject, after, limit).await;
         reply.send(self.judge(outcome)?.map(|rows| rows.rows));
         Ok(())
     }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use self::{
     draft::{Draft, DraftError},
     query::{QUERY_CHARS_MAX, QueryError, ResourceQuery},
-    spread::{News, spread},
+    spread::{Audience, News, Standing, Told},
 };
 use crate::{
     identity::Keys,

@@ -55,13 +55,14 @@ struct Beside {
 impl Beside {
     fn read(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
         let mut beside = Self::default();
+        let mut groups = Vec::new();
         let mut is_user_given = false;
         for (name, value) in pairs {
             match name.as_str() {
-                "group" if beside.author.groups.len() == GROUPS_MAX => {
+                "group" if groups.len() == GROUPS_MAX => {
                     return Err(wrong(format!("got more than {GROUPS_MAX} groups, expected at most {GROUPS_MAX}")));
                 }
-                "group" => beside.author.groups.push(text("group", value)?),
+                "group" => groups.push(text("group", value)?),
                 "user" if !is_user_given => {
                     is_user_given = true;
                     beside.author.user = text("user", value)?;
@@ -71,6 +72,7 @@ impl Beside {
                 _ => return Err(wrong(format!("got the parameter {name:?}, expected user, group or kind"))),
             }
         }
+        beside.author.groups = groups.into();
         Ok(beside)
     }
 }

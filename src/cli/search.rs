@@ -6,7 +6,7 @@ use actors::view::{Ended, Wanted};
 use clap::builder::styling::AnsiColor;
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{
@@ -78,17 +78,29 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     if args.resources.is_wanted() {
         return resources::run(&args.resources, &args.text, &user, context).await;
     }
+    let path = path(&wanted(&args.text), &user);
+    let end: End = follow(&path, context, line, last_line).await?;
+    verdict(&end)
+}
+
+/// Shows the hits of a search as they come, then its last word, which is told.
+async fn follow<End: DeserializeOwned>(
+    path: &str,
+    context: &Context,
+    hit_line: fn(&str) -> String,
+    last_line: fn(&End) -> String,
+) -> Result<End, Failure> {
     let client = context.client()?;
-    let mut events = Box::pin(client.stream(&path(&wanted(&args.text), &user)).await?);
+    let mut events = Box::pin(client.stream(path).await?);
     while let Some(event) = events.next().await {
         let event = event?;
         let step = RawValue::from_string(event.data).map_err(|cause| unreadable(&cause))?;
         match event.event.as_str() {
-            "hit" => context.output.step(&step, |step| line(step.get()))?,
+            "hit" => context.output.step(&step, |step| hit_line(step.get()))?,
             "end" => {
                 let end: End = serde_json::from_str(step.get()).map_err(|cause| unreadable(&cause))?;
                 context.output.step(&step, |_| last_line(&end))?;
-                return verdict(&end);
+                return Ok(end);
             }
             _ => {}
         }

@@ -1,8 +1,10 @@
 //! What applications and partners change, each change with all that follows from it: done whole, once, and for good.
 
+use std::collections::BTreeSet;
+
 use protocol::{
     PeerId, Timestamp,
-    catalogue::{Removal, Resource, is_news},
+    catalogue::{Removal, Resource, Told, is_news},
     signed::Verified,
 };
 
@@ -33,6 +35,8 @@ pub struct Change {
     pub receipt: Option<Receipt>,
     /// What it changes in the catalogue.
     pub catalogue: Option<CatalogueChange>,
+    /// What partners were told last of that resource, if it is ours.
+    pub told: Option<Told>,
     /// What it changes between a peer and us.
     pub relation: Option<RelationRow>,
     /// Who is to hear of it.
@@ -62,6 +66,15 @@ pub enum CatalogueChange {
         /// Which, and the version of its end.
         removal: Removal,
     },
+    /// Partners are told of what is held in this version: its text, or that it is gone.
+    Tell {
+        /// Whose it is.
+        creator: PeerId,
+        /// Which.
+        id: String,
+        /// The version held.
+        version: u64,
+    },
 }
 
 impl CatalogueChange {
@@ -69,6 +82,7 @@ impl CatalogueChange {
         match self {
             Self::Put(resource) => (&resource.creator, &resource.id, resource.version),
             Self::Remove { creator, removal } => (creator, &removal.id, removal.version),
+            Self::Tell { creator, id, version } => (creator, id, *version),
         }
     }
 }
@@ -85,13 +99,15 @@ pub enum Changed {
         /// The version held.
         held: u64,
     },
-    /// It is over a bound: nothing happened, and its message may come again.
+    /// It is over a bound: nothing happened, and its message may come again. So it is with those behind one for which the
+    /// outbox has no room, when they change the same resource.
     Refused(Refusal),
 }
 
 /// What the tables hold, counted once for all changes of a call.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
+    /// Those that are not removed.
     resources: Option<u64>,
     /// Those of the creator that was asked for last.
     of_creator: Option<(PeerId, u64)>,
@@ -121,17 +137,40 @@ async fn change_all(
 ) -> Result<Vec<Changed>, StoreError> {
     let mut counts = Counts::default();
     let mut outcomes = Vec::with_capacity(changes.len());
+    // Resources of which a change has to come again. Those behind it were planned as if it were done.
+    let mut put_off: BTreeSet<(&PeerId, &str)> = BTreeSet::new();
+    let full = Changed::Refused(Refusal::Full { table: "outbox", max: settings.outbox_max });
     for change in changes {
+        let resource = change.catalogue.as_ref().map(|catalogue| {
+            let (creator, id, _) = catalogue.subject();
+            (creator, id)
+        });
         let outcome = match check(change) {
+            Ok(()) if resource.is_some_and(|resource| put_off.contains(&resource)) => full.clone(),
             Ok(()) => change_one(session, change, settings, &mut counts).await?,
             Err(refusal) => Changed::Refused(refusal),
         };
+        if outcome == full {
+            put_off.extend(resource);
+        }
         outcomes.push(outcome);
     }
     if changes.iter().any(|change| change.receipt.is_some()) {
         prune_receipts(session).await?;
     }
+    let removed: BTreeSet<&PeerId> = changes.iter().filter_map(removed_of).collect();
+    for creator in removed {
+        resources::prune_removed(session, creator, settings.resources_per_creator_max, settings.resources_max).await?;
+    }
     Ok(outcomes)
+}
+
+/// Of whose resources it removes one.
+fn removed_of(change: &Change) -> Option<&PeerId> {
+    match &change.catalogue {
+        Some(CatalogueChange::Remove { creator, .. }) => Some(creator),
+        _ => None,
+    }
 }
 
 fn check(change: &Change) -> Result<(), Refusal> {
@@ -179,6 +218,10 @@ async fn within(
         if changed != Changed::Done {
             return Ok(changed);
         }
+        if let Some(told) = &change.told {
+            let (creator, id, _) = catalogue.subject();
+            resources::tell(session, creator, id, told).await?;
+        }
     }
     if let Some(relation) = &change.relation
         && let Err(refusal) = relations::write(session, relation).await?
@@ -196,9 +239,7 @@ async fn within(
     if !outbox::has_room(session, &mut waiting, wanted, settings, change.at).await? {
         return Ok(Changed::Refused(Refusal::Full { table: "outbox", max: settings.outbox_max }));
     }
-    for outgoing in &change.outbox {
-        outbox::put(session, outgoing, change.at).await?;
-    }
+    outbox::put(session, &change.outbox, change.at).await?;
     counts.waiting = Some(waiting + wanted);
     Ok(Changed::Done)
 }
@@ -219,21 +260,42 @@ async fn change_catalogue(
 ) -> Result<Changed, StoreError> {
     let (creator, id, version) = catalogue.subject();
     let held = resources::held(session, creator, id).await?;
-    if let Some(held) = held.filter(|held| !is_news(version, Some(*held))) {
-        return Ok(Changed::Older { held });
+    let is_new = match (catalogue, &held) {
+        (CatalogueChange::Tell { .. }, Some(held)) => held.version == version && held.told < version,
+        (_, held) => is_news(version, held.as_ref().map(|held| held.version)),
+    };
+    if let (false, Some(held)) = (is_new, &held) {
+        return Ok(Changed::Older { held: held.version });
     }
-    if held.is_none()
-        && let Err(refusal) = count_new(session, creator, settings, counts).await?
-    {
-        return Ok(Changed::Refused(refusal));
-    }
+    let was_living = held.is_some_and(|held| held.is_living);
     match catalogue {
-        CatalogueChange::Put(resource) => resources::put(session, resource).await?,
+        CatalogueChange::Put(resource) => {
+            if !was_living && let Err(refusal) = count_new(session, creator, settings, counts).await? {
+                return Ok(Changed::Refused(refusal));
+            }
+            resources::put(session, resource).await?;
+        }
         CatalogueChange::Remove { creator, removal } => {
+            if was_living {
+                counts.one_less(creator);
+            }
             resources::remove(session, creator, &removal.id, removal.version, at).await?;
         }
+        CatalogueChange::Tell { .. } => {}
     }
     Ok(Changed::Done)
+}
+
+impl Counts {
+    /// A resource of this creator is removed.
+    fn one_less(&mut self, creator: &PeerId) {
+        self.resources = self.resources.map(|all| all.saturating_sub(1));
+        if let Some((counted, count)) = &mut self.of_creator
+            && counted == creator
+        {
+            *count = count.saturating_sub(1);
+        }
+    }
 }
 
 /// Counts one more resource of this creator, if there is room for it.
@@ -285,7 +347,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
-    use protocol::relation::Relation;
+    use protocol::{
+        catalogue::{Audience, Kind},
+        relation::Relation,
+    };
 
     use super::*;
     use crate::{
@@ -295,7 +360,7 @@ mod tests {
     };
 
     fn empty(secs: i64) -> Change {
-        Change { receipt: None, catalogue: None, relation: None, outbox: vec![], at: at(secs) }
+        Change { receipt: None, catalogue: None, told: None, relation: None, outbox: vec![], at: at(secs) }
     }
 
     fn receipt(id: &str) -> Option<Receipt> {
@@ -376,6 +441,23 @@ mod tests {
             assert_eq!(sent(&store).await, 3);
         }
 
+        async fn behind_a_change_that_has_to_come_again_no_other_of_its_resource_is_done(place) {
+            let store = place.open_with(&Settings { outbox_max: 1, ..Settings::default() }).await;
+            let over = |version| {
+                let outbox = vec![outgoing(Destination::Bus, "a", 1), outgoing(Destination::Bus, "b", 1)];
+                Change { receipt: receipt("m1"), outbox, ..put(1, "gpu", version) }
+            };
+            let next = Change { receipt: receipt("m2"), ..remove(1, "gpu", 6) };
+            let outcomes = store.change(&[over(5), next.clone(), put(2, "gpu", 1), put(1, "cpu", 1)]).await.unwrap();
+            assert_eq!(outcomes, [full("outbox", 1), full("outbox", 1), Changed::Done, Changed::Done]);
+            assert_eq!(held(&store, 1, "gpu").await, None);
+            // In their order again, when there is room.
+            store.close().await;
+            let store = place.open().await;
+            assert_eq!(store.change(&[over(5), next]).await.unwrap(), [Changed::Done, Changed::Done]);
+            assert_eq!(held(&store, 1, "gpu").await.unwrap().version, 6);
+        }
+
         async fn what_is_older_is_not_news_and_its_message_is_known(place) {
             let store = place.open().await;
             one(&store, put(1, "gpu", 5)).await;
@@ -446,17 +528,82 @@ mod tests {
             let store = place.open_with(&settings).await;
             let of_creator = full("resources of one creator", 2);
             let outcomes =
-                store.change(&[put(1, "a", 1), remove(1, "b", 1), put(1, "c", 1), put(2, "a", 1)]).await.unwrap();
+                store.change(&[put(1, "a", 1), put(1, "b", 1), put(1, "c", 1), put(2, "a", 1)]).await.unwrap();
             assert_eq!(outcomes, [Changed::Done, Changed::Done, of_creator.clone(), Changed::Done]);
-            assert_eq!(one(&store, remove(1, "c", 1)).await, of_creator, "what is gone takes a place, too");
             assert_eq!(one(&store, put(3, "a", 1)).await, Changed::Done);
             assert_eq!(one(&store, put(4, "a", 1)).await, full("resources", 4));
-            // What is held goes on changing, and a place that is free can be taken.
+            // What is held goes on changing, and a place that is free can be taken, in one call and in the next.
             assert_eq!(one(&store, put(1, "a", 2)).await, Changed::Done);
-            assert_eq!(store.forget_removed(at(100), 10).await.unwrap(), 1);
+            let outcomes = store.change(&[put(1, "c", 1), remove(1, "b", 2), put(1, "c", 1), put(1, "d", 1)]).await;
+            let expected = [of_creator.clone(), Changed::Done, Changed::Done, of_creator.clone()];
+            assert_eq!(outcomes.unwrap(), expected);
+            // What comes back is one more, as any other.
+            assert_eq!(one(&store, put(1, "b", 3)).await, of_creator);
+            assert_eq!(one(&store, remove(3, "a", 2)).await, Changed::Done);
             assert_eq!(one(&store, put(4, "a", 1)).await, Changed::Done);
+            assert_eq!(one(&store, put(3, "a", 3)).await, full("resources", 4));
             let listing = Listing { limit: 10, ..Listing::default() };
             assert_eq!(store.resources(&listing).await.unwrap().rows.len(), 4);
+        }
+
+        async fn what_is_removed_is_bounded_apart_and_the_oldest_is_forgotten(place) {
+            let settings = Settings { resources_max: 4, resources_per_creator_max: 2, ..Settings::default() };
+            let store = place.open_with(&settings).await;
+            // Created and deleted in turns, again and again: no living resource is ever refused.
+            for n in 1..=6 {
+                let id = format!("r{n}");
+                let outcomes = store.change(&[put(1, &id, n), put(1, "living", n), remove(1, &id, n + 1)]).await.unwrap();
+                assert_eq!(outcomes, [const { Changed::Done }; 3]);
+                let gone = number(&store, "SELECT count(*) AS n FROM resources WHERE body IS NULL").await;
+                assert_eq!(gone, i64::try_from(n.min(2)).unwrap());
+            }
+            assert_eq!((held(&store, 1, "r4").await, held(&store, 1, "living").await.unwrap().version), (None, 6));
+            assert_eq!(one(&store, put(1, "r5", 6)).await, Changed::Older { held: 6 }, "what is kept is known");
+            // Of all together: at the bound, and one past it, where the oldest of anybody leaves.
+            store.change(&[remove(2, "a", 10), remove(2, "b", 11)]).await.unwrap();
+            assert!(held(&store, 1, "r5").await.is_some());
+            assert_eq!(one(&store, remove(3, "a", 12)).await, Changed::Done);
+            assert_eq!(number(&store, "SELECT count(*) AS n FROM resources WHERE body IS NULL").await, 4);
+            assert_eq!((held(&store, 1, "r5").await, held(&store, 1, "r6").await.is_some()), (None, true));
+        }
+
+        async fn what_is_held_is_told_once(place) {
+            let store = place.open().await;
+            let creator = keys(1).peer_id();
+            let tell = |version| Change {
+                catalogue: Some(CatalogueChange::Tell { creator, id: "gpu".to_owned(), version }),
+                told: Some(Told { version, audience: None }),
+                outbox: vec![outgoing(Destination::Peer(peer(2)), "a", 1)],
+                ..empty(1)
+            };
+            let told = async || store.standing(&creator, "gpu").await.unwrap().unwrap().told;
+            let quiet = Told { version: 0, audience: None };
+            one(&store, Change { told: Some(quiet.clone()), ..put(1, "gpu", 5) }).await;
+            assert_eq!(told().await, quiet);
+            for version in [4, 6] {
+                assert_eq!(one(&store, tell(version)).await, Changed::Older { held: 5 });
+            }
+            let outcomes = store.change(&[tell(5), tell(5)]).await.unwrap();
+            assert_eq!(outcomes, [Changed::Done, Changed::Older { held: 5 }]);
+            assert_eq!((told().await.version, sent(&store).await), (5, 1));
+            // That it is gone is told the same way, and who knew of it outlives its text.
+            let audience = Audience { kind: Kind::Compute, is_public: false, peers: vec![peer(2)] };
+            let knew = Told { version: 5, audience: Some(audience) };
+            one(&store, Change { told: Some(knew.clone()), ..remove(1, "gpu", 7) }).await;
+            store.close().await;
+            let store = place.open().await;
+            let row = store.standing(&creator, "gpu").await.unwrap().unwrap();
+            assert_eq!((row.version, row.text, row.told), (7, None, knew));
+            assert_eq!(one(&store, tell(7)).await, Changed::Done);
+            assert_eq!(one(&store, tell(7)).await, Changed::Older { held: 7 });
+            let row = store.standing(&creator, "gpu").await.unwrap().unwrap();
+            assert_eq!((row.told, sent(&store).await), (Told { version: 7, audience: None }, 2));
+            // What is refused half way is not told.
+            let store = Store::in_memory(&Settings { outbox_max: 1, ..Settings::default() }).await.unwrap();
+            let over = Change { outbox: vec![outgoing(Destination::Bus, "a", 1); 2], ..tell(5) };
+            one(&store, put(1, "gpu", 5)).await;
+            assert_eq!(one(&store, over).await, full("outbox", 1));
+            assert_eq!(store.standing(&creator, "gpu").await.unwrap().unwrap().told.version, 0);
         }
 
         async fn receipts_are_bounded_and_the_oldest_leave(place) {

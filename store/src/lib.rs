@@ -43,14 +43,14 @@ pub use self::{
     },
     error::{OpenError, StoreError},
     outbox::{
-        DETAIL_BYTES_MAX, Destination, Fate, MESSAGE_ID_BYTES_MAX, OUTBOX_ENDED_MAX, OUTBOX_NEXT_MAX, OUTBOX_READ_MAX,
-        OutboxFilter, OutboxRow, OutboxTotal, Outgoing, SUBJECT_BYTES_MAX,
+        DETAIL_BYTES_MAX, Destination, Fate, MESSAGE_ID_BYTES_MAX, OUTBOX_ENDED_MAX, OUTBOX_NEXT_BYTES_MAX,
+        OUTBOX_NEXT_MAX, OUTBOX_READ_MAX, OutboxFilter, OutboxRow, OutboxTotal, Outgoing, SUBJECT_BYTES_MAX,
     },
     peers::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX, AddressRow, PeerRow, TEXT_BYTES_MAX},
     pool::{EVIDENCE_BYTES_MAX, MEMBER_ADDRESSES_MAX, MemberRow},
     read::Rows,
     relations::{RELATIONS_MAX, RelationRow},
-    resources::{Listing, RESOURCES_READ_MAX, ResourceRow, Sight},
+    resources::{Listing, RESOURCES_READ_MAX, ResourceRow, Sight, StandingRow},
     seqs::{SEQ_MAX, SEQS_MAX},
     sqlite::{Opened, SetAside},
     write::{Applied, Refusal, RefusedWrite, WRITES_MAX, Write},
@@ -70,9 +70,10 @@ pub struct Settings {
     pub members_max: u32,
     /// DIDs with a remembered key, 1 to 1,000,000. Past it a new one is refused until stale ones were forgotten.
     pub bindings_max: u32,
-    /// Resources kept, those removed included, 1 to 10,000,000. Past it a new one is refused.
+    /// Resources kept, 1 to 10,000,000. Past it a new one is refused. Of as many that were removed it is remembered that
+    /// they were; past it the oldest is forgotten.
     pub resources_max: u32,
-    /// Resources kept of one creator, those removed included, 1 to 10,000,000. Past it a new one is refused.
+    /// The same of one creator, 1 to 10,000,000.
     pub resources_per_creator_max: u32,
     /// Messages that may wait, 1 to 10,000,000. At it the oldest search results make room; past it what would put
     /// another is refused whole.
@@ -292,6 +293,14 @@ impl Store {
         resources::read_one(&mut self.database.reader().await?.session(), creator, id).await
     }
 
+    /// The same with what partners were told of it last.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn standing(&self, creator: &PeerId, id: &str) -> Result<Option<StandingRow>, StoreError> {
+        resources::read_standing(&mut self.database.reader().await?.session(), creator, id).await
+    }
+
     /// Resources that were not removed, by creator and id.
     ///
     /// # Errors
@@ -324,7 +333,7 @@ impl Store {
     }
 
     /// What waits for a destination, in its order: at most `limit` messages after the id `after`, and
-    /// [`OUTBOX_NEXT_MAX`].
+    /// [`OUTBOX_NEXT_MAX`], and of those at least one and no more than have [`OUTBOX_NEXT_BYTES_MAX`].
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -335,6 +344,20 @@ impl Store {
         limit: u32,
     ) -> Result<Rows<OutboxRow>, StoreError> {
         outbox::next(&mut self.database.reader().await?.session(), destination, after, limit).await
+    }
+
+    /// The same of one subject.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn outbox_next_of(
+        &self,
+        destination: &Destination,
+        subject: &str,
+        after: u64,
+        limit: u32,
+    ) -> Result<Rows<OutboxRow>, StoreError> {
+        outbox::next_of(&mut self.database.reader().await?.session(), destination, subject, after, limit).await
     }
 
     /// Every destination for which something waits, that first which waits longest.

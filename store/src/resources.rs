@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use protocol::{
     PeerId, Timestamp,
-    catalogue::{ANY_GROUP, Asker, Kind, Resource, ResourceQuery},
+    catalogue::{ANY_GROUP, Asker, Kind, Resource, ResourceQuery, Told},
     names,
     relation::Relation,
     signed::Verified,
@@ -42,6 +42,26 @@ pub struct ResourceRow {
     pub text: Option<Arc<str>>,
 }
 
+/// A resource of ours as the next change of it finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandingRow {
+    /// The highest version.
+    pub version: u64,
+    /// The signed text; none once it is removed.
+    pub text: Option<Arc<str>>,
+    /// What partners were told of it last.
+    pub told: Told,
+}
+
+/// What a change is weighed against.
+pub(crate) struct Weight {
+    /// The highest version seen, removed or not.
+    pub(crate) version: u64,
+    /// The version that partners were told last.
+    pub(crate) told: u64,
+    pub(crate) is_living: bool,
+}
+
 /// Which resources are listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
@@ -69,20 +89,72 @@ pub enum Sight {
     },
 }
 
-/// The highest version seen of a resource, removed or not.
-pub(crate) async fn held(session: &mut Session<'_>, creator: &PeerId, id: &str) -> Result<Option<u64>, StoreError> {
-    let sql = "SELECT version AS n FROM resources WHERE creator = $1 AND resource_id = $2";
-    Ok(session.number(sql, values![creator, id]).await?.map(i64::cast_unsigned))
+pub(crate) async fn held(session: &mut Session<'_>, creator: &PeerId, id: &str) -> Result<Option<Weight>, StoreError> {
+    let sql = "SELECT version, told_version, CAST(CASE WHEN body IS NULL THEN 0 ELSE 1 END AS BIGINT) AS is_living FROM resources
+         WHERE creator = $1 AND resource_id = $2";
+    let row = session.fetch_first(sql, values![creator, id]).await?;
+    Ok(row.and_then(|row| {
+        let (version, told) = (row.count_wide("version")?, row.count_wide("told_version")?);
+        Some(Weight { version, told, is_living: row.flag("is_living")? })
+    }))
 }
 
+/// Those that are not removed. What is removed is taken off, because only that has an index of its own.
 pub(crate) async fn count(session: &mut Session<'_>) -> Result<u64, StoreError> {
-    let count = session.number("SELECT count(*) AS n FROM resources", values![]).await?;
-    Ok(count.map_or(0, i64::cast_unsigned))
+    let sql = "SELECT (SELECT count(*) FROM resources) - (SELECT count(*) FROM resources WHERE body IS NULL) AS n";
+    Ok(session.number(sql, values![]).await?.map_or(0, i64::cast_unsigned))
 }
 
+/// The same of one creator.
 pub(crate) async fn count_of(session: &mut Session<'_>, creator: &PeerId) -> Result<u64, StoreError> {
-    let count = session.number("SELECT count(*) AS n FROM resources WHERE creator = $1", values![creator]).await?;
-    Ok(count.map_or(0, i64::cast_unsigned))
+    let sql = "SELECT (SELECT count(*) FROM resources WHERE creator = $1)
+             - (SELECT count(*) FROM resources WHERE creator = $1 AND body IS NULL) AS n";
+    Ok(session.number(sql, values![creator]).await?.map_or(0, i64::cast_unsigned))
+}
+
+/// Lets the oldest of the removed go that are over `max`, or over `max_of_creator` of this creator.
+pub(crate) async fn prune_removed(
+    session: &mut Session<'_>,
+    creator: &PeerId,
+    max_of_creator: u32,
+    max: u32,
+) -> Result<(), StoreError> {
+    let sql = "DELETE FROM resources WHERE number IN (
+             SELECT number FROM resources WHERE body IS NULL AND creator = $1 ORDER BY updated_at_ms, number
+             LIMIT (SELECT CASE WHEN count(*) > $2 THEN count(*) - $2 ELSE 0 END FROM resources
+                    WHERE body IS NULL AND creator = $1))";
+    session.execute(sql, values![creator, max_of_creator]).await?;
+    let sql = "DELETE FROM resources WHERE number IN (
+             SELECT number FROM resources WHERE body IS NULL ORDER BY updated_at_ms, number
+             LIMIT (SELECT CASE WHEN count(*) > $1 THEN count(*) - $1 ELSE 0 END FROM resources WHERE body IS NULL))";
+    session.execute(sql, values![max]).await?;
+    Ok(())
+}
+
+/// Writes down what partners were told last of a resource of ours.
+pub(crate) async fn tell(session: &mut Session<'_>, creator: &PeerId, id: &str, told: &Told) -> Result<(), StoreError> {
+    let audience = told.audience.as_ref().and_then(|audience| serde_json::to_string(audience).ok());
+    let sql = "UPDATE resources SET told_version = $3, told_to = $4 WHERE creator = $1 AND resource_id = $2";
+    let audience = Value::TextOrNone(audience.map(Into::into));
+    session.execute(sql, &[Value::from(creator), Value::from(id), Value::from(told.version), audience]).await?;
+    Ok(())
+}
+
+pub(crate) async fn read_standing(
+    session: &mut Session<'_>,
+    creator: &PeerId,
+    id: &str,
+) -> Result<Option<StandingRow>, StoreError> {
+    let sql = "SELECT version, body, told_version, told_to FROM resources WHERE creator = $1 AND resource_id = $2";
+    let row = session.fetch_first(sql, values![creator, id]).await?;
+    Ok(row.and_then(|row| {
+        let audience = row.text_or_none("told_to")?.and_then(|text| serde_json::from_str(text).ok());
+        Some(StandingRow {
+            version: row.count_wide("version")?,
+            text: row.text_or_none("body")?.map(Arc::from),
+            told: Told { version: row.count_wide("told_version")?, audience },
+        })
+    }))
 }
 
 /// Writes a resource over what is held of it.
@@ -377,14 +449,14 @@ mod tests {
 
     async fn put(store: &Store, resource: Box<Verified<Resource>>) {
         let catalogue = Some(CatalogueChange::Put(resource));
-        let change = Change { receipt: None, catalogue, relation: None, outbox: vec![], at: at(1) };
+        let change = Change { receipt: None, catalogue, told: None, relation: None, outbox: vec![], at: at(1) };
         assert_eq!(store.change(&[change]).await.unwrap(), [Changed::Done]);
     }
 
     async fn remove(store: &Store, n: u8, id: &str, version: u64) {
         let removal = protocol::catalogue::Removal { id: id.to_owned(), version };
         let catalogue = Some(CatalogueChange::Remove { creator: keys(n).peer_id(), removal });
-        let change = Change { receipt: None, catalogue, relation: None, outbox: vec![], at: at(2) };
+        let change = Change { receipt: None, catalogue, told: None, relation: None, outbox: vec![], at: at(2) };
         assert_eq!(store.change(&[change]).await.unwrap(), [Changed::Done]);
     }
 

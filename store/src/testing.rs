@@ -133,9 +133,9 @@ pub(crate) fn outgoing(destination: Destination, id: &str, bytes: usize) -> Outg
         destination,
         subject: "create".to_owned(),
         user: "ann".to_owned(),
-        groups: vec!["ops".to_owned(), "dev \" \\".to_owned()],
+        groups: ["ops".to_owned(), "dev \" \\".to_owned()].into(),
         datatype: "compute".to_owned(),
-        payload: vec![0xfe; bytes],
+        payload: vec![0xfe; bytes].into(),
         message_id: id.to_owned(),
         may_drop: false,
     }

@@ -2,9 +2,10 @@
 //!
 //! Each subject has one announcement under way: the next goes only when JetStream has acknowledged the one before. What
 //! is in the client's hands when the connection breaks may arrive or not, so with more under way a later one could
-//! arrive before an earlier one that has to be sent again. Subjects do not wait for each other.
+//! arrive before an earlier one that has to be sent again. Each subject is told by a loop of its own, with its own place and
+//! its own pauses: one that the bus does not take holds no other up.
 
-use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+use std::{convert::Infallible, pin::pin, time::Duration};
 
 use async_nats::{
     HeaderMap,
@@ -15,7 +16,7 @@ use async_nats::{
         message::PublishMessage,
     },
 };
-use futures::future::join_all;
+use futures::future::select_all;
 use protocol::bus::{Announcement, VerbOut};
 
 use super::{
@@ -25,14 +26,14 @@ use super::{
 };
 use crate::{sharing, supervision::Class};
 
-/// Announcements that are asked for at once.
-const WINDOW: u32 = 256;
+/// Announcements of one subject that are asked for at once. The store answers with fewer when they are long.
+const WINDOW: u32 = 64;
 
 /// What `sharing` needs to look into its table.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether something waits, should nobody say so.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often each subject is looked at, should nobody say that something waits.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// How often everything that waits is asked for from the beginning. What was told and could not be crossed out, because the
 /// database was away, is told once more while the bus still knows it as a repetition, and crossed out then.
@@ -41,7 +42,7 @@ const ANEW_EVERY: Duration = Duration::from_secs(30);
 /// Pause after something failed that is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// What became of the announcements of one subject.
+/// What became of announcements of one subject.
 #[derive(Default)]
 struct Sent {
     /// The bus has them.
@@ -55,43 +56,48 @@ struct Sent {
 
 /// Tells what waits, again and again. With a stream each one is acknowledged; without, it is sent and hoped for.
 pub(super) async fn tell(link: &Link, streams: Option<&jetstream::Context>) -> Result<Infallible, SessionError> {
+    let each = VerbOut::ALL.map(|verb| Box::pin(tell_one(link, streams, verb)));
+    let (never, ..) = select_all(each).await;
+    match never {}
+}
+
+/// The same of one subject.
+async fn tell_one(link: &Link, streams: Option<&jetstream::Context>, verb: VerbOut) -> Infallible {
+    let subject = link.context.settings.bus.subject_out(verb);
     let mut after = 0;
     let mut unsaid: Vec<u64> = Vec::new();
     let mut anew = tokio::time::Instant::now() + ANEW_EVERY;
     loop {
+        // Before it is looked: a word that comes while we look is not lost.
+        let mut word = pin!(link.wake.notified());
+        word.as_mut().enable();
         unsaid = say_published(link, unsaid);
-        let waiting = if unsaid.is_empty() { next(link, after).await } else { None };
+        let waiting = if unsaid.is_empty() { next(link, verb, after).await } else { None };
         let Some(waiting) = waiting.filter(|waiting| !waiting.is_empty()) else {
-            // Either is enough; a word that came while we were at work is not lost.
-            drop(tokio::time::timeout(LOOK_EVERY, link.wake.notified()).await);
+            drop(tokio::time::timeout(LOOK_EVERY, word).await);
             if anew <= tokio::time::Instant::now() {
                 anew = tokio::time::Instant::now() + ANEW_EVERY;
                 after = 0;
             }
             continue;
         };
-        let sent = send(link, streams, &waiting).await;
-        let told = sent.iter().map(|sent| sent.told.len() as u64).sum();
-        let dropped = sent.iter().map(|sent| sent.dropped.len() as u64).sum();
-        let why = sent.iter().map(|sent| sent.why.as_str()).find(|why| !why.is_empty()).unwrap_or_default().to_owned();
+        let sent = match streams {
+            Some(streams) => send_kept(link, streams, &subject, &waiting).await,
+            None => send_plain(link, &subject, &waiting).await,
+        };
+        let (told, dropped) = (sent.told.len() as u64, sent.dropped.len() as u64);
         let rest = waiting.len() as u64 - told - dropped;
-        let dropped = (dropped > 0).then_some((dropped, why));
-        report(&link.me, Msg::Told { told, dropped, waiting: rest });
-        for sent in &sent {
-            unsaid.extend(&sent.told);
-            unsaid.extend(&sent.dropped);
-        }
+        let dropped = (dropped > 0).then_some((dropped, sent.why));
+        report(&link.me, Msg::Told { verb, told, dropped, waiting: rest });
+        unsaid = [sent.told, sent.dropped].concat();
         unsaid.sort_unstable();
-        match sent.into_iter().find_map(|sent| sent.failure) {
-            // Everything after the last one that all subjects have got past is asked for again.
-            Some(failure) => {
-                tracing::debug!(%failure, "an announcement is tried again");
-                let first_missing = waiting.iter().map(|one| one.id).find(|id| !unsaid.contains(id));
-                after = first_missing.map_or(after, |id| id.saturating_sub(1));
-                unsaid = say_published(link, unsaid);
-                tokio::time::sleep(AGAIN_AFTER).await;
-            }
-            None => after = waiting.last().map_or(after, |last| last.id),
+        // What is done with is its first ones, so the next place is behind the last of them.
+        let done = waiting.iter().map(|one| one.id).take_while(|id| unsaid.binary_search(id).is_ok()).last();
+        after = done.unwrap_or(after);
+        if let Some(failure) = sent.failure {
+            tracing::debug!(%failure, subject, "an announcement is tried again");
+            unsaid = say_published(link, unsaid);
+            tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
 }
@@ -110,24 +116,9 @@ fn say_published(link: &Link, ids: Vec<u64>) -> Vec<u64> {
     }
 }
 
-async fn next(link: &Link, after: u64) -> Option<Vec<Announcement>> {
-    let ask = |reply| sharing::Msg::NextForBus { after, limit: WINDOW, reply };
+async fn next(link: &Link, verb: VerbOut, after: u64) -> Option<Vec<Announcement>> {
+    let ask = |reply| sharing::Msg::NextForBus { verb, after, limit: WINDOW, reply };
     link.context.addresses.sharing.ask(Class::Control, ask, ANSWER_WITHIN).await.ok()
-}
-
-async fn send(link: &Link, streams: Option<&jetstream::Context>, waiting: &[Announcement]) -> Vec<Sent> {
-    let mut by_verb: BTreeMap<VerbOut, Vec<&Announcement>> = BTreeMap::new();
-    for announcement in waiting {
-        by_verb.entry(announcement.verb).or_default().push(announcement);
-    }
-    let each = by_verb.into_iter().map(|(verb, announcements)| async move {
-        let subject = link.context.settings.bus.subject_out(verb);
-        match streams {
-            Some(streams) => send_kept(link, streams, &subject, announcements).await,
-            None => send_plain(link, &subject, announcements).await,
-        }
-    });
-    join_all(each).await
 }
 
 /// The bytes of an announcement; nothing, and counted, when it never can be told.
@@ -151,12 +142,7 @@ fn drop_one(announcement: &Announcement, sent: &mut Sent, why: &str) {
     sent.why = format!("{} cannot be announced as {}: {why}", announcement.message_id, announcement.verb);
 }
 
-async fn send_kept(
-    link: &Link,
-    streams: &jetstream::Context,
-    subject: &str,
-    announcements: Vec<&Announcement>,
-) -> Sent {
+async fn send_kept(link: &Link, streams: &jetstream::Context, subject: &str, announcements: &[Announcement]) -> Sent {
     let mut sent = Sent::default();
     for announcement in announcements {
         let Some(bytes) = write(link, announcement, &mut sent) else { continue };
@@ -181,7 +167,7 @@ fn is_final(error: &PublishError) -> bool {
         || said.is_some_and(|said| said.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)
 }
 
-async fn send_plain(link: &Link, subject: &str, announcements: Vec<&Announcement>) -> Sent {
+async fn send_plain(link: &Link, subject: &str, announcements: &[Announcement]) -> Sent {
     let mut sent = Sent::default();
     for announcement in announcements {
         let Some(bytes) = write(link, announcement, &mut sent) else { continue };

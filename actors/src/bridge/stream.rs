@@ -4,7 +4,8 @@
 //! for each subject that is taken: orders of one subject come in their order, and a subject that has to wait holds no
 //! other up. An order that is put off is held, with those behind it, and tried again before anything else of its subject:
 //! what an application changed last must be what is changed last. For the same reason a new session waits until the bus
-//! gives back what a former one held, which it does before it gives anything new.
+//! gives back what a former one held, which it does before it gives anything new, and until no former one can be given
+//! anything more: a server that has not noticed that a connection is gone goes on answering it.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -31,6 +32,12 @@ const ACK_WITHIN: Duration = Duration::from_secs(15);
 /// What a former session held is given back a little after it may be.
 const GIVEN_BACK_AFTER: Duration = Duration::from_secs(16);
 
+/// For a question of a former session to be answered or to end.
+const FORMER_WITHIN: Duration = WAIT_FOR_ONE.saturating_add(Duration::from_secs(2));
+
+/// How often it is looked whether it did.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// A held order is tried again at least this often, so that the bus goes on waiting for it.
 const HELD_MAX: Duration = Duration::from_secs(8);
 
@@ -51,8 +58,6 @@ pub(super) struct Taken {
     verb: VerbIn,
     subject: String,
     consumer: PullConsumer,
-    /// A former session holds some of its orders still.
-    is_held: bool,
 }
 
 /// Makes the stream and its consumers where they are not there yet. A stream that somebody else made keeps its settings;
@@ -70,8 +75,7 @@ pub(super) async fn prepare(streams: &jetstream::Context, settings: &Settings) -
             ..pull::Config::default()
         };
         let consumer = stream.create_consumer(config).await.map_err(failed)?;
-        let is_held = consumer.cached_info().num_ack_pending > 0;
-        taken.push(Taken { verb, subject, consumer, is_held });
+        taken.push(Taken { verb, subject, consumer });
     }
     Ok(taken)
 }
@@ -142,9 +146,7 @@ pub(super) async fn consume(link: &Link, taken: Vec<Taken>) -> Result<Infallible
 }
 
 async fn consume_one(link: &Link, taken: &Taken) -> Result<Infallible, SessionError> {
-    if taken.is_held {
-        tokio::time::sleep(GIVEN_BACK_AFTER).await;
-    }
+    outlive_former(&taken.consumer).await?;
     loop {
         let batch = next(&taken.consumer).await?;
         let mut left = batch.as_slice();
@@ -155,6 +157,23 @@ async fn consume_one(link: &Link, taken: &Taken) -> Result<Infallible, SessionEr
                 tokio::time::sleep(link.context.settings.bus.again_after.min(HELD_MAX)).await;
             }
         }
+    }
+}
+
+/// Waits until no former session can be given another order, and what one was given is given back: it would else come again
+/// behind its successors. Where members share a consumer there is always somebody else, and no order among them.
+async fn outlive_former(consumer: &PullConsumer) -> Result<(), SessionError> {
+    let by = tokio::time::Instant::now() + FORMER_WITHIN;
+    loop {
+        let info = consumer.get_info().await.map_err(failed)?;
+        if info.num_waiting > 0 && tokio::time::Instant::now() < by {
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
+        }
+        if info.num_ack_pending > 0 {
+            tokio::time::sleep(GIVEN_BACK_AFTER).await;
+        }
+        return Ok(());
     }
 }
 

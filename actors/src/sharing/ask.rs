@@ -91,6 +91,20 @@ pub enum Question {
     },
 }
 
+impl Question {
+    /// What it holds besides a few words.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Plan { payload, .. } => payload.len(),
+            Self::Peers { .. }
+            | Self::Resources { .. }
+            | Self::CloseSearch { .. }
+            | Self::Verify { .. }
+            | Self::ClosePlan { .. } => 0,
+        }
+    }
+}
+
 /// The questions under way.
 pub(super) struct Asks {
     context: Context,
@@ -181,7 +195,7 @@ impl Sayer {
             user: author.user.clone(),
             groups: author.groups.clone(),
             datatype: datatype.to_owned(),
-            payload: payload.to_string().into_bytes(),
+            payload: payload.to_string().into_bytes().into(),
             message_id: format!("{}-{}", self.prefix, self.said),
             may_drop: verb == VerbOut::SearchEvent,
         };
@@ -206,9 +220,9 @@ async fn peers(context: Context, text: String, author: Author, mut sayer: Sayer)
 }
 
 async fn resources(context: Context, scope: Scope, query: ResourceQuery, author: Author, mut sayer: Sayer) {
-    let Author { user, groups } = author.clone();
-    let mut steps = match Handle::new(context).search_resources(&user, scope, query.text(), query.kind(), groups).await
-    {
+    let groups = author.groups.to_vec();
+    let searched = Handle::new(context).search_resources(&author.user, scope, query.text(), query.kind(), groups).await;
+    let mut steps = match searched {
         Ok(steps) => steps,
         Err(error) => return failed("resource", &author, &error, &mut sayer),
     };
@@ -248,7 +262,7 @@ async fn ask_creator(
         verb: Verb::Verify,
         from: context.own.peer_id,
         user: String::new(),
-        groups: author.groups.clone(),
+        groups: author.groups.to_vec(),
         datatype: "resource".to_owned(),
         id: String::new(),
         ts: context.now().wall,
@@ -266,7 +280,7 @@ async fn ask_creator(
 }
 
 fn plan(context: &Context, to: Option<PeerId>, payload: Vec<u8>, author: Author, id: String) {
-    let step = planner::Step { id, user: author.user, groups: author.groups, payload };
+    let step = planner::Step { id, user: author.user, groups: author.groups.to_vec(), payload };
     let noting = context.clone();
     let reply = Reply::told(move |taken: Result<usize, String>| {
         if let Err(why) = taken {

@@ -1,12 +1,12 @@
 //! What becomes of one change: the row that is written, and who hears of it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use ::store::{CatalogueChange, Change, Destination, OutboxRow, Outgoing, Receipt, RelationRow, ResourceRow};
+use ::store::{CatalogueChange, Change, Destination, OutboxRow, Outgoing, Receipt, RelationRow, StandingRow};
 use protocol::{
     PeerId, Timestamp,
     bus::{Announcement, Order, VerbOut, What},
-    catalogue::{self, Draft, Removal, Resource},
+    catalogue::{self, Draft, Removal, Resource, Standing},
     event::{Event, Told, Verb},
     relation::Relation,
     wire::{RefusalCode, Refused},
@@ -23,7 +23,7 @@ pub struct Author {
     /// The user.
     pub user: String,
     /// The user's groups.
-    pub groups: Vec<String>,
+    pub groups: Arc<[String]>,
 }
 
 /// A change, and the name under which it takes effect once.
@@ -74,7 +74,7 @@ pub enum Want {
         /// What it is.
         datatype: String,
         /// The thing.
-        payload: Vec<u8>,
+        payload: Arc<[u8]>,
         /// Who sends it.
         author: Author,
     },
@@ -158,11 +158,26 @@ impl Wanted {
         Self { receipt: Some(Receipt { source: "bus".to_owned(), id }), want }
     }
 
-    /// The resource that it changes.
-    pub(super) fn key(&self, own: PeerId) -> Option<(PeerId, String)> {
+    /// What it takes of memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        let held = match &self.want {
+            Want::Put { draft, .. } => draft.bytes(),
+            Want::Send { payload, .. } => payload.len(),
+            Want::Say(sayings) => sayings.iter().map(|saying| saying.payload.len()).sum(),
+            // The text of a resource stands beside the payload that brought it.
+            Want::Event { event, told: Told::Put(_) } => 2 * event.payload.len(),
+            Want::Event { event, .. } => event.payload.len(),
+            Want::Ask { question, .. } => question.bytes(),
+            Want::Remove { .. } | Want::Relate { .. } | Want::Refused(_) => 0,
+        };
+        size_of::<Self>() + held
+    }
+
+    /// The resource of ours that it changes.
+    pub(super) fn resource_id(&self) -> Option<&str> {
         match &self.want {
-            Want::Put { draft, .. } => Some((own, draft.id().to_owned())),
-            Want::Remove { id, .. } => Some((own, id.clone())),
+            Want::Put { draft, .. } => Some(draft.id()),
+            Want::Remove { id, .. } => Some(id),
             Want::Relate { .. }
             | Want::Send { .. }
             | Want::Say(_)
@@ -184,7 +199,7 @@ pub(super) enum Sorted {
 /// What is a change, and what is a question.
 pub(super) fn sort(order: Order) -> Sorted {
     let Order { user, groups, what, .. } = order;
-    let author = Author { user, groups };
+    let author = Author { user, groups: groups.into() };
     Sorted::Change(match what {
         What::Put { kind, text, spread } => match Draft::read(&text, kind) {
             Ok(draft) => Want::Put { draft: Box::new(draft), is_spread: spread, author },
@@ -193,9 +208,11 @@ pub(super) fn sort(order: Order) -> Sorted {
         What::Remove { id, version, spread, .. } => Want::Remove { id, version, is_spread: spread, author },
         What::PutPeer { peer, relation, name, .. } => Want::Relate { peer, relation, name },
         What::RemovePeer { peer } => Want::Relate { peer, relation: Some(Relation::None), name: String::new() },
-        What::Hand { verb, datatype, to, payload } => Want::Send { to: vec![to], verb, datatype, payload, author },
+        What::Hand { verb, datatype, to, payload } => {
+            Want::Send { to: vec![to], verb, datatype, payload: payload.into(), author }
+        }
         What::Considers { datatype, to, payload } => {
-            Want::Send { to, verb: Verb::Considers, datatype, payload, author }
+            Want::Send { to, verb: Verb::Considers, datatype, payload: payload.into(), author }
         }
         What::Planner { to, payload } => return Sorted::Question(Question::Plan { to, payload, author }),
         What::ClosePlanner { to } => return Sorted::Question(Question::ClosePlan { to }),
@@ -284,13 +301,22 @@ pub(super) struct Planner<'a> {
     relations: HashMap<PeerId, RelationRow>,
     partners: Vec<PeerId>,
     now: Timestamp,
-    held: HashMap<(PeerId, String), Held>,
+    held: HashMap<String, Held>,
 }
 
+/// A resource of ours, as the store holds it or an earlier change of the run leaves it.
 #[derive(Clone, Debug, Default)]
 struct Held {
-    version: Option<u64>,
-    resource: Option<Resource>,
+    standing: Standing,
+    /// As it was signed.
+    text: Option<Arc<str>>,
+}
+
+/// Of which resource a change is, and in whose name it is told, if it is told.
+struct Aim<'a> {
+    id: &'a str,
+    is_spread: bool,
+    author: &'a Author,
 }
 
 impl<'a> Planner<'a> {
@@ -301,28 +327,28 @@ impl<'a> Planner<'a> {
     }
 
     /// What the store holds; what an earlier change of the run planned stands before it.
-    pub(super) fn holds(&mut self, key: (PeerId, String), row: Option<ResourceRow>) {
-        self.held.entry(key).or_insert_with(|| {
-            let resource = row.as_ref().and_then(|row| row.text.as_deref());
-            Held {
-                version: row.as_ref().map(|row| row.version),
-                resource: resource.and_then(|text| serde_json::from_str(text).ok()),
-            }
+    pub(super) fn holds(&mut self, id: &str, row: Option<StandingRow>) {
+        if self.held.contains_key(id) {
+            return;
+        }
+        let held = row.map_or_else(Held::default, |StandingRow { version, text, told }| {
+            let resource = text.as_deref().and_then(|text| serde_json::from_str(text).ok());
+            Held { standing: Standing { version: Some(version), resource, told }, text }
         });
+        self.held.insert(id.to_owned(), held);
     }
 
     pub(super) fn plan(&mut self, wanted: &Wanted, rng: &mut StdRng) -> Plan {
-        let own = self.context.own.peer_id;
         let mut plan = match &wanted.want {
             Want::Put { draft, is_spread, author } => {
-                self.put((own, draft.id().to_owned()), draft, *is_spread, author, rng)
+                self.put(&Aim { id: draft.id(), is_spread: *is_spread, author }, draft, rng)
             }
             Want::Remove { id, version, is_spread, author } => {
-                self.remove((own, id.clone()), *version, *is_spread, author, rng)
+                self.remove(&Aim { id, is_spread: *is_spread, author }, *version, rng)
             }
             Want::Relate { peer, relation, name } => self.relate(*peer, *relation, name),
             Want::Send { to, verb, datatype, payload, author } => {
-                let rows = to.iter().map(|to| outgoing(*to, *verb, datatype, payload.clone(), author, rng));
+                let rows = to.iter().map(|to| outgoing(*to, *verb, datatype, Arc::clone(payload), author, rng));
                 let rows = rows.collect();
                 self.change(None, None, rows)
             }
@@ -340,71 +366,106 @@ impl<'a> Planner<'a> {
     }
 
     fn change(&self, catalogue: Option<CatalogueChange>, relation: Option<RelationRow>, outbox: Vec<Outgoing>) -> Plan {
-        let change = Change { receipt: None, catalogue, relation, outbox, at: self.now };
+        let change = Change { receipt: None, catalogue, told: None, relation, outbox, at: self.now };
         Plan { news: News::of(&change), change: Some(change), version: None, fate: Fate::Written }
     }
 
-    fn put(
-        &mut self,
-        key: (PeerId, String),
-        draft: &Draft,
-        is_spread: bool,
-        author: &Author,
-        rng: &mut StdRng,
-    ) -> Plan {
-        let held = self.held.get(&key).cloned().unwrap_or_default();
-        let version = draft.version().unwrap_or_else(|| catalogue::next_version(held.version, self.now));
+    fn put(&mut self, aim: &Aim<'_>, draft: &Draft, rng: &mut StdRng) -> Plan {
+        let held = self.held.get(aim.id).cloned().unwrap_or_default();
+        let version = draft.version().unwrap_or_else(|| catalogue::next_version(held.standing.version, self.now));
         let signed = match draft.clone().sign(&self.context.keys, version, self.now) {
             Ok(signed) => signed,
             Err(error) => return Plan::refused(error),
         };
-        let mut rows = Vec::new();
-        if is_spread {
-            let kind = signed.kind.name();
-            let removal = removal(&signed.id, version);
-            for news in catalogue::spread(held.resource.as_ref(), Some(&signed), &self.partners) {
-                let payload = match news.verb {
-                    Verb::Delete => removal.clone(),
-                    _ => signed.text().as_bytes().to_vec(),
-                };
-                rows.push(outgoing(news.partner, news.verb, kind, payload, author, rng));
-            }
+        if held.standing.version == Some(version) && held.standing.resource.is_some() {
+            return self.tell_held(aim, held, CatalogueChange::Put(Box::new(signed)), rng);
         }
-        if catalogue::is_news(version, held.version) {
-            self.held.insert(key, Held { version: Some(version), resource: Some(signed.value().clone()) });
-        }
-        let plan = self.change(Some(CatalogueChange::Put(Box::new(signed))), None, rows);
-        Plan { version: Some(version), ..plan }
+        let (after, text) = (signed.value().clone(), Arc::clone(signed.text()));
+        self.change_held(aim, &held, version, Some((after, text)), CatalogueChange::Put(Box::new(signed)), rng)
     }
 
-    fn remove(
-        &mut self,
-        key: (PeerId, String),
-        version: Option<u64>,
-        is_spread: bool,
-        author: &Author,
-        rng: &mut StdRng,
-    ) -> Plan {
-        let held = self.held.get(&key).cloned().unwrap_or_default();
-        let version = version.unwrap_or_else(|| catalogue::next_version(held.version, self.now));
-        let removal = Removal { id: key.1.clone(), version };
+    fn remove(&mut self, aim: &Aim<'_>, version: Option<u64>, rng: &mut StdRng) -> Plan {
+        let held = self.held.get(aim.id).cloned().unwrap_or_default();
+        let version = version.unwrap_or_else(|| catalogue::next_version(held.standing.version, self.now));
+        let removal = Removal { id: aim.id.to_owned(), version };
         if let Err(error) = removal.check() {
             return Plan::refused(error);
         }
-        let mut rows = Vec::new();
-        if let (true, Some(before)) = (is_spread, &held.resource) {
-            let kind = before.kind.name();
-            for news in catalogue::spread(Some(before), None, &self.partners) {
-                let payload = self::removal(&removal.id, version);
-                rows.push(outgoing(news.partner, news.verb, kind, payload, author, rng));
-            }
+        let change = CatalogueChange::Remove { creator: self.context.own.peer_id, removal };
+        if held.standing.version == Some(version) && held.standing.resource.is_none() {
+            return self.tell_held(aim, held, change, rng);
         }
-        let creator = key.0;
-        if catalogue::is_news(version, held.version) {
-            self.held.insert(key, Held { version: Some(version), resource: None });
+        self.change_held(aim, &held, version, None, change, rng)
+    }
+
+    /// A version that is held: what was kept quiet until now is told. A version has one text, which is the one held.
+    fn tell_held(&mut self, aim: &Aim<'_>, held: Held, change: CatalogueChange, rng: &mut StdRng) -> Plan {
+        let Held { standing, text } = held;
+        let Some(version) = standing.version.filter(|_| aim.is_spread && !standing.is_told()) else {
+            // The store says that it is held.
+            return Plan { version: standing.version, ..self.change(Some(change), None, Vec::new()) };
+        };
+        let rows = self.spread(aim, &standing, version, standing.resource.as_ref(), text.as_ref(), rng);
+        let (creator, id) = (self.context.own.peer_id, aim.id.to_owned());
+        let plan = self.change(Some(CatalogueChange::Tell { creator, id, version }), None, rows);
+        let standing = standing.changed(version, standing.resource.clone(), true);
+        self.stands(aim.id, version, Held { standing, text }, plan)
+    }
+
+    /// A version that is news becomes the one held; for one that is older the store says so.
+    fn change_held(
+        &mut self,
+        aim: &Aim<'_>,
+        held: &Held,
+        version: u64,
+        after: Option<(Resource, Arc<str>)>,
+        change: CatalogueChange,
+        rng: &mut StdRng,
+    ) -> Plan {
+        let (resource, text) = after.unzip();
+        let rows = if aim.is_spread {
+            self.spread(aim, &held.standing, version, resource.as_ref(), text.as_ref(), rng)
+        } else {
+            Vec::new()
+        };
+        let plan = self.change(Some(change), None, rows);
+        if !catalogue::is_news(version, held.standing.version) {
+            return Plan { version: Some(version), ..plan };
         }
-        let plan = self.change(Some(CatalogueChange::Remove { creator, removal }), None, rows);
+        let standing = held.standing.changed(version, resource, aim.is_spread);
+        self.stands(aim.id, version, Held { standing, text }, plan)
+    }
+
+    /// What the plan makes of a resource, for those behind it in the run and for the store.
+    fn stands(&mut self, id: &str, version: u64, held: Held, mut plan: Plan) -> Plan {
+        if let Some(change) = &mut plan.change {
+            change.told = Some(held.standing.told.clone());
+        }
+        self.held.insert(id.to_owned(), held);
         Plan { version: Some(version), ..plan }
+    }
+
+    /// What partners hear when a resource becomes this: all of them the same payload, which is in memory once.
+    fn spread(
+        &self,
+        aim: &Aim<'_>,
+        before: &Standing,
+        version: u64,
+        after: Option<&Resource>,
+        text: Option<&Arc<str>>,
+        rng: &mut StdRng,
+    ) -> Vec<Outgoing> {
+        let kind = after.map(|after| after.kind).or_else(|| before.kind());
+        // One that was removed before it was ever told has no kind any more, and nobody who hears of it.
+        let Some(kind) = kind else { return Vec::new() };
+        let is_gone: Arc<[u8]> = removal(aim.id, version).into();
+        let is_there: Arc<[u8]> = text.map_or_else(Arc::default, |text| text.as_bytes().into());
+        let news = before.spread(after, &self.partners).into_iter();
+        news.map(|news| {
+            let payload = if news.verb == Verb::Delete { &is_gone } else { &is_there };
+            outgoing(news.partner, news.verb, kind.name(), Arc::clone(payload), aim.author, rng)
+        })
+        .collect()
     }
 
     fn relate(&mut self, peer: PeerId, relation: Option<Relation>, name: &str) -> Plan {
@@ -457,9 +518,9 @@ impl<'a> Planner<'a> {
                 destination: Destination::Bus,
                 subject: verb.name().to_owned(),
                 user: event.user.clone(),
-                groups: event.groups.clone(),
+                groups: event.groups.clone().into(),
                 datatype: event.datatype.clone(),
-                payload,
+                payload: payload.into(),
                 message_id: name(rng),
                 may_drop: false,
             }]
@@ -474,7 +535,7 @@ fn removal(id: &str, version: u64) -> Vec<u8> {
     json!({ "id": id, "version": version }).to_string().into_bytes()
 }
 
-fn outgoing(to: PeerId, verb: Verb, datatype: &str, payload: Vec<u8>, author: &Author, rng: &mut StdRng) -> Outgoing {
+fn outgoing(to: PeerId, verb: Verb, datatype: &str, payload: Arc<[u8]>, author: &Author, rng: &mut StdRng) -> Outgoing {
     Outgoing {
         destination: Destination::Peer(to),
         subject: verb.name().to_owned(),
@@ -499,9 +560,9 @@ pub(super) fn announcement(row: OutboxRow) -> Option<Announcement> {
         id,
         verb: VerbOut::named(&outgoing.subject)?,
         user: outgoing.user,
-        groups: outgoing.groups,
+        groups: outgoing.groups.to_vec(),
         datatype: outgoing.datatype,
         message_id: outgoing.message_id,
-        payload: outgoing.payload,
+        payload: outgoing.payload.to_vec(),
     })
 }

@@ -254,9 +254,10 @@ impl Actor for Sharing {
                     reply.send(verdicts);
                 }
             }
-            sharing::Msg::NextForBus { after, limit, reply } => {
+            sharing::Msg::NextForBus { verb, after, limit, reply } => {
                 let limit = usize::try_from(limit).unwrap();
-                reply.send(seen.waiting.iter().filter(|one| one.id > after).take(limit).cloned().collect());
+                let next = seen.waiting.iter().filter(|one| one.verb == verb && one.id > after);
+                reply.send(next.take(limit).cloned().collect());
             }
             sharing::Msg::Published { ids } => {
                 seen.waiting.retain(|one| !ids.contains(&one.id));
@@ -446,6 +447,12 @@ impl Member {
     /// Waits until all of these announcements are said to be on the bus.
     pub(crate) async fn until_published(&self, count: u64) {
         self.until_seen(|seen| seen.waiting.is_empty() && seen.published.len() as u64 >= count).await;
+    }
+
+    /// Waits until this announcement is said to be on the bus, and tells how many wait still.
+    pub(crate) async fn until_published_one(&self, id: u64) -> usize {
+        self.until_seen(|seen| seen.published.contains(&id)).await;
+        self.seen.lock().unwrap().waiting.len()
     }
 
     /// Waits until so many different orders were carried out.

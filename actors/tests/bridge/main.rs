@@ -200,6 +200,76 @@ async fn what_never_can_be_told_is_dropped_and_holds_nothing_up() {
     member.stop().await;
 }
 
+/// How many messages a subject of the stream takes; nothing for as many as may come.
+async fn limit_subjects(client: &async_nats::Client, limit: Option<i64>) {
+    use jetstream::stream::DiscardPolicy;
+    let streams = jetstream::new(client.clone());
+    let mut config = streams.get_stream("OPENCLOUD").await.unwrap().cached_info().config.clone();
+    config.discard = if limit.is_some() { DiscardPolicy::New } else { DiscardPolicy::Old };
+    config.discard_new_per_subject = limit.is_some();
+    config.max_messages_per_subject = limit.unwrap_or(-1);
+    streams.update_stream(config).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_that_the_bus_does_not_take_holds_no_other_up() {
+    /// More than are read at once.
+    const COUNT: u64 = 300;
+    let Some(server) = server("a_subject_that_the_bus_does_not_take", &["-js"]).await else { return };
+    let mut member = Member::start(server.settings()).await;
+    member.joined("JetStream").await;
+    let client = server.client().await;
+    limit_subjects(&client, Some(1)).await;
+    publish(&client, "opencloud.alert", "{}").await;
+    member.announce((1..=COUNT).map(|id| announcement(id, VerbOut::Alert)));
+    member.announce([announcement(COUNT + 1, VerbOut::VerifyResource)]);
+    let waiting = member.until_published_one(COUNT + 1).await;
+    assert_eq!((waiting as u64, kept(&client).await), (COUNT, 2), "the others wait, and are not lost");
+    member.until("it is seen that they wait", |view| view.waiting > 0).await;
+    limit_subjects(&client, None).await;
+    member.until_published(COUNT + 1).await;
+    let told = read_all(&client, usize::try_from(COUNT).unwrap() + 2).await;
+    let alerts = told.iter().filter(|(subject, _)| subject == "opencloud.alert").skip(1);
+    let ids: Vec<String> = alerts.map(|(_, envelope)| envelope["message_id"].as_str().unwrap().to_owned()).collect();
+    let expected: Vec<String> = (1..=COUNT).map(|id| format!("m-{id}")).collect();
+    assert_eq!(ids, expected, "each once and in order");
+    member.stop().await;
+}
+
+/// Asks for the next order as a session of a member does, and never says a word again: so a connection that is gone looks
+/// to a server that has not noticed.
+async fn ask_and_fall_silent(client: &async_nats::Client, consumer: &str) -> async_nats::Subscriber {
+    let inbox = client.new_inbox();
+    let answers = client.subscribe(inbox.clone()).await.unwrap();
+    let question = json!({ "batch": 1, "expires": 25_000_000_000_u64 }).to_string();
+    let subject = format!("$JS.API.CONSUMER.MSG.NEXT.OPENCLOUD.{consumer}");
+    client.publish_with_reply(subject, inbox, question.into()).await.unwrap();
+    client.flush().await.unwrap();
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_an_order_that_went_to_a_connection_that_is_gone_is_not_overtaken() {
+    let Some(server) = server("an_order_that_went_to_a_connection_that_is_gone", &["-js"]).await else { return };
+    let mut former = Member::start(server.settings()).await;
+    former.joined("JetStream").await;
+    former.stop().await;
+    let client = server.client().await;
+    let mut answers = ask_and_fall_silent(&client, "muster_create_resource").await;
+    let mut member = Member::start(server.settings()).await;
+    member.joined("JetStream").await;
+    for id in ["first", "second"] {
+        publish(&client, "opencloud.create_resource", envelope(id)).await;
+    }
+    let lost = within("the server answers the one that is gone", answers.next()).await.unwrap();
+    assert!(String::from_utf8_lossy(&lost.payload).contains("first"));
+    let ids: Vec<String> =
+        member.orders(2).await.into_iter().map(|ordered| format!("{:?}", ordered.order.what)).collect();
+    assert!(ids[0].contains("first") && ids[1].contains("second"), "{ids:?}");
+    server.until_acknowledged(&client, "muster_create_resource").await;
+    member.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_jetstream_the_bus_works_and_is_said_to_be_the_lesser() {
     let Some(server) = server("without_jetstream_the_bus_works", &[]).await else { return };

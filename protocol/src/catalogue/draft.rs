@@ -66,6 +66,12 @@ impl Draft {
         &self.id
     }
 
+    /// Bytes of its fields.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.fields.iter().map(|(name, text)| name.len() + text.get().len()).sum()
+    }
+
     /// The version that the application chose, if it chose one.
     #[must_use]
     pub const fn version(&self) -> Option<u64> {

@@ -2,11 +2,9 @@
 
 use actors::view::Ended;
 use clap::builder::styling::AnsiColor;
-use futures::StreamExt as _;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use super::{broken_off, unreadable, why};
+use super::{follow, why};
 use crate::cli::{
     Context,
     client::escaped,
@@ -81,22 +79,8 @@ impl Args {
 
 /// Asks and shows; code 7 when some that were asked did not answer.
 pub(super) async fn run(args: &Args, text: &str, user: &str, context: &Context) -> Result<(), Failure> {
-    let client = context.client()?;
-    let mut events = Box::pin(client.stream(&args.path(text, user)).await?);
-    while let Some(event) = events.next().await {
-        let event = event?;
-        let step = RawValue::from_string(event.data).map_err(|cause| unreadable(&cause))?;
-        match event.event.as_str() {
-            "hit" => context.output.step(&step, |step| line(step.get()))?,
-            "end" => {
-                let end: End = serde_json::from_str(step.get()).map_err(|cause| unreadable(&cause))?;
-                context.output.step(&step, |_| last_line(&end))?;
-                return verdict(&end);
-            }
-            _ => {}
-        }
-    }
-    Err(broken_off())
+    let end: End = follow(&args.path(text, user), context, line, last_line).await?;
+    verdict(&end)
 }
 
 fn line(hit: &str) -> String {
