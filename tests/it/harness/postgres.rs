@@ -1,6 +1,6 @@
 //! A PostgreSQL server of the test's own: the same script that the store's own tests use.
 
-#![allow(dead_code, reason = "each of the programs that share this file uses a part of it")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each of the programs that share this file uses a part of it")]
 
 use std::{
     fs,
