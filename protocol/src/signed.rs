@@ -636,7 +636,10 @@ mod vectors {
 
     use super::*;
     use crate::{
+        bus::{Announcement, VerbOut},
+        catalogue::{Access, Instance, Kind, Partnership, Removal, Resource},
         dht::{NameClaim, PidValue},
+        event::{Event, Verb},
         presence::token::{PresenceToken, epoch_of},
         record::{IndexerRecord, Leave, PeerRecord},
         wire::{AddrInfo, Role},
@@ -846,6 +849,100 @@ mod vectors {
         check(include_str!("../vectors/presence_token.json"), &[signed("a node's word", &token)], &[token]);
     }
 
+    /// The peer of the vectors that are about two.
+    fn other() -> PeerId {
+        Keys::from_seed([0x4e; 32]).peer_id()
+    }
+
+    fn resource() -> Resource {
+        Resource {
+            id: "gpu-1".to_owned(),
+            kind: Kind::Compute,
+            name: "Z\u{fc}rich GPUs".to_owned(),
+            type_: "cluster".to_owned(),
+            short_description: String::new(),
+            description: "First line\nsecond line".to_owned(),
+            owners: vec!["Ann \"the admin\"".to_owned()],
+            creator: keys().peer_id(),
+            access: Access::Private,
+            instances: vec![Instance {
+                partnerships: vec![Partnership { peer: other(), groups: vec!["ops".to_owned(), "*".to_owned()] }],
+            }],
+            version: 1_767_323_045_000,
+            updated_at: now(),
+        }
+    }
+
+    /// As an application of the predecessor wrote it: owners are objects, and there are fields that only it knows.
+    fn foreign_resource() -> Vector {
+        let text = format!(
+            "{{\"kind\":\"data\",\"id\":\"d.1\",\"name\":\"a\",\"owners\":[{{\"name\":\"Ann\",\"logo\":\"a.png\"}}],\
+             \"cores\":64,\"price\":1.50,\"creator\":\"{}\",\"version\":2,\"updated_at\":\"2026-01-02T03:04:05Z\"}}",
+            keys().peer_id()
+        );
+        let signed = Verified::<Resource>::sign_text(&text, &keys(), now()).unwrap();
+        vector::<Resource>("fields of an application, and owners that are objects", signed.text())
+    }
+
+    #[test]
+    fn resources_are_signed_as_in_the_vectors() {
+        let expected = [signed("shown to one partner's groups", &resource()), foreign_resource()];
+        check(include_str!("../vectors/resource.json"), &expected, &[resource()]);
+    }
+
+    fn event(verb: Verb, datatype: &str, id: &str, payload: Vec<u8>) -> Event {
+        Event {
+            verb,
+            from: keys().peer_id(),
+            user: "ann".to_owned(),
+            groups: vec!["ops".to_owned()],
+            datatype: datatype.to_owned(),
+            id: id.to_owned(),
+            ts: now(),
+            payload,
+        }
+    }
+
+    #[test]
+    fn events_are_signed_as_in_the_vectors() {
+        let text = Verified::sign(&resource(), &keys()).text().as_bytes().to_vec();
+        let removal = serde_json::to_vec(&Removal { id: "gpu-1".to_owned(), version: 1_767_323_046_000 }).unwrap();
+        let question = br#"{"query_id":"5f1c0d3a9b7e4c2288aa10f3e6d4b7c9","query":{"text":"gpu","kind":"compute"}}"#;
+        let search =
+            Event { user: String::new(), groups: Vec::new(), ..event(Verb::Search, "resource", "", question.to_vec()) };
+        let values = [
+            event(Verb::Create, "compute", "42", text),
+            event(Verb::Delete, "compute", "43", removal),
+            event(Verb::Considers, "booking", "44", br#"{"booking":"b-7"}"#.to_vec()),
+            search,
+        ];
+        let notes = [
+            "a resource, its text within, base64",
+            "a removal",
+            "what applications agreed on",
+            "a question about resources, which has no id",
+        ];
+        let expected: Vec<Vector> = notes.iter().zip(&values).map(|(note, value)| signed(note, value)).collect();
+        check(include_str!("../vectors/event.json"), &expected, &values);
+    }
+
+    #[test]
+    fn words_on_the_bus_are_signed_as_in_the_vectors() {
+        let announcement = Announcement {
+            id: 1,
+            verb: VerbOut::CreateResource,
+            user: "ann".to_owned(),
+            groups: vec!["ops".to_owned()],
+            datatype: "compute".to_owned(),
+            message_id: "0123456789abcdef".to_owned(),
+            payload: Verified::sign(&resource(), &keys()).text().as_bytes().to_vec(),
+        };
+        let value = announcement.envelope(&keys());
+        let expected = [signed("a partner's resource, as applications hear of it", &value)];
+        assert_eq!(announcement.write(&keys(), now()).unwrap(), expected[0].text.as_bytes());
+        check(include_str!("../vectors/bus.json"), &expected, &[value]);
+    }
+
     #[test]
     fn what_must_be_refused_is_refused_as_in_the_vectors() {
         let good = Verified::sign(&pid(), &keys()).text().to_string();
@@ -896,6 +993,9 @@ mod vectors {
             include_str!("../vectors/name_claim.json"),
             include_str!("../vectors/leave.json"),
             include_str!("../vectors/presence_token.json"),
+            include_str!("../vectors/resource.json"),
+            include_str!("../vectors/event.json"),
+            include_str!("../vectors/bus.json"),
             include_str!("../vectors/refused_pid_values.json"),
         ] {
             assert!(!kept.contains("PRIVATE KEY") && !kept.contains("/key/swarm/psk"));

@@ -4,16 +4,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_nats::{HeaderMap, jetstream};
 use futures::StreamExt as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 use tokio::{runtime::Runtime, time::timeout};
 
-use crate::harness::{Federation, Nats, PATIENCE, Postgres, Spec, until, until_true};
+use crate::harness::{Federation, Nats, PATIENCE, Postgres, Spec, TICK, until, until_true};
 
 /// What a test of the gate changes; enough for each victim to die more than once.
 const EVENTS: usize = 300;
@@ -103,14 +104,14 @@ impl Two {
     }
 }
 
-fn envelope(datatype: &str, payload: &Value) -> Vec<u8> {
+pub(crate) fn envelope(datatype: &str, payload: &Value) -> Vec<u8> {
     json!({ "from_app": "crm", "datatype": datatype, "user": "ann", "groups": ["ops"], "payload": payload })
         .to_string()
         .into_bytes()
 }
 
 /// Says something on a bus until the bus has it, however often that takes; it is taken once by its id.
-async fn say(url: &str, subject: &'static str, id: &str, message: &[u8]) {
+pub(crate) async fn say(url: &str, subject: &'static str, id: &str, message: &[u8]) {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Msg-Id", id);
     let began = tokio::time::Instant::now();
@@ -267,39 +268,133 @@ fn nothing_is_lost_or_repeated(test: &str, events: usize, kills: usize, seed: u6
     assert_eq!((heard.count, heard.repeated.len()), (events, 0), "none lost, none repeated");
 }
 
-#[test]
-fn a_database_that_freezes_holds_up_changes_and_nothing_else() {
-    let test = "a_database_that_freezes_holds_up_changes";
-    let Some(mut two) = Two::started(test) else { return };
-    let heard = listen(&two.runtime, two.paris_bus.url());
-    let count = || heard.lock().unwrap_or_else(PoisonError::into_inner).count;
-    let change = |two: &Two, n: u64| {
+/// How a database is away while its server may still be there.
+#[derive(Clone, Copy, Debug)]
+enum Away {
+    Frozen,
+    Killed,
+    Locked,
+}
+
+/// How long it is away in a test of the gate: longer than any wait for it. `tests/load/run --database` has a minute.
+const AWAY_FOR: Duration = Duration::from_secs(6);
+
+/// Page 9's five seconds for changes to go on once it is back, with room for a loaded machine.
+const RESUME_WITHIN: Duration = Duration::from_secs(10);
+
+impl Two {
+    /// Takes lyon's database away. What is returned gives it back, in its own way.
+    fn take_database(&mut self, how: Away) -> Option<PgConnection> {
+        match how {
+            Away::Frozen => self.lyon_database.tell("freeze"),
+            Away::Killed => self.lyon_database.tell("kill"),
+            Away::Locked => return Some(self.runtime.block_on(lock_every_table(&self.lyon_database.url()))),
+        }
+        None
+    }
+
+    fn give_database(&mut self, how: Away, lock: Option<PgConnection>) {
+        match (how, lock) {
+            (Away::Frozen, _) => self.lyon_database.tell("thaw"),
+            (Away::Killed, _) => self.lyon_database.tell("start"),
+            (Away::Locked, lock) => self.runtime.block_on(lock.unwrap().close()).unwrap(),
+        }
+    }
+
+    /// Lyon's application changes something.
+    fn change_in_lyon(&self, n: usize) {
         let resource = json!({ "id": format!("r{n}"), "kind": "data", "name": "data", "access": "public", "n": n });
         let order = envelope("data", &json!({ "action": "create", "datatype": "data", "payload": resource }));
-        let (url, id) = (two.lyon_bus.url(), format!("change-{n}"));
-        two.runtime.block_on(say(&url, "opencloud.propagation_event", &id, &order));
-    };
-    change(&two, 1);
-    until_true("a change arrives", PATIENCE, || count() == 1);
+        let (url, id) = (self.lyon_bus.url(), format!("change-{n}"));
+        self.runtime.block_on(say(&url, "opencloud.propagation_event", &id, &order));
+    }
+}
 
-    two.lyon_database.tell("freeze");
-    change(&two, 2);
+/// As somebody who repairs the database by hand: nobody else reads or writes it while this session lasts.
+async fn lock_every_table(url: &str) -> PgConnection {
+    let mut session = PgConnection::connect(url).await.unwrap();
+    let tables: Vec<(String,)> =
+        sqlx::query_as("SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'")
+            .fetch_all(&mut session)
+            .await
+            .unwrap();
+    assert!(tables.len() > 5, "{tables:?}");
+    let tables: Vec<String> = tables.into_iter().map(|(table,)| table).collect();
+    let lock = format!("BEGIN; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", tables.join(", "));
+    sqlx::raw_sql(sqlx::AssertSqlSafe(lock)).execute(&mut session).await.unwrap();
+    session
+}
+
+/// A whole member whose database is away for a while: the network goes on, health says it, nothing that was acknowledged
+/// is lost, nothing is done that is not written down, and changes go on soon after.
+fn it_holds_up_changes_and_nothing_else(test: &str, how: Away) {
+    let Some(mut two) = Two::started(test) else { return };
+    let away_for = match std::env::var("MUSTER_TESTS_DATABASE_AWAY_SECONDS") {
+        Ok(given) => Duration::from_secs(given.parse().unwrap()),
+        Err(_) => AWAY_FOR,
+    };
+    let heard = listen(&two.runtime, two.paris_bus.url());
+    let count = || heard.lock().unwrap_or_else(PoisonError::into_inner).count;
+    (1..=3).for_each(|n| two.change_in_lyon(n));
+    until_true("changes arrive", PATIENCE, || count() == 3);
+    let before = held_in_lyon(&two);
+    assert_eq!(before.len(), 3);
+
+    let lock = two.take_database(how);
+    let began = Instant::now();
+    (4..=6).for_each(|n| two.change_in_lyon(n));
     let lyon = two.federation.member("lyon");
     until_true("lyon says that its database is away", PATIENCE, || {
         lyon.try_status().is_some_and(|status| status.reasons.iter().any(|reason| reason.contains("database")))
     });
-    // The network goes on: lyon's indexer hears it, and it is whole.
+    eprintln!("{how:?}: said after {:?}", began.elapsed());
+    // The network goes on: lyon's indexer hears it, and it is whole, all the time.
     let beats = || lyon.metric("muster_beats_answered_total");
-    let before = beats();
-    until_true("lyon goes on beating", PATIENCE, || beats() >= before + 3.0);
-    lyon.until_whole();
-    assert_eq!(count(), 1, "nothing is done that is not written down");
+    let beats_before = beats();
+    until_true("it was away for long enough", away_for + PATIENCE, || {
+        lyon.until_whole();
+        assert_eq!(count(), 3, "nothing is done that is not written down");
+        began.elapsed() >= away_for && beats() >= beats_before + 2.0
+    });
+    let beaten = beats() - beats_before;
+    let due = away_for.as_secs_f64() / TICK.as_secs_f64() / 2.0 - 2.0;
+    assert!(beaten >= due, "{beaten} beats were answered in {away_for:?}, expected at least {due}");
 
-    two.lyon_database.tell("thaw");
-    // Page 9's five seconds, with room for a loaded machine.
-    until_true("the change is made", Duration::from_secs(10), || count() == 2);
-    let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-    assert_eq!(heard.repeated.len(), 0);
+    two.give_database(how, lock);
+    let back = Instant::now();
+    until_true("the changes are made", RESUME_WITHIN, || count() == 6);
+    eprintln!("{how:?}: away for {away_for:?}, changes went on {:?} after", back.elapsed());
+    let after = held_in_lyon(&two);
+    assert_eq!(after.len(), 6);
+    assert!(before.iter().all(|kept| after.contains(kept)), "what was acknowledged is as it was: {before:?} {after:?}");
+    assert_eq!(heard.lock().unwrap_or_else(PoisonError::into_inner).repeated.len(), 0);
+    let lyon = two.federation.member("lyon");
+    until_true("lyon is well again", PATIENCE, || {
+        lyon.try_status().is_some_and(|status| !status.reasons.iter().any(|reason| reason.contains("database")))
+    });
+}
+
+/// Ids and versions of what lyon has of its own.
+fn held_in_lyon(two: &Two) -> Vec<(String, u64)> {
+    let page: Value = two.federation.member("lyon").get("/api/v1/resources?creator=self");
+    let resources = page["resources"].as_array().unwrap();
+    let of = |row: &Value| (row["id"].as_str().unwrap().to_owned(), row["version"].as_u64().unwrap());
+    resources.iter().map(of).collect()
+}
+
+#[test]
+fn a_database_that_freezes_holds_up_changes_and_nothing_else() {
+    it_holds_up_changes_and_nothing_else("a_database_that_freezes_holds_up_changes", Away::Frozen);
+}
+
+#[test]
+fn a_database_that_is_killed_holds_up_changes_and_nothing_else() {
+    it_holds_up_changes_and_nothing_else("a_database_that_is_killed_holds_up_changes", Away::Killed);
+}
+
+#[test]
+fn a_database_that_somebody_locks_holds_up_changes_and_nothing_else() {
+    it_holds_up_changes_and_nothing_else("a_database_that_somebody_locks_holds_up_changes", Away::Locked);
 }
 
 #[test]

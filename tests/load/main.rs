@@ -15,7 +15,11 @@ mod floor;
 mod member;
 mod network;
 mod newcomer;
+mod offers;
+#[path = "../it/harness/postgres.rs"]
+mod postgres;
 mod process;
+mod sharing;
 #[path = "../thin/mod.rs"]
 mod thin;
 
@@ -48,6 +52,20 @@ const WHOLE_WITHIN: Duration = Duration::from_secs(170);
 /// The same of crowds, which keep the rules of the profile `public`.
 const CROWDS_WITHIN: Duration = Duration::from_secs(900);
 
+/// The same of searches among fifty organisations.
+const OFFERS_WITHIN: Duration = Duration::from_secs(400);
+
+/// Searches of each scope.
+const SEARCHES: usize = 200;
+const SEARCHES_QUICK: usize = 30;
+
+/// The same of changes from bus to bus.
+const SHARING_WITHIN: Duration = Duration::from_secs(300);
+
+/// Changes of each round, and rounds.
+const SHARING: sharing::Plan = sharing::Plan { rounds: 5, changes: 2_000 };
+const SHARING_QUICK: sharing::Plan = sharing::Plan { rounds: 2, changes: 500 };
+
 /// Nodes that arrive at once.
 const ARRIVING: usize = 5_000;
 const ARRIVING_QUICK: usize = 600;
@@ -74,6 +92,18 @@ struct Args {
     /// Instead: a fourth indexer for hundreds of real nodes, and thousands of thin ones at once at one indexer.
     #[arg(long)]
     crowds: bool,
+
+    /// Instead: searches for resources among fifty organisations, each with a node of its own.
+    #[arg(long)]
+    search: bool,
+
+    /// Instead: changes from one organisation's bus to another's, and into either database.
+    #[arg(long)]
+    sharing: bool,
+
+    /// Nobody else uses this network: bytes are told, too; `run` sees to it.
+    #[arg(long, hide = true)]
+    alone: bool,
 
     /// Measures a floor against a floor, which should give 1.
     #[arg(long)]
@@ -110,6 +140,11 @@ enum What {
     Arrival,
 }
 
+/// Says that a server is not here, which ends a measurement that needs it.
+fn skip(what: &str, why: &str) {
+    eprintln!("{what}: {why}");
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let outcome = if args.floor { floor::run() } else { run(&args) };
@@ -129,7 +164,12 @@ fn run(args: &Args) -> Outcome<()> {
             "{files} open files are allowed, {files_min} are needed: ulimit -n {files_min}"
         )));
     }
-    let whole_within = if args.is_of_crowds() { CROWDS_WITHIN } else { WHOLE_WITHIN };
+    let whole_within = match args {
+        _ if args.is_of_crowds() => CROWDS_WITHIN,
+        Args { search: true, .. } => OFFERS_WITHIN,
+        Args { sharing: true, .. } => SHARING_WITHIN,
+        _ => WHOLE_WITHIN,
+    };
     let seed = args.seed.unwrap_or_else(rand::random);
     println!("seed {seed}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
@@ -146,7 +186,12 @@ fn run(args: &Args) -> Outcome<()> {
     println!("\n{table}");
     match &args.document {
         Some(path) => {
-            let command = if args.is_of_crowds() { "tests/load/run --crowds" } else { "tests/load/run" };
+            let command = match args {
+                _ if args.is_of_crowds() => "tests/load/run --crowds",
+                Args { search: true, .. } => "tests/load/run --search",
+                Args { sharing: true, .. } => "tests/load/run --sharing",
+                _ => "tests/load/run",
+            };
             figures::document(path, command, &table)
         }
         None => Ok(()),
@@ -161,6 +206,15 @@ async fn measure(args: &Args, seed: u64) -> Outcome<Vec<Row>> {
     let register = Register::new(Network { key: Some(key), id: "load".to_owned() }, seed);
     if let Some(connects) = args.churn {
         return churn::measure(folder.path(), &register, connects).await.when("churn");
+    }
+    if args.search {
+        let searches = if args.quick { SEARCHES_QUICK } else { SEARCHES };
+        let plan = offers::Plan { searches, is_alone: args.alone };
+        return offers::measure(folder.path(), &register, plan).await.when("searches for resources");
+    }
+    if args.sharing {
+        let plan = if args.quick { SHARING_QUICK } else { SHARING };
+        return sharing::measure(folder.path(), &register, plan).await.when("changes");
     }
     if args.is_of_crowds() {
         let (arriving, settled) = if args.quick { (ARRIVING_QUICK, SETTLED_QUICK) } else { (ARRIVING, SETTLED) };

@@ -10,11 +10,13 @@ use std::{
 };
 
 use actors::view::StatusView;
+use eventsource_stream::{Event, Eventsource};
+use futures::{Stream, StreamExt, stream};
 use libp2p::{Multiaddr, multiaddr};
 use protocol::identity::{Keys, PreSharedKey};
 use serde::de::DeserializeOwned;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::{Child, Command},
 };
@@ -30,6 +32,9 @@ const START_WITHIN: Duration = Duration::from_secs(20);
 
 /// Pause between two looks at a process that starts.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Bytes of a stream of events that are read at once.
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Lines of its log that are shown when something broke.
 const LOG_LINES: usize = 30;
@@ -57,6 +62,11 @@ impl<'a> Spec<'a> {
     pub(crate) fn indexer(name: &'a str, max_nodes: u32) -> Self {
         let settings = format!("[gate]\nmax_nodes = {max_nodes}\n");
         Self { name, mode: "indexer", profile: "load", seeds: &[], settings }
+    }
+
+    /// A node that is met and asked as often as one likes.
+    pub(crate) fn node(name: &'a str, seeds: &'a [Multiaddr]) -> Self {
+        Self { name, mode: "node", profile: "load", seeds, settings: String::new() }
     }
 
     fn text(&self, network: &Network) -> String {
@@ -168,18 +178,85 @@ impl Member {
         Ok(number.ok_or_else(|| Broken::new(format!("{} has no {name}", self.name)))?.parse()?)
     }
 
+    /// Asks its admin endpoint for nothing but an answer.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) async fn alive(&self) -> Outcome<()> {
+        self.ask("/livez").await.map(drop)
+    }
+
+    /// Has its admin endpoint keep something, with its token.
+    ///
+    /// # Errors
+    /// When it does not answer, or says no.
+    pub(crate) async fn put(&self, path: &str, body: &str) -> Outcome<()> {
+        let token = fs::read_to_string(self.folder.join("data/admin.token"))?;
+        let (token, length) = (token.trim(), body.len());
+        let headers =
+            format!("Authorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n");
+        self.exchange("PUT", path, &headers, body).await.map(drop)
+    }
+
+    /// What its admin endpoint tells as it happens; dropped, it is told no more.
+    ///
+    /// # Errors
+    /// When it does not answer, or says no.
+    pub(crate) async fn events(&self, path: &str) -> Outcome<impl Stream<Item = Outcome<Event>> + use<>> {
+        let mut answer = BufReader::new(self.send("GET", path, "Accept: text/event-stream\r\n", "").await?);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if answer.read_line(&mut head).await? == 0 {
+                return Err(Broken::new("no HTTP answer"));
+            }
+        }
+        self.accepted(&head)?;
+        let bytes = stream::unfold(answer, |mut answer| async {
+            let mut chunk = vec![0; CHUNK_BYTES];
+            match answer.read(&mut chunk).await {
+                Ok(0) => None,
+                Ok(count) => Some((Ok(chunk[..count].to_vec()), answer)),
+                Err(error) => Some((Err(error), answer)),
+            }
+        });
+        Ok(Box::pin(bytes).eventsource().map(|event| event.when("reading events")))
+    }
+
     async fn ask(&self, path: &str) -> Outcome<String> {
-        let mut stream = TcpStream::connect(&self.admin).await?;
-        // HTTP/1.0, so that the answer ends with the connection and is never cut into chunks.
-        let question = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.admin);
-        stream.write_all(question.as_bytes()).await?;
+        self.exchange("GET", path, "", "").await
+    }
+
+    async fn exchange(&self, method: &str, path: &str, headers: &str, body: &str) -> Outcome<String> {
+        let mut stream = self.send(method, path, headers, body).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| Broken::new("no HTTP answer"))?;
-        if head.split(' ').nth(1) != Some("200") {
-            return Err(Broken::new(format!("got \"{}\" from {}", head.lines().next().unwrap_or_default(), self.name)));
-        }
+        self.accepted(head)?;
         Ok(body.to_owned())
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Outcome<TcpStream> {
+        let mut stream = TcpStream::connect(&self.admin).await?;
+        // HTTP/1.0, so that the answer ends with the connection and is never cut into chunks.
+        let question = format!("{method} {path} HTTP/1.0\r\nHost: {}\r\n{headers}\r\n{body}", self.admin);
+        stream.write_all(question.as_bytes()).await?;
+        Ok(stream)
+    }
+
+    fn accepted(&self, head: &str) -> Outcome<()> {
+        match head.split(' ').nth(1) {
+            Some("200" | "204") => Ok(()),
+            _ => Err(Broken::new(format!("got \"{}\" from {}", head.lines().next().unwrap_or_default(), self.name))),
+        }
+    }
+
+    /// Its peer id.
+    pub(crate) fn peer_id(&self) -> String {
+        let peer = self.addr.iter().find_map(|part| match part {
+            multiaddr::Protocol::P2p(peer) => Some(peer),
+            _ => None,
+        });
+        peer.map(|peer| peer.to_string()).unwrap_or_default()
     }
 
     /// Processor time used so far.

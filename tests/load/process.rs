@@ -54,6 +54,17 @@ fn kib_of(pid: u32, name: &str) -> Outcome<u64> {
     kib.ok_or_else(|| Broken::new(format!("process {pid} has no memory")))
 }
 
+/// Bytes that went over the loopback of this network so far, each counted once.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub(crate) fn loopback_bytes() -> Outcome<u64> {
+    let devices = fs::read_to_string("/proc/self/net/dev").when("reading what went over the network")?;
+    let line = devices.lines().find_map(|line| line.trim().strip_prefix("lo:"));
+    let bytes = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    bytes.ok_or_else(|| Broken::new("there is no loopback"))
+}
+
 /// Files that this process may have open, sockets included; all there are where the kernel does not tell.
 pub(crate) fn files_max() -> u64 {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();

@@ -59,7 +59,18 @@ impl Announcement {
         if self.payload.len() > PAYLOAD_BYTES_MAX {
             return Err(AnnouncementError::TooLong { got: self.payload.len() });
         }
-        let envelope = Envelope {
+        let envelope = self.envelope(keys);
+        envelope.check(now)?;
+        let signed = Verified::sign(&envelope, keys);
+        if signed.text().len() > ENVELOPE_BYTES_MAX {
+            return Err(AnnouncementError::TooLong { got: signed.text().len() });
+        }
+        Ok(signed.text().as_bytes().to_vec())
+    }
+
+    /// As it is signed.
+    pub(crate) fn envelope(&self, keys: &Keys) -> Envelope {
+        Envelope {
             from_app: FROM_APP.to_owned(),
             datatype: self.datatype.clone(),
             method: self.verb.name().to_owned(),
@@ -69,13 +80,7 @@ impl Announcement {
             payload: BASE64.encode(&self.payload),
             message_id: self.message_id.clone(),
             origin: keys.peer_id(),
-        };
-        envelope.check(now)?;
-        let signed = Verified::sign(&envelope, keys);
-        if signed.text().len() > ENVELOPE_BYTES_MAX {
-            return Err(AnnouncementError::TooLong { got: signed.text().len() });
         }
-        Ok(signed.text().as_bytes().to_vec())
     }
 }
 
@@ -110,8 +115,8 @@ pub fn author(bytes: &[u8], own: &PeerId, now: Timestamp) -> Result<Author, Sign
 }
 
 /// What we announce, as it is signed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Envelope {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Envelope {
     from_app: String,
     datatype: String,
     method: String,

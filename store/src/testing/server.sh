@@ -1,4 +1,6 @@
-# A PostgreSQL server of the tests' own: server.sh BIN FOLDER TEMPLATE
+# A PostgreSQL server of the tests' own: server.sh BIN FOLDER TEMPLATE [FSYNC]
+#
+# FSYNC is off, unless it is measured: on then, as people run it.
 #
 # The template is an empty database cluster beside the test's program, made by whoever comes first: it takes longer than
 # most tests.
@@ -6,7 +8,7 @@
 # Reads commands, answers each with a line. Whoever started it holds the other end of its input: when that is closed,
 # whatever became of its owner, the server ends and its folder goes.
 set -u
-bin=$1 folder=$2 template=$3
+bin=$1 folder=$2 template=$3 fsync=${4:-off}
 
 # The server does not run as root.
 as_server() {
@@ -26,7 +28,7 @@ prepare() {
 
 start() {
   as_server "$bin/pg_ctl" -w -s -D "$folder/data" -l "$folder/data/log" start -o "-k '$folder' -c listen_addresses='' \
-    -c fsync=off -c full_page_writes=off -c shared_buffers=16MB -c max_connections=50 -c autovacuum=off" \
+    -c fsync=$fsync -c full_page_writes=$fsync -c shared_buffers=16MB -c max_connections=50 -c autovacuum=off" \
     </dev/null >/dev/null 2>>"$folder/log"
 }
 

@@ -16,6 +16,7 @@ mod process;
 pub(crate) use browser::Browser;
 pub(crate) use federation::{Federation, Member, Spec, private_file, ticks};
 pub(crate) use nats::Nats;
+use network::skip;
 pub(crate) use network::{Network, Place, Side};
 pub(crate) use ports::Port;
 pub(crate) use postgres::Postgres;

@@ -9,25 +9,32 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{PATIENCE, Port, network::skip, until_true};
+use super::{PATIENCE, Port, skip, until_true};
 
-/// A server with JetStream in a process of its own, gone with the test.
+/// A server in a process of its own, gone with the test.
 pub(crate) struct Nats {
     program: PathBuf,
     folder: TempDir,
     port: Port,
+    has_streams: bool,
     process: Option<Child>,
 }
 
 impl Nats {
-    /// One that runs; nothing where there is none to start, which is said by the test's name.
+    /// One with JetStream that runs; nothing where there is none to start, which is said by the test's name.
     pub(crate) fn started(test: &str) -> Option<Self> {
+        Self::configured(test, true, "")
+    }
+
+    /// The same with these lines of its own configuration, with JetStream or without.
+    pub(crate) fn configured(test: &str, has_streams: bool, lines: &str) -> Option<Self> {
         let Some(program) = program() else {
             skip(test, "there is no nats-server");
             return None;
         };
         let folder = tempfile::Builder::new().prefix("muster-nats-").tempdir().unwrap();
-        let mut server = Self { program, folder, port: Port::free(), process: None };
+        std::fs::write(folder.path().join("nats.conf"), lines).unwrap();
+        let mut server = Self { program, folder, port: Port::free(), has_streams, process: None };
         server.start();
         Some(server)
     }
@@ -37,8 +44,11 @@ impl Nats {
     pub(crate) fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let mut command = Command::new(&self.program);
-        command.args(["-a", "127.0.0.1", "-p", &self.port.number.to_string(), "-js", "-sd"]);
-        command.arg(self.folder.path().join("kept"));
+        command.args(["-a", "127.0.0.1", "-p", &self.port.number.to_string(), "-c"]);
+        command.arg(self.folder.path().join("nats.conf"));
+        if self.has_streams {
+            command.arg("-js").arg("-sd").arg(self.folder.path().join("kept"));
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.process = Some(command.spawn().unwrap());
         until_true("the bus answers", PATIENCE, || TcpStream::connect(("127.0.0.1", self.port.number)).is_ok());
@@ -50,6 +60,11 @@ impl Nats {
             let _ = process.kill();
             let _ = process.wait();
         }
+    }
+
+    /// What it said of itself.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// Where it answers.

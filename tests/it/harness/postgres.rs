@@ -1,5 +1,7 @@
 //! A PostgreSQL server of the test's own: the same script that the store's own tests use.
 
+#![allow(dead_code, clippy::unwrap_used, reason = "each of the programs that share this file uses a part of it")]
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
@@ -7,7 +9,7 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-use super::network::skip;
+use super::skip;
 
 /// Starts, stops and removes it, and outlives this process for as long as that takes.
 const SCRIPT: &str = include_str!("../../../store/src/testing/server.sh");
@@ -20,8 +22,18 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// One that runs; nothing where there is none to start, which is said by the test's name.
+    /// One that runs; nothing where there is none to start, which is said by the test's name. It writes to the disk when
+    /// it likes, as tests do not cut its power.
     pub(crate) fn started(test: &str) -> Option<Self> {
+        Self::with_fsync(test, "off")
+    }
+
+    /// The same, which waits for the disk at each commit.
+    pub(crate) fn durable(test: &str) -> Option<Self> {
+        Self::with_fsync(test, "on")
+    }
+
+    fn with_fsync(test: &str, fsync: &str) -> Option<Self> {
         let Some(programs) = programs() else {
             skip(test, "there is no PostgreSQL server");
             return None;
@@ -31,6 +43,7 @@ impl Postgres {
         let mut script = Command::new("sh")
             .args(["-c", SCRIPT, "sh"])
             .args([&programs, &folder, &template])
+            .arg(fsync)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
