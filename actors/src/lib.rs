@@ -9,6 +9,7 @@ mod bandwidth;
 pub mod bridge;
 pub mod claim;
 pub mod context;
+mod deliver;
 mod discover;
 pub mod fetch;
 pub mod gate;

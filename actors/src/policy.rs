@@ -1,15 +1,17 @@
 //! Policy: what each peer is to us.
 //!
-//! Owns the table of relations. Sharing tells it what was written down; swarm and the serving tasks ask it who may come
-//! in, searches whom to ask. It tells sharing the table, and has the swarm cut whoever is blacklisted or stops
-//! being a partner. A restart forgets nothing: the table is read back from the store, and until then nobody is let in.
-//! Bound: `RELATIONS_MAX` of the store.
+//! Owns the table of relations, and the counts of what events each peer brings. Sharing tells it what was written down;
+//! swarm and the serving tasks ask it who may come in and how often, searches whom to ask. It tells sharing the table, and
+//! has the swarm cut whoever is blacklisted or stops being a partner. A restart forgets the counts and nothing else: the
+//! table is read back from the store, and until then nobody is let in. Bounds: `RELATIONS_MAX` of the store, and those of
+//! [`protocol::event::Intake`].
 
 use std::{collections::BTreeMap, time::Duration};
 
 use ::store::RelationRow;
 use protocol::{
     PeerId,
+    event::{Intake, Verb},
     relation::Relation,
     wire::{RefusalCode, Refused},
 };
@@ -45,6 +47,7 @@ pub struct State {
     relations: Option<BTreeMap<PeerId, RelationRow>>,
     /// Written down before the table was read back.
     early: Vec<RelationRow>,
+    intake: Intake,
     timer: Option<Timer>,
 }
 
@@ -56,6 +59,15 @@ pub enum Msg {
         peer: PeerId,
         /// Nothing while the table is not read back.
         reply: Reply<Option<Relation>>,
+    },
+    /// An event for this verb begins to come from a peer: is it taken in?
+    Event {
+        /// From whom.
+        peer: PeerId,
+        /// What for.
+        verb: Verb,
+        /// What the peer is to us, or how it is told no.
+        reply: Reply<Result<Relation, Refused>>,
     },
     /// A peer comes, or we came to it: may it stay?
     Greet {
@@ -93,7 +105,14 @@ impl Actor for Policy {
         _: ActorRef<Self::Msg>,
         Args { seat, context }: Args,
     ) -> Result<State, ActorProcessingErr> {
-        let mut state = State { seat, context, relations: None, early: Vec::new(), timer: None };
+        let mut state = State {
+            intake: Intake::new(context.own.profile.requests_factor()),
+            seat,
+            context,
+            relations: None,
+            early: Vec::new(),
+            timer: None,
+        };
         state.recall();
         Ok(state)
     }
@@ -106,6 +125,7 @@ impl Actor for Policy {
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
             Msg::Relation { peer, reply } => reply.send(state.relation(&peer)),
+            Msg::Event { peer, verb, reply } => reply.send(state.event(peer, verb)),
             Msg::Greet { peer, reply } => reply.send(state.greet(&peer)),
             Msg::Peers { is_known_enough, reply } => reply.send(state.peers(is_known_enough)),
             Msg::Kept(row) => state.kept(row),
@@ -152,6 +172,15 @@ impl State {
         }
         let relations = self.relations.as_ref()?;
         Some(relations.get(peer).map(|row| row.relation).unwrap_or_default())
+    }
+
+    fn event(&mut self, peer: PeerId, verb: Verb) -> Result<Relation, Refused> {
+        let relation = self.relation(&peer).ok_or_else(|| {
+            let detail = "this member is reading back what you are to it";
+            Refused::new(RefusalCode::Busy, detail).retry_after(RETRY_EVERY.as_secs())
+        })?;
+        self.intake.admit(peer, verb, relation, self.seat.now().mono)?;
+        Ok(relation)
     }
 
     fn greet(&self, peer: &PeerId) -> Result<(), Refused> {
