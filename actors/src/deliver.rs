@@ -9,7 +9,7 @@ use protocol::{
     PeerId,
     delivery::{PAUSE_FIRST, Turn},
     event::{Event, EventAck, Verb},
-    json,
+    json, planner,
     relation::Relation,
     signed::Verified,
     wire::{Answer, RefusalCode, Refused},
@@ -46,6 +46,7 @@ pub(crate) struct Sender {
     context: Context,
     partner: PeerId,
     stream: Option<(Verb, Io)>,
+    taken: u64,
 }
 
 /// Why a partner's turn ended before its rows did.
@@ -59,9 +60,19 @@ enum Stopped {
 }
 
 impl Sender {
-    /// To this partner.
-    pub(crate) const fn new(context: Context, partner: PeerId) -> Self {
-        Self { context, partner, stream: None }
+    /// To this partner, over a stream that is open already, if one is.
+    pub(crate) const fn new(context: Context, partner: PeerId, stream: Option<(Verb, Io)>) -> Self {
+        Self { context, partner, stream, taken: 0 }
+    }
+
+    /// Events that the partner took.
+    pub(crate) const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The stream, where it is still of use.
+    pub(crate) fn into_stream(self) -> Option<(Verb, Io)> {
+        self.stream
     }
 
     /// Sends what waits for the destination, batch by batch.
@@ -75,7 +86,10 @@ impl Sender {
             let Some(last) = rows.rows.last() else { return Turn::Emptied };
             after = last.id;
             let outcome = self.deliver_batch(&rows.rows).await;
-            self.close().await;
+            // Only a session's stream outlives a batch: any other is two minutes old at most.
+            if !matches!(self.stream, Some((Verb::Planner, _))) {
+                self.close().await;
+            }
             let partner = self.partner;
             match outcome {
                 Ok(()) => {}
@@ -93,7 +107,7 @@ impl Sender {
     }
 
     /// Ends the stream, if one is open.
-    async fn close(&mut self) {
+    pub(crate) async fn close(&mut self) {
         if let Some((_, io)) = self.stream.take() {
             io.close().await;
         }
@@ -120,6 +134,7 @@ impl Sender {
                 continue;
             }
             let Err(error) = self.send(verb, row).await else {
+                self.taken += 1;
                 context.stats.events_delivered.inc();
                 fates.push(ended(&context, row, Fate::Delivered, ""));
                 continue;
@@ -160,7 +175,10 @@ impl Sender {
         let (_, io) = match &mut self.stream {
             Some(open) => open,
             None => {
-                let io = reach::open(&self.context, self.partner, verb.protocol(), OPEN_WITHIN).await?;
+                let mut io = reach::open(&self.context, self.partner, verb.protocol(), OPEN_WITHIN).await?;
+                if verb == Verb::Planner {
+                    io.live(Some(planner::LIFE));
+                }
                 self.stream.insert((verb, io))
             }
         };

@@ -42,6 +42,8 @@ pub mod store;
 pub mod suggestions;
 pub mod supervision;
 pub mod swarm;
+#[cfg(test)]
+mod testing;
 pub mod view;
 mod witness;
 

@@ -121,7 +121,7 @@ impl State {
     fn recalled(&mut self, totals: Vec<OutboxTotal>) {
         let partners = totals.into_iter().filter_map(|total| match total.destination {
             Destination::Peer(peer) => Some(peer),
-            Destination::Bus => None,
+            Destination::Bus | Destination::Plan(_) => None,
         });
         self.grew(partners.collect());
     }
@@ -153,8 +153,9 @@ impl State {
         while let Some(partner) = self.lanes.next_turn(now) {
             let (context, me) = (self.context.clone(), self.seat.me().clone());
             let task = tokio::spawn(async move {
-                let mut sender = Sender::new(context, partner);
+                let mut sender = Sender::new(context, partner, None);
                 let turn = sender.deliver(Destination::Peer(partner)).await;
+                sender.close().await;
                 inform(&me, Class::Own, Msg::Ended { peer: partner, turn });
             });
             self.running.insert(partner, AbortOnDropHandle::new(task));

@@ -6,6 +6,9 @@
 //! table is read back from the store, and until then nobody is let in. Bounds: `RELATIONS_MAX` of the store, and those of
 //! [`protocol::event::Intake`].
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use ::store::RelationRow;
@@ -226,9 +229,9 @@ impl State {
         self.context.note("relation_changed", peer, format!("{} was {}", now.name(), before.name()));
         if now == Relation::Blacklist {
             inform(&self.context.addresses.outbox, Class::Control, outbox::Msg::Forget { peer });
+            inform(&self.context.addresses.planner, Class::Control, planner::Msg::Forget { peer });
         }
         if now == Relation::Blacklist || before == Relation::Partner {
-            inform(&self.context.addresses.planner, Class::Control, planner::Msg::Close { to: Some(peer) });
             let close = swarm::Command::Close { peer };
             inform(&self.context.addresses.swarm, Class::Control, swarm::Msg::Do(close));
         }

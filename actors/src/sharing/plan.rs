@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use ::store::{CatalogueChange, Change, Destination, OutboxRow, Outgoing, Receipt, RelationRow, ResourceRow};
+use ::store::{
+    CatalogueChange, Change, Destination, OutboxRow, Outgoing, PlanChange, Receipt, RelationRow, ResourceRow,
+};
 use protocol::{
     PeerId, Timestamp,
     bus::{Announcement, Order, VerbOut, What},
@@ -77,6 +79,25 @@ pub enum Want {
         payload: Vec<u8>,
         /// Who sends it.
         author: Author,
+    },
+    /// There is a planner session with this peer.
+    OpenPlan {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A step of a plan.
+    FeedPlan {
+        /// To the session with this peer, which is opened where there is none; nothing for all that are open.
+        to: Option<PeerId>,
+        /// The step.
+        payload: Vec<u8>,
+        /// Whose.
+        author: Author,
+    },
+    /// A plan is made; what was fed is still sent.
+    ClosePlan {
+        /// With this peer; nothing for all.
+        to: Option<PeerId>,
     },
     /// To be said on our bus.
     Say(Vec<Outgoing>),
@@ -165,6 +186,9 @@ impl Wanted {
             Want::Remove { id, .. } => Some((own, id.clone())),
             Want::Relate { .. }
             | Want::Send { .. }
+            | Want::OpenPlan { .. }
+            | Want::FeedPlan { .. }
+            | Want::ClosePlan { .. }
             | Want::Say(_)
             | Want::Event { .. }
             | Want::Ask { .. }
@@ -197,8 +221,8 @@ pub(super) fn sort(order: Order) -> Sorted {
         What::Considers { datatype, to, payload } => {
             Want::Send { to, verb: Verb::Considers, datatype, payload, author }
         }
-        What::Planner { to, payload } => return Sorted::Question(Question::Plan { to, payload, author }),
-        What::ClosePlanner { to } => return Sorted::Question(Question::ClosePlan { to }),
+        What::Planner { to, payload } => Want::FeedPlan { to, payload, author },
+        What::ClosePlanner { to } => Want::ClosePlan { to },
         What::SearchPeers { text } => return Sorted::Question(Question::Peers { text, author }),
         What::SearchResources { scope, query } => {
             return Sorted::Question(Question::Resources { scope, query, author });
@@ -219,6 +243,8 @@ pub(super) struct News {
     pub(super) partners: Vec<PeerId>,
     /// Something waits for the bus.
     pub(super) is_for_bus: bool,
+    /// Planner sessions changed, or something waits for them.
+    pub(super) is_planned: bool,
     /// What peers are to us from now on.
     pub(super) relations: Vec<RelationRow>,
     /// Something was written that policy may not have heard of.
@@ -227,11 +253,15 @@ pub(super) struct News {
 
 impl News {
     fn of(change: &Change) -> Self {
-        let mut news = Self { relations: change.relation.iter().cloned().collect(), ..Self::default() };
+        let relations = change.relation.iter().cloned().collect();
+        // Who is nothing to us any more has no session, either.
+        let is_planned = change.plan.is_some() || change.relation.is_some();
+        let mut news = Self { relations, is_planned, ..Self::default() };
         for outgoing in &change.outbox {
             match outgoing.destination {
                 Destination::Bus => news.is_for_bus = true,
                 Destination::Peer(peer) => news.partners.push(peer),
+                Destination::Plan(_) => news.is_planned = true,
             }
         }
         news
@@ -243,6 +273,7 @@ impl News {
         self.partners.sort_unstable();
         self.partners.dedup();
         self.is_for_bus |= other.is_for_bus;
+        self.is_planned |= other.is_planned;
         self.relations.extend(other.relations);
     }
 }
@@ -326,6 +357,13 @@ impl<'a> Planner<'a> {
                 let rows = rows.collect();
                 self.change(None, None, rows)
             }
+            Want::OpenPlan { peer } => self.plans(Some(*peer), PlanChange::Open { peer: *peer }),
+            Want::FeedPlan { to, payload, author } => {
+                // To whom it goes is the session's to say.
+                let step = outgoing(own, Verb::Planner, "planner", payload.clone(), author, rng);
+                self.plans(*to, PlanChange::Feed { to: *to, step: Box::new(step) })
+            }
+            Want::ClosePlan { to } => self.plans(None, PlanChange::Close { to: *to }),
             Want::Say(sayings) => self.change(None, None, sayings.clone()),
             Want::Event { event, told } => self.event(event, told, rng),
             Want::Ask { id, question } => {
@@ -340,8 +378,23 @@ impl<'a> Planner<'a> {
     }
 
     fn change(&self, catalogue: Option<CatalogueChange>, relation: Option<RelationRow>, outbox: Vec<Outgoing>) -> Plan {
-        let change = Change { receipt: None, catalogue, relation, outbox, at: self.now };
+        Self::written(Change { receipt: None, catalogue, relation, plan: None, outbox, at: self.now })
+    }
+
+    fn written(change: Change) -> Plan {
         Plan { news: News::of(&change), change: Some(change), version: None, fate: Fate::Written }
+    }
+
+    fn plans(&self, with: Option<PeerId>, plan: PlanChange) -> Plan {
+        if with == Some(self.context.own.peer_id) {
+            return Plan::refused("this member makes no plans with itself");
+        }
+        let relation = with.and_then(|peer| self.relations.get(&peer)).map(|row| row.relation);
+        if relation == Some(Relation::Blacklist) {
+            return Plan::refused("it is on our blacklist");
+        }
+        let plan = Some(plan);
+        Self::written(Change { receipt: None, catalogue: None, relation: None, plan, outbox: Vec::new(), at: self.now })
     }
 
     fn put(
