@@ -10,6 +10,7 @@ mod bandwidth;
 pub mod bridge;
 pub mod claim;
 pub mod context;
+mod deliver;
 mod discover;
 pub mod fetch;
 pub mod gate;
@@ -42,6 +43,8 @@ pub mod store;
 pub mod suggestions;
 pub mod supervision;
 pub mod swarm;
+#[cfg(test)]
+mod testing;
 pub mod view;
 mod witness;
 

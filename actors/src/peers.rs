@@ -18,7 +18,7 @@ use tracing::warn;
 use crate::{
     claim,
     context::{Context, inform},
-    health, outbox, pool, presence,
+    health, outbox, planner, pool, presence,
     store::{self, to_row},
     suggestions,
     supervision::{Class, Envelope, Reply, Seat, Timer},
@@ -218,6 +218,7 @@ impl State {
         self.book.met(peer, hello.role, &hello.agent, &hello.did, dialled.as_ref(), self.seat.now().wall);
         self.changed.insert(peer);
         inform(&self.context.addresses.outbox, Class::Control, outbox::Msg::HeardOf(peer));
+        inform(&self.context.addresses.planner, Class::Control, planner::Msg::HeardOf(peer));
         if hello.role.indexer {
             let offset = greeted.clock_offset;
             inform(&self.context.addresses.claim, Class::Control, claim::Msg::Clock { peer, offset });

@@ -1,37 +1,40 @@
-//! Planner: our sessions with those with whom a plan is made.
+//! Planner: the streams of our sessions with those with whom a plan is made.
 //!
-//! Owns [`protocol::planner::Sessions`] and one task per session, which feeds its stream. Sharing brings what our
-//! applications feed; what peers feed comes by the serving tasks, like every other event. A restart ends every session:
-//! the application's next step opens it anew. Bounds: those of the sessions; `WAITING_MAX` steps of each.
+//! Sessions and the steps that wait for them are on the disk: sharing has them written down and tells it so, policy whom to
+//! leave alone, peers who came. Owns [`protocol::delivery::Lanes`], one task per peer that is fed, and between two turns
+//! the stream of each open session. A stream that broke after something passed is opened again at once, any other after a
+//! pause. A restart loses the streams and nothing else. Bounds: those of the lanes and of the sessions.
 
-use std::{collections::BTreeMap, time::Duration};
+#[cfg(test)]
+mod tests;
 
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use ::store::Destination;
 use protocol::{
     PeerId,
-    event::{Event, EventAck, Verb},
-    json,
-    planner::{Broken, Sessions, WAITING_MAX},
-    signed::Verified,
-    wire::Answer,
+    delivery::{Lanes, Turn},
+    event::Verb,
+    planner::{Broken, Line, Sessions},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::mpsc;
+use rand::rngs::StdRng;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
 use crate::{
     context::{Context, inform},
-    fetch::FetchError,
-    reach,
-    supervision::{Address, Class, Envelope, Reply, Seat, Timer},
+    deliver::Sender,
+    store::{self, Plans},
+    supervision::{Address, Class, Envelope, Seat, Timer},
     swarm::streams::Io,
 };
 
-/// For a peer to be reached.
-const OPEN_WITHIN: Duration = Duration::from_secs(10);
-
-/// For a peer to take a step and say so.
-const TAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How often the disk is looked at, whatever was told: for sessions whose day is over, and lanes that had no room.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// The actor.
 pub struct Planner;
@@ -48,57 +51,50 @@ pub struct Args {
 pub struct State {
     seat: Seat<Msg>,
     context: Context,
+    rng: StdRng,
+    lanes: Lanes,
     sessions: Sessions,
-    feeds: BTreeMap<PeerId, Feed>,
+    /// Of sessions that nobody is feeding now.
+    streams: BTreeMap<PeerId, Stream>,
+    running: HashMap<PeerId, AbortOnDropHandle<()>>,
+    is_recalled: bool,
     timer: Option<Timer>,
+    _sweep: Timer,
 }
 
-/// The way to a session's task.
-struct Feed {
-    steps: mpsc::Sender<Step>,
-    task: AbortOnDropHandle<()>,
-}
-
-/// One step of a plan.
-#[derive(Clone, Debug)]
-pub struct Step {
-    /// The same at each sending.
-    pub id: String,
-    /// In whose name.
-    pub user: String,
-    /// The user's groups.
-    pub groups: Vec<String>,
-    /// The step.
-    pub payload: Vec<u8>,
+/// The stream of a session, and what it has behind it.
+#[derive(Default)]
+pub struct Stream {
+    open: Option<(Verb, Io)>,
+    line: Line,
 }
 
 /// What it is told.
 pub enum Msg {
-    /// Feed one session, which is opened where there is none, or all that are open.
-    Feed {
-        /// With whom; nothing for all.
-        to: Option<PeerId>,
-        /// What.
-        step: Step,
-        /// How many sessions take it, or why none does.
-        reply: Reply<Result<usize, String>>,
-    },
-    /// Close one session, or all.
-    Close {
-        /// With whom; nothing for all.
-        to: Option<PeerId>,
-    },
-    /// A step was taken.
-    Passed(PeerId),
-    /// A session's stream broke; its task asks whether to open another.
-    Broke {
-        /// With whom.
+    /// Sessions were opened or closed, or steps were fed to them.
+    Changed,
+    /// This peer came, or was met.
+    HeardOf(PeerId),
+    /// This peer is not to be fed; what waits for it grows old.
+    Forget {
+        /// Who.
         peer: PeerId,
-        /// Whether.
-        reply: Reply<Broken>,
     },
-    /// A session may be over.
+    /// What is on the disk; nothing while the database is away.
+    Recalled(Option<Plans>),
+    /// A task has done what it could.
+    Ended {
+        /// For whom.
+        peer: PeerId,
+        /// How far it came.
+        turn: Turn,
+        /// What it leaves.
+        stream: Box<Stream>,
+    },
+    /// A lane may be due.
     Tick,
+    /// Time to look at the disk.
+    Sweep,
 }
 
 impl Actor for Planner {
@@ -111,7 +107,18 @@ impl Actor for Planner {
         _: ActorRef<Self::Msg>,
         Args { seat, context }: Args,
     ) -> Result<State, ActorProcessingErr> {
-        Ok(State { seat, context, sessions: Sessions::default(), feeds: BTreeMap::new(), timer: None })
+        Ok(State {
+            rng: seat.rng(),
+            _sweep: seat.after(Duration::ZERO, Msg::Sweep),
+            lanes: Lanes::default(),
+            sessions: Sessions::default(),
+            streams: BTreeMap::new(),
+            running: HashMap::new(),
+            is_recalled: false,
+            timer: None,
+            seat,
+            context,
+        })
     }
 
     async fn handle(
@@ -121,127 +128,107 @@ impl Actor for Planner {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
-            Msg::Feed { to, step, reply } => reply.send(state.feed(to, &step)),
-            Msg::Close { to } => state.close(to),
-            Msg::Passed(peer) => state.sessions.passed(&peer),
-            Msg::Broke { peer, reply } => reply.send(state.broke(&peer)),
-            Msg::Tick => state.expire(),
+            Msg::Changed => state.recall(),
+            Msg::HeardOf(peer) => state.lanes.heard_of(&peer, state.seat.now().mono),
+            Msg::Forget { peer } => state.forget(&peer),
+            Msg::Recalled(plans) => state.recalled(plans),
+            Msg::Ended { peer, turn, stream } => state.ended(peer, turn, *stream),
+            Msg::Tick => {}
+            Msg::Sweep => state.sweep(),
         }
-        state.arm();
+        state.run();
         Ok(())
     }
 }
 
 impl State {
-    fn feed(&mut self, to: Option<PeerId>, step: &Step) -> Result<usize, String> {
-        if let Some(peer) = to {
-            self.open(peer)?;
-        }
-        let mut taken = 0;
-        for (_, feed) in self.feeds.iter().filter(|(peer, _)| to.is_none_or(|to| to == **peer)) {
-            taken += usize::from(feed.steps.try_send(step.clone()).is_ok());
-        }
-        match (to, taken) {
-            (Some(peer), 0) => Err(format!("{WAITING_MAX} steps wait for {peer} already")),
-            _ => Ok(taken),
-        }
+    fn recall(&self) {
+        let reply = self.seat.reply(Msg::Recalled);
+        inform(&self.context.addresses.store, Class::Control, store::Msg::Plans { reply });
     }
 
-    fn open(&mut self, peer: PeerId) -> Result<(), String> {
-        let is_new = self.sessions.open(peer, self.seat.now().mono).map_err(|full| full.to_string())?;
-        if is_new {
-            let (steps, waiting) = mpsc::channel(WAITING_MAX);
-            let task = tokio::spawn(feed(self.context.clone(), self.seat.me().clone(), peer, waiting));
-            self.feeds.insert(peer, Feed { steps, task: AbortOnDropHandle::new(task) });
-            self.context.note("planner_opened", peer, "");
-        }
-        Ok(())
+    fn sweep(&mut self) {
+        self.recall();
+        // Re-armed last, so that two never queue.
+        self._sweep = self.seat.after(SWEEP_EVERY, Msg::Sweep);
     }
 
-    /// The task writes what waits, and then ends its stream.
-    fn close(&mut self, to: Option<PeerId>) {
-        for peer in self.sessions.close(to.as_ref()) {
-            self.ended(&peer, "closed");
-        }
-    }
-
-    fn broke(&mut self, peer: &PeerId) -> Broken {
-        let verdict = self.sessions.broke(peer, self.seat.now().mono);
-        if verdict == Broken::Over {
-            self.ended(peer, "broken twice");
-        }
-        verdict
-    }
-
-    fn expire(&mut self) {
-        for peer in self.sessions.expire(self.seat.now().mono) {
-            self.ended(&peer, "a day old");
-        }
-    }
-
-    fn ended(&mut self, peer: &PeerId, why: &'static str) {
-        if let Some(Feed { task, .. }) = self.feeds.remove(peer) {
-            // It writes what waits, at most for as long as a step may take each, and then ends by itself.
-            drop(task.detach());
-            info!(%peer, why, "a planner session ended");
-            self.context.note("planner_ended", peer, why);
-        }
-    }
-
-    fn arm(&mut self) {
-        let now = self.seat.now().mono;
-        self.timer = self.sessions.next_end().map(|end| self.seat.after(end.since(now), Msg::Tick));
-    }
-}
-
-/// Feeds one session until it is closed or broken for good.
-async fn feed(context: Context, me: Address<Msg>, peer: PeerId, mut steps: mpsc::Receiver<Step>) {
-    let mut stream = None;
-    while let Some(step) = steps.recv().await {
-        while let Err(error) = pass(&context, peer, &step, &mut stream).await {
-            let ask = |reply| Msg::Broke { peer, reply };
-            let verdict = me.ask(Class::Control, ask, TAKE_WITHIN).await.unwrap_or(Broken::Over);
-            if verdict == Broken::Over {
-                info!(%peer, %error, "a planner session broke");
-                return;
+    fn recalled(&mut self, plans: Option<Plans>) {
+        // The next sweep asks again.
+        let Some(Plans { sessions, waiting }) = plans else { return };
+        let changed = self.sessions.set(sessions.into_iter().map(|row| (row.peer, row.opened_at)));
+        if std::mem::replace(&mut self.is_recalled, true) {
+            for peer in changed.opened {
+                self.context.note("planner_opened", peer, "");
             }
         }
-        inform(&me, Class::Control, Msg::Passed(peer));
+        for peer in changed.ended {
+            info!(%peer, "a planner session ended");
+            self.context.note("planner_ended", peer, "closed, or a day old");
+            if let Some(stream) = self.streams.remove(&peer) {
+                close(stream);
+            }
+        }
+        let now = self.seat.now().mono;
+        for peer in waiting {
+            // Where there is no room the next sweep finds it again.
+            self.lanes.grew(peer, now);
+        }
     }
-    if let Some(io) = stream {
-        Io::close(io).await;
+
+    fn forget(&mut self, peer: &PeerId) {
+        self.lanes.forget(peer);
+        self.running.remove(peer);
+        self.streams.remove(peer);
+    }
+
+    fn ended(&mut self, peer: PeerId, turn: Turn, stream: Stream) {
+        if self.running.remove(&peer).is_none() {
+            // It is not to be fed any more.
+            return;
+        }
+        let now = self.seat.now();
+        self.lanes.ended(&peer, turn, now.mono, &mut self.rng);
+        if self.sessions.is_open(&peer, now.wall) && stream.open.is_some() {
+            self.streams.insert(peer, stream);
+        } else {
+            close(stream);
+        }
+    }
+
+    fn run(&mut self) {
+        let now = self.seat.now().mono;
+        while let Some(peer) = self.lanes.next_turn(now) {
+            let stream = self.streams.remove(&peer).unwrap_or_default();
+            let task = tokio::spawn(feed(self.context.clone(), self.seat.me().clone(), peer, stream));
+            self.running.insert(peer, AbortOnDropHandle::new(task));
+        }
+        self.timer = self.lanes.next_due().map(|due| self.seat.after(due.since(now), Msg::Tick));
     }
 }
 
-async fn pass(context: &Context, peer: PeerId, step: &Step, stream: &mut Option<Io>) -> Result<(), FetchError> {
-    let protocol = Verb::Planner.protocol();
-    let io = match stream {
-        Some(io) => io,
-        None => {
-            let mut io = reach::open(context, peer, protocol, OPEN_WITHIN).await?;
-            io.live(Some(protocol::planner::LIFE));
-            stream.insert(io)
+/// Says that nothing more comes, beside the actor.
+fn close(stream: Stream) {
+    if let Some((_, io)) = stream.open {
+        tokio::spawn(io.close());
+    }
+}
+
+/// Sends what waits for the peer, and opens a stream that worked again when it breaks.
+async fn feed(context: Context, me: Address<Msg>, peer: PeerId, stream: Stream) {
+    let Stream { open, mut line } = stream;
+    let mut sender = Sender::new(context, peer, open);
+    let turn = loop {
+        let before = sender.taken();
+        let turn = sender.deliver(Destination::Plan(peer)).await;
+        if sender.taken() > before {
+            line.passed();
+        }
+        match turn {
+            Turn::Failed { not_before } if not_before.is_zero() && line.broke() == Broken::Reopen => {}
+            turn => break turn,
         }
     };
-    let event = Event {
-        verb: Verb::Planner,
-        from: context.own.peer_id,
-        user: step.user.clone(),
-        groups: step.groups.clone(),
-        datatype: "planner".to_owned(),
-        id: step.id.clone(),
-        ts: context.now().wall,
-        payload: step.payload.clone(),
-    };
-    let signed = Verified::sign(&event, &context.keys).to_raw();
-    let max = protocol.value_bytes_max();
-    let asked = io.ask(&signed, TAKE_WITHIN, |value| json::parse::<Answer<EventAck>>(value.bytes, max)).await;
-    let outcome = match asked {
-        Ok(Ok(Answer::Given(_))) => return Ok(()),
-        Ok(Ok(Answer::Refused(refused))) => Err(FetchError::Refused(refused)),
-        Ok(Err(error)) => Err(error.into()),
-        Err(error) => Err(error.into()),
-    };
-    *stream = None;
-    outcome
+    let stream = Box::new(Stream { open: sender.into_stream(), line });
+    inform(&me, Class::Own, Msg::Ended { peer, turn, stream });
 }

@@ -1,15 +1,20 @@
 //! Policy: what each peer is to us.
 //!
-//! Owns the table of relations. Sharing tells it what was written down; swarm and the serving tasks ask it who may come
-//! in, searches whom to ask. It tells sharing the table, and has the swarm cut whoever is blacklisted or stops
-//! being a partner. A restart forgets nothing: the table is read back from the store, and until then nobody is let in.
-//! Bound: `RELATIONS_MAX` of the store.
+//! Owns the table of relations, and the counts of what events each peer brings. Sharing tells it what was written down;
+//! swarm and the serving tasks ask it who may come in and how often, searches whom to ask. It tells sharing the table, and
+//! has the swarm cut whoever is blacklisted or stops being a partner. A restart forgets the counts and nothing else: the
+//! table is read back from the store, and until then nobody is let in. Bounds: `RELATIONS_MAX` of the store, and those of
+//! [`protocol::event::Intake`].
+
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use ::store::RelationRow;
 use protocol::{
     PeerId,
+    event::{Intake, Verb},
     relation::Relation,
     wire::{RefusalCode, Refused},
 };
@@ -45,6 +50,7 @@ pub struct State {
     relations: Option<BTreeMap<PeerId, RelationRow>>,
     /// Written down before the table was read back.
     early: Vec<RelationRow>,
+    intake: Intake,
     timer: Option<Timer>,
 }
 
@@ -56,6 +62,15 @@ pub enum Msg {
         peer: PeerId,
         /// Nothing while the table is not read back.
         reply: Reply<Option<Relation>>,
+    },
+    /// An event for this verb begins to come from a peer: is it taken in?
+    Event {
+        /// From whom.
+        peer: PeerId,
+        /// What for.
+        verb: Verb,
+        /// What the peer is to us, or how it is told no.
+        reply: Reply<Result<Relation, Refused>>,
     },
     /// A peer comes, or we came to it: may it stay?
     Greet {
@@ -93,7 +108,14 @@ impl Actor for Policy {
         _: ActorRef<Self::Msg>,
         Args { seat, context }: Args,
     ) -> Result<State, ActorProcessingErr> {
-        let mut state = State { seat, context, relations: None, early: Vec::new(), timer: None };
+        let mut state = State {
+            intake: Intake::new(context.own.profile.requests_factor()),
+            seat,
+            context,
+            relations: None,
+            early: Vec::new(),
+            timer: None,
+        };
         state.recall();
         Ok(state)
     }
@@ -106,6 +128,7 @@ impl Actor for Policy {
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
             Msg::Relation { peer, reply } => reply.send(state.relation(&peer)),
+            Msg::Event { peer, verb, reply } => reply.send(state.event(peer, verb)),
             Msg::Greet { peer, reply } => reply.send(state.greet(&peer)),
             Msg::Peers { is_known_enough, reply } => reply.send(state.peers(is_known_enough)),
             Msg::Kept(row) => state.kept(row),
@@ -154,6 +177,15 @@ impl State {
         Some(relations.get(peer).map(|row| row.relation).unwrap_or_default())
     }
 
+    fn event(&mut self, peer: PeerId, verb: Verb) -> Result<Relation, Refused> {
+        let relation = self.relation(&peer).ok_or_else(|| {
+            let detail = "this member is reading back what you are to it";
+            Refused::new(RefusalCode::Busy, detail).retry_after(RETRY_EVERY.as_secs())
+        })?;
+        self.intake.admit(peer, verb, relation, self.seat.now().mono)?;
+        Ok(relation)
+    }
+
     fn greet(&self, peer: &PeerId) -> Result<(), Refused> {
         match self.relation(peer) {
             Some(Relation::Blacklist) => Err(Refused::new(RefusalCode::Banned, "blacklisted")),
@@ -197,9 +229,9 @@ impl State {
         self.context.note("relation_changed", peer, format!("{} was {}", now.name(), before.name()));
         if now == Relation::Blacklist {
             inform(&self.context.addresses.outbox, Class::Control, outbox::Msg::Forget { peer });
+            inform(&self.context.addresses.planner, Class::Control, planner::Msg::Forget { peer });
         }
         if now == Relation::Blacklist || before == Relation::Partner {
-            inform(&self.context.addresses.planner, Class::Control, planner::Msg::Close { to: Some(peer) });
             let close = swarm::Command::Close { peer };
             inform(&self.context.addresses.swarm, Class::Control, swarm::Msg::Do(close));
         }

@@ -2,7 +2,7 @@
 //!
 //! Owns the queue of changes. The bridge and the edge order changes of ours, the serving tasks bring partners' events.
 //! Of a run of them it asks the store what is held, plans what becomes of each and who hears of it, and has all of it
-//! written down in one transaction; then it answers, and tells outbox, policy and bridge what is new for them. A restart
+//! written down in one transaction; then it answers, and tells outbox, planner, policy and bridge what is new for them. A restart
 //! forgets what was not yet answered: whoever ordered it orders it again, and it takes effect once. Bounds: `QUEUE_MAX`
 //! changes of `QUEUE_BYTES_MAX` bytes wait, `RUN_MAX` are written at once; past them the orderer is told to come back.
 
@@ -14,7 +14,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use ::store::{Change, Changed, Destination, Outgoing, Refusal, RelationRow, StandingRow};
+use ::store::{Change, Changed, Destination, Outgoing, RelationRow, StandingRow};
 use protocol::{
     PeerId,
     bus::{Announcement, VerbOut},
@@ -36,7 +36,7 @@ pub use self::{
 use crate::{
     bridge,
     context::{Context, inform},
-    outbox, policy, store,
+    outbox, planner, policy, store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
 };
 
@@ -328,10 +328,8 @@ impl State {
                         Outcome::Repeated
                     }
                     Some(Changed::Older { held }) => Outcome::Older { held },
-                    // What waits there goes in time. Of the catalogue nothing does, and nobody shall wait for that.
-                    Some(Changed::Refused(why @ Refusal::Full { table: "outbox", .. })) => {
-                        Outcome::Full(why.to_string())
-                    }
+                    // Of the catalogue nothing goes by itself, and nobody shall wait for that.
+                    Some(Changed::Refused(why)) if why.is_for_now() => Outcome::Full(why.to_string()),
                     Some(Changed::Refused(why)) => Outcome::Refused(why.to_string()),
                     None => Outcome::NotYet("the store did not say".to_owned()),
                 },
@@ -386,6 +384,9 @@ impl State {
         let to = &self.context.addresses;
         if !news.partners.is_empty() {
             inform(&to.outbox, Class::Control, outbox::Msg::Grew(news.partners));
+        }
+        if news.is_planned {
+            inform(&to.planner, Class::Control, planner::Msg::Changed);
         }
         if news.is_for_bus {
             inform(&to.bridge, Class::Control, bridge::Msg::Waiting);

@@ -8,7 +8,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use ::store::{
-    AddressRow, Binding, Change, Changed, Destination, MemberRow, OutboxRow, OutboxTotal, PeerRow, Refusal,
+    AddressRow, Binding, Change, Changed, Destination, MemberRow, OutboxRow, OutboxTotal, PeerRow, PlanRow, Refusal,
     RelationRow, StandingRow, StoreError, Write,
 };
 use protocol::{
@@ -86,6 +86,15 @@ pub struct Policy {
     pub drained_since: Option<Timestamp>,
 }
 
+/// Planner sessions, as they are on the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plans {
+    /// Those that are open.
+    pub sessions: Vec<PlanRow>,
+    /// For whom steps wait, whether or not their sessions are still open.
+    pub waiting: Vec<PeerId>,
+}
+
 /// What it is told and asked.
 pub enum Msg {
     /// Keep what is known of these peers.
@@ -152,6 +161,11 @@ pub enum Msg {
         /// One row each, or nothing while the database is away.
         reply: Reply<Option<Vec<OutboxTotal>>>,
     },
+    /// Which planner sessions are open, and for whom do steps wait?
+    Plans {
+        /// Both, or nothing while the database is away.
+        reply: Reply<Option<Plans>>,
+    },
     /// Give up what has waited for partners since before this.
     ExpireOutbox {
         /// When it was begun.
@@ -216,6 +230,7 @@ impl Actor for Store {
                 state.outbox_next(&destination, subject, after, limit, reply).await?;
             }
             Msg::OutboxWaiting { reply } => state.outbox_waiting(reply).await?,
+            Msg::Plans { reply } => state.plans(reply).await?,
             Msg::ExpireOutbox { before } => state.expire_outbox(before).await?,
             Msg::Policy { reply } => state.policy(reply).await?,
             Msg::Bindings { reply } => state.bindings(reply).await?,
@@ -335,6 +350,16 @@ impl State {
     async fn outbox_waiting(&mut self, reply: Reply<Option<Vec<OutboxTotal>>>) -> Result<(), StoreError> {
         let outcome = self.context.database.outbox_waiting().await;
         reply.send(self.judge(outcome)?.map(|rows| rows.rows));
+        Ok(())
+    }
+
+    async fn plans(&mut self, reply: Reply<Option<Plans>>) -> Result<(), StoreError> {
+        let database = &self.context.database;
+        let outcome = match database.plans(self.seat.now().wall).await {
+            Ok(rows) => database.plans_waiting().await.map(|waiting| Plans { sessions: rows.rows, waiting }),
+            Err(error) => Err(error),
+        };
+        reply.send(self.judge(outcome)?);
         Ok(())
     }
 

@@ -581,7 +581,7 @@ impl From<::store::OutboxRow> for OutboxView {
     fn from(row: ::store::OutboxRow) -> Self {
         let to = match row.outgoing.destination {
             ::store::Destination::Bus => "bus".to_owned(),
-            ::store::Destination::Peer(peer) => peer.to_string(),
+            ::store::Destination::Peer(peer) | ::store::Destination::Plan(peer) => peer.to_string(),
         };
         Self {
             id: row.id,
@@ -597,6 +597,29 @@ impl From<::store::OutboxRow> for OutboxView {
             ended_at: row.ended_at,
             detail: row.detail,
         }
+    }
+}
+
+/// A planner session of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// With whom.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// Since when.
+    pub opened_at: Timestamp,
+    /// When it is over at the latest.
+    pub ends_at: Timestamp,
+    /// Steps that were fed to it.
+    pub fed: u64,
+    /// Steps for this peer that it has not taken.
+    pub waiting: u64,
+}
+
+impl From<::store::PlanRow> for PlanView {
+    fn from(row: ::store::PlanRow) -> Self {
+        let ::store::PlanRow { peer, opened_at, fed, waiting } = row;
+        Self { peer_id: peer, opened_at, ends_at: protocol::planner::ends_at(opened_at), fed, waiting }
     }
 }
 

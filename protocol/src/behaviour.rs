@@ -49,7 +49,7 @@ const SLOTS: usize = 12;
 const SLOT_SECS: u64 = WINDOW.as_secs() / SLOTS as u64;
 
 /// A slot counts to 65,535, so no limit is higher; the profile `load` stays below it.
-const LIMIT_MAX: u32 = u16::MAX as u32;
+pub(crate) const LIMIT_MAX: u32 = u16::MAX as u32;
 
 /// Entries looked at to find room for one more peer: enough to pass over banned ones, few enough for the hot path.
 const LOOKS_MAX: usize = 16;

@@ -41,6 +41,8 @@ pub enum Turn {
         /// Zero where it said nothing.
         not_before: Duration,
     },
+    /// The partner takes no more for so long, because of how much it took. It is there, and nothing failed.
+    Wait(Duration),
 }
 
 #[derive(Debug)]
@@ -50,6 +52,8 @@ struct Lane {
     failures: u32,
     /// Something came while it was being sent from.
     has_more: bool,
+    /// The partner itself said how long to wait: to hear of it does not shorten that.
+    is_told: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -78,16 +82,17 @@ impl Lanes {
         if self.lanes.len() >= LANES_MAX {
             return false;
         }
-        self.lanes.insert(partner, Lane { state: State::Due(now), failures: 0, has_more: false });
+        self.lanes.insert(partner, Lane { state: State::Due(now), failures: 0, has_more: false, is_told: false });
         self.due.insert((now, partner));
         true
     }
 
-    /// The partner was heard of: what waits for it is due now.
+    /// The partner was heard of: what waits for it is due now, unless the partner told us to wait.
     pub fn heard_of(&mut self, partner: &PeerId, now: Mono) {
         let Some(lane) = self.lanes.get_mut(partner) else { return };
         if let State::Due(at) = lane.state
             && at > now
+            && !lane.is_told
         {
             self.due.remove(&(at, *partner));
             self.due.insert((now, *partner));
@@ -107,7 +112,7 @@ impl Lanes {
         self.due.remove(&(at, partner));
         let lane = self.lanes.get_mut(&partner)?;
         lane.state = State::Running;
-        lane.has_more = false;
+        (lane.has_more, lane.is_told) = (false, false);
         self.running += 1;
         Some(partner)
     }
@@ -129,6 +134,11 @@ impl Lanes {
                 let pause = pause_after(lane.failures, chance).max(not_before);
                 lane.failures = lane.failures.saturating_add(1);
                 now + pause
+            }
+            Turn::Wait(wait) => {
+                (lane.failures, lane.is_told) = (0, true);
+                // Later by chance, for others may have been told the same.
+                now + wait.max(PAUSE_FIRST).mul_f64(1.0 + JITTER * chance.random::<f64>())
             }
         };
         lane.state = State::Due(due);
@@ -248,6 +258,29 @@ mod tests {
         lanes.heard_of(&peer(1), at(2));
         lanes.heard_of(&peer(2), at(2));
         assert_eq!(lanes.next_turn(at(2)), Some(peer(1)));
+    }
+
+    #[test]
+    fn a_partner_that_says_how_long_to_wait_is_waited_for_and_has_not_failed() {
+        let mut lanes = Lanes::default();
+        let mut rng = rng();
+        lanes.grew(peer(1), at(0));
+        lanes.next_turn(at(0));
+        lanes.ended(&peer(1), FAILED, at(0), &mut rng);
+        assert_eq!(lanes.next_turn(at(1)), Some(peer(1)));
+        lanes.ended(&peer(1), Turn::Wait(Duration::from_secs(30)), at(1), &mut rng);
+        let due = lanes.next_due().unwrap();
+        assert!((at(31)..=at(37)).contains(&due), "{due:?}");
+        lanes.heard_of(&peer(1), at(2));
+        assert_eq!(lanes.next_turn(at(30)), None, "to hear of it does not end a wait that it asked for");
+        assert_eq!(lanes.next_turn(due), Some(peer(1)));
+        // The next failure is a first one, and a wait of nothing is none.
+        lanes.ended(&peer(1), FAILED, due, &mut rng);
+        assert!(lanes.next_due().unwrap().since(due) <= PAUSE_FIRST);
+        let again = lanes.next_due().unwrap();
+        assert_eq!(lanes.next_turn(again), Some(peer(1)));
+        lanes.ended(&peer(1), Turn::Wait(Duration::ZERO), again, &mut rng);
+        assert!(lanes.next_due().unwrap().since(again) >= PAUSE_FIRST);
     }
 
     #[test]

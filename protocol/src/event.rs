@@ -3,6 +3,7 @@
 //! An event is signed by its author, whose connection it must come on, and says which protocol it is for. It is valid for
 //! five minutes and once. Whoever could not be reached gets it again, signed anew.
 
+mod intake;
 mod judge;
 mod replay;
 
@@ -14,7 +15,8 @@ use libp2p_identity::PeerId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 pub use self::{
-    judge::{Told, judge, told},
+    intake::{EVENTS_IN_ALL, EVENTS_PER_AUTHOR, Intake},
+    judge::{Told, judge, told, welcome},
     replay::{Replay, ReplayError, SEEN_MAX, SEEN_PER_PEER_MAX},
 };
 use crate::{

@@ -92,12 +92,25 @@ impl Lines {
             let line = self.buffer[from..self.unfinished].split(|byte| *byte == b'\n').next().unwrap_or_default();
             let to = from + line.len();
             self.taken = to + 1;
-            if !self.buffer[from..to].iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
+            if !is_blank(&self.buffer[from..to]) {
                 return Ok(Some(&self.buffer[from..to]));
             }
         }
         self.forget_taken();
         if self.is_over { Err(FrameError::TooLong { max: self.bytes_max }) } else { Ok(None) }
+    }
+
+    /// Something is here of the next value, or all of it. Blank lines are nothing of a value, and are let go.
+    pub fn has_begun(&mut self) -> bool {
+        while self.taken < self.unfinished {
+            let lines = &self.buffer[self.taken..self.unfinished];
+            let line = lines.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            if !is_blank(line) {
+                return true;
+            }
+            self.taken += line.len() + 1;
+        }
+        self.is_over || self.buffer.len() > self.unfinished
     }
 
     /// Nothing is left of a value: a stream may end here.
@@ -111,6 +124,10 @@ impl Lines {
     pub fn bytes_held(&self) -> usize {
         self.buffer.capacity()
     }
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'))
 }
 
 /// A value as one line, its line feed included.
@@ -152,6 +169,22 @@ mod tests {
         let mut lines = Lines::new(bytes_max);
         lines.feed(stream);
         drain(&mut lines)
+    }
+
+    #[test]
+    fn a_value_has_begun_with_its_first_byte_and_blank_lines_are_none() {
+        let mut lines = Lines::new(4);
+        assert!(!lines.has_begun());
+        lines.feed(b" \t\r\n\n");
+        assert!(!lines.has_begun() && lines.is_between_values());
+        lines.feed(b"\n1");
+        assert!(lines.has_begun());
+        lines.feed(b"2\n");
+        assert!(lines.has_begun());
+        assert_eq!(lines.next(), Ok(Some(&b"12"[..])));
+        assert!(!lines.has_begun());
+        lines.feed(b"12345");
+        assert!(lines.has_begun(), "one that is too long has begun, too");
     }
 
     #[test]

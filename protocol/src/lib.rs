@@ -38,6 +38,7 @@ pub mod sampling;
 pub mod score;
 pub mod search;
 pub mod session;
+mod shares;
 pub mod signed;
 pub mod sim;
 pub mod spot;

@@ -17,6 +17,7 @@ mod outbox;
 mod page;
 mod partners;
 mod peers;
+mod planner;
 mod problem;
 mod question;
 mod records;
@@ -77,6 +78,8 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/api/v1/partners", get(partners::list))
         .route("/api/v1/partners/{peer}", put(partners::put).delete(partners::remove))
         .route("/api/v1/outbox", get(outbox::list))
+        .route("/api/v1/planner", get(planner::list))
+        .route("/api/v1/planner/{peer}", post(planner::feed).delete(planner::close))
         .route("/api/v1/bans", get(bans::list).post(bans::add))
         .route("/api/v1/bans/{peer}", delete(bans::remove))
         .route("/api/v1/drain", put(drain::begin).delete(drain::end));

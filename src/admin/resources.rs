@@ -78,7 +78,7 @@ impl Beside {
 }
 
 /// A user's or a group's name that an event can carry.
-fn text(what: &str, value: String) -> Result<String, Problem> {
+pub(super) fn text(what: &str, value: String) -> Result<String, Problem> {
     if value.is_empty() || value.len() > TEXT_BYTES_MAX || value.contains(char::is_control) {
         let words = format!("got a {what} of {} bytes", value.len());
         return Err(wrong(format!("{words}, expected 1 to {TEXT_BYTES_MAX} without control characters")));

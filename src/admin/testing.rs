@@ -8,7 +8,7 @@ use actors::{
     sharing::Author,
     view::{
         ActorView, AlertView, BanView, BridgeView, Ended, EventView, ExplainView, IndexerView, ListedView, OutboxView,
-        PeerView, PlacedView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView,
+        PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView,
         SessionView, Standing, StatusView, Wanted,
     },
 };
@@ -57,6 +57,10 @@ pub(crate) struct Still {
     pub(crate) related: Mutex<Vec<RelationView>>,
     /// What of the outbox it was asked for: to whom, with which fate, before what, how many.
     pub(crate) outbox: Mutex<Vec<OutboxAsked>>,
+    /// Planner sessions that it has.
+    pub(crate) plans: Mutex<Vec<PlanView>>,
+    /// Steps that it was told to feed, and in whose name.
+    pub(crate) fed: Mutex<Vec<(Vec<u8>, Author)>>,
 }
 
 /// Whose search, among whom, for what, of which kind, in which groups.
@@ -337,6 +341,31 @@ impl Tree for Still {
         related.retain(|view| view.peer_id != peer_id);
         if relation != Relation::None {
             related.push(RelationView { peer_id, name, relation, changed_at: jiff::Timestamp::UNIX_EPOCH });
+        }
+        self.answer(())
+    }
+
+    fn plans(&self) -> Answer<'_, Vec<PlanView>> {
+        let plans = self.plans.lock().unwrap().clone();
+        self.answer(plans)
+    }
+
+    fn feed_plan(&self, peer_id: PeerId, step: Option<Vec<u8>>, author: Author) -> Answer<'_, ()> {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        let mut plans = self.plans.lock().unwrap();
+        if !plans.iter().any(|plan| plan.peer_id == peer_id) {
+            plans.push(PlanView { peer_id, opened_at: at, ends_at: at, fed: 0, waiting: 0 });
+        }
+        self.fed.lock().unwrap().extend(step.map(|step| (step, author)));
+        self.answer(())
+    }
+
+    fn close_plan(&self, peer_id: PeerId) -> Answer<'_, ()> {
+        let mut plans = self.plans.lock().unwrap();
+        let before = plans.len();
+        plans.retain(|plan| plan.peer_id != peer_id);
+        if plans.len() == before {
+            return ready(Err(AskError::Unknown { what: "planner session", name: peer_id.to_string() })).boxed();
         }
         self.answer(())
     }

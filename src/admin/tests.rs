@@ -513,12 +513,15 @@ async fn drain_is_an_order_that_is_given_and_taken_back() {
 async fn what_changes_catalogue_and_partners_needs_the_token_and_reading_them_does_not() {
     let endpoint = endpoint("127.0.0.1");
     let partner = format!("/api/v1/partners/{}", peer());
+    let planner = format!("/api/v1/planner/{}", peer());
     let wish = json!({ "relation": "partner", "kind": "compute" });
     for (method, path) in [
         ("PUT", "/api/v1/resources/farm-1"),
         ("DELETE", "/api/v1/resources/farm-1"),
         ("PUT", &*partner),
         ("DELETE", &*partner),
+        ("POST", &*planner),
+        ("DELETE", &*planner),
     ] {
         assert_eq!(
             endpoint.told(method, path, None, &wish).await.status(),
@@ -528,8 +531,9 @@ async fn what_changes_catalogue_and_partners_needs_the_token_and_reading_them_do
     }
     let tree = &endpoint.tree;
     assert!(tree.placed.lock().unwrap().is_empty() && tree.removed.lock().unwrap().is_empty());
-    assert!(tree.related.lock().unwrap().is_empty());
-    for path in ["/api/v1/resources", "/api/v1/resources/self/farm-1", "/api/v1/partners", "/api/v1/outbox"] {
+    assert!(tree.related.lock().unwrap().is_empty() && tree.plans.lock().unwrap().is_empty());
+    for path in ["resources", "resources/self/farm-1", "partners", "outbox", "planner"] {
+        let path = &format!("/api/v1/{path}");
         assert_eq!(endpoint.get(path).await.status(), StatusCode::OK, "{path}");
     }
 }
@@ -741,6 +745,40 @@ async fn a_peer_is_made_a_partner_keeps_its_name_and_is_let_go_once() {
     }
     assert_eq!(endpoint.get("/api/v1/partners?relation=none").await.status(), StatusCode::BAD_REQUEST);
     let nobody = endpoint.told("PUT", "/api/v1/partners/nobody", token, &json!({})).await;
+    assert_eq!(nobody.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(endpoint.told("DELETE", &path, token, &Value::Null).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(endpoint.told("DELETE", &path, token, &Value::Null).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_planner_session_is_opened_fed_listed_and_closed_once() {
+    let endpoint = endpoint("127.0.0.1");
+    let token = Some(endpoint.token.expose());
+    let path = format!("/api/v1/planner/{}", peer());
+    let post = |body: Value| {
+        let (endpoint, path) = (&endpoint, &path);
+        async move { endpoint.told("POST", path, token, &body).await.status().as_u16() }
+    };
+    assert_eq!(post(json!({})).await, 204);
+    assert_eq!(post(json!({ "step": { "n": 1 }, "user": "jane", "groups": ["a"] })).await, 204);
+    let fed = endpoint.tree.fed.lock().unwrap().clone();
+    let [(step, author)] = &fed[..] else { panic!("one was fed: {fed:?}") };
+    assert_eq!((&step[..], &*author.user, &author.groups[..]), (&br#"{"n":1}"#[..], "jane", &["a".to_owned()][..]));
+    for (wrong, status) in [
+        (json!({ "step": 1 }), 400),
+        (json!({ "step": [] }), 400),
+        (json!({ "user": "" }), 400),
+        (json!({ "groups": vec!["g"; 65] }), 400),
+        (json!({ "stop": {} }), 422),
+        (json!({ "step": { "long": "x".repeat(super::BODY_BYTES_MAX) } }), 413),
+    ] {
+        assert_eq!(post(wrong.clone()).await, status, "{:.60}", wrong.to_string());
+    }
+    let listed = json_of(endpoint.get("/api/v1/planner").await).await;
+    let expected = json!([{ "peer_id": peer().to_string(), "opened_at": "1970-01-01T00:00:00Z",
+        "ends_at": "1970-01-01T00:00:00Z", "fed": 0, "waiting": 0 }]);
+    assert_eq!(listed, expected);
+    let nobody = endpoint.told("POST", "/api/v1/planner/nobody", token, &json!({})).await;
     assert_eq!(nobody.status(), StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(endpoint.told("DELETE", &path, token, &Value::Null).await.status(), StatusCode::NO_CONTENT);
     assert_eq!(endpoint.told("DELETE", &path, token, &Value::Null).await.status(), StatusCode::NOT_FOUND);

@@ -7,7 +7,7 @@ use actors::{
     sharing::Author,
     view::{
         ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, IndexerView, ListedView, OutboxView,
-        PeerView, PlacedView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView,
+        PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView,
         SessionView, StatusView, Wanted,
     },
 };
@@ -81,6 +81,12 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn relations(&self) -> Answer<'_, Vec<RelationView>>;
     /// Makes a peer this to us.
     fn relate(&self, peer: PeerId, relation: Relation, name: String) -> Answer<'_, ()>;
+    /// Our planner sessions.
+    fn plans(&self) -> Answer<'_, Vec<PlanView>>;
+    /// Opens a planner session where there is none, and feeds it a step if there is one.
+    fn feed_plan(&self, peer: PeerId, step: Option<Vec<u8>>, author: Author) -> Answer<'_, ()>;
+    /// Closes a planner session.
+    fn close_plan(&self, peer: PeerId) -> Answer<'_, ()>;
     /// What waits for partners and the bus, and what became of what waited.
     fn outbox(
         &self,
@@ -201,6 +207,18 @@ impl Tree for Handle {
 
     fn relate(&self, peer: PeerId, relation: Relation, name: String) -> Answer<'_, ()> {
         Self::relate(self, peer, relation, name).boxed()
+    }
+
+    fn plans(&self) -> Answer<'_, Vec<PlanView>> {
+        Self::plans(self).boxed()
+    }
+
+    fn feed_plan(&self, peer: PeerId, step: Option<Vec<u8>>, author: Author) -> Answer<'_, ()> {
+        Self::feed_plan(self, peer, step, author).boxed()
+    }
+
+    fn close_plan(&self, peer: PeerId) -> Answer<'_, ()> {
+        Self::close_plan(self, peer).boxed()
     }
 
     fn outbox(

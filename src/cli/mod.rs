@@ -18,6 +18,7 @@ mod outbox;
 pub(crate) mod output;
 mod partner;
 mod peers;
+mod planner;
 mod resource;
 mod run;
 mod search;
@@ -128,6 +129,9 @@ enum Verb {
     Partner(partner::Verb),
     /// Show what waits for partners and the bus, and what became of what waited.
     Outbox(outbox::Args),
+    /// Make plans with others: open sessions, feed them steps, close them.
+    #[command(subcommand)]
+    Planner(planner::Verb),
     /// Ban peers from an indexer, take bans back, list them.
     #[command(subcommand)]
     Ban(ban::Verb),
@@ -319,6 +323,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Resource(verb) => asked(resource::run(&verb, context)),
         Verb::Partner(verb) => asked(partner::run(&verb, context)),
         Verb::Outbox(args) => asked(outbox::run(&args, context)),
+        Verb::Planner(verb) => asked(planner::run(&verb, context)),
         Verb::Ban(verb) => asked(ban::run(&verb, context)),
         Verb::Drain(args) => asked(drain::drain(&args, context)),
         Verb::Undrain(args) => asked(drain::undrain(&args, context)),

@@ -1,6 +1,6 @@
 //! What applications and partners change, each change with all that follows from it: done whole, once, and for good.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
     PeerId, Timestamp,
@@ -9,7 +9,7 @@ use protocol::{
 };
 
 use crate::{
-    Outgoing, Refusal, RelationRow, Settings, StoreError, outbox, relations,
+    Destination, Outgoing, PlanChange, Refusal, RelationRow, Settings, StoreError, outbox, plans, relations,
     repository::{Database, Repository as _},
     resources,
     session::{Session, values},
@@ -39,6 +39,8 @@ pub struct Change {
     pub told: Option<Told>,
     /// What it changes between a peer and us.
     pub relation: Option<RelationRow>,
+    /// What it changes about planner sessions.
+    pub plan: Option<PlanChange>,
     /// Who is to hear of it.
     pub outbox: Vec<Outgoing>,
     /// When.
@@ -105,13 +107,17 @@ pub enum Changed {
 }
 
 /// What the tables hold, counted once for all changes of a call.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counts {
     /// Those that are not removed.
     resources: Option<u64>,
     /// Those of the creator that was asked for last.
     of_creator: Option<(PeerId, u64)>,
     waiting: Option<u64>,
+    /// What waits for the bus of the source that was asked for last.
+    of_source: Option<(String, u64)>,
+    /// What waits for the bus of all sources.
+    of_sources: Option<u64>,
 }
 
 pub(crate) async fn change(
@@ -138,20 +144,22 @@ async fn change_all(
     let mut counts = Counts::default();
     let mut outcomes = Vec::with_capacity(changes.len());
     // Resources of which a change has to come again. Those behind it were planned as if it were done.
-    let mut put_off: BTreeSet<(&PeerId, &str)> = BTreeSet::new();
-    let full = Changed::Refused(Refusal::Full { table: "outbox", max: settings.outbox_max });
+    let mut put_off: BTreeMap<(&PeerId, &str), Refusal> = BTreeMap::new();
     for change in changes {
         let resource = change.catalogue.as_ref().map(|catalogue| {
             let (creator, id, _) = catalogue.subject();
             (creator, id)
         });
-        let outcome = match check(change) {
-            Ok(()) if resource.is_some_and(|resource| put_off.contains(&resource)) => full.clone(),
-            Ok(()) => change_one(session, change, settings, &mut counts).await?,
-            Err(refusal) => Changed::Refused(refusal),
+        let before = resource.and_then(|resource| put_off.get(&resource));
+        let outcome = match (check(change), before) {
+            (Ok(()), Some(why)) => Changed::Refused(why.clone()),
+            (Ok(()), None) => change_one(session, change, settings, &mut counts).await?,
+            (Err(refusal), _) => Changed::Refused(refusal),
         };
-        if outcome == full {
-            put_off.extend(resource);
+        if let (Changed::Refused(why), Some(resource)) = (&outcome, resource)
+            && why.is_for_now()
+        {
+            put_off.insert(resource, why.clone());
         }
         outcomes.push(outcome);
     }
@@ -181,6 +189,9 @@ fn check(change: &Change) -> Result<(), Refusal> {
     if let Some(CatalogueChange::Remove { removal, .. }) = &change.catalogue {
         removal.check().map_err(|error| Refusal::BadRemoval { why: error.to_string() })?;
     }
+    if let Some(PlanChange::Feed { step, .. }) = &change.plan {
+        outbox::check(step)?;
+    }
     change.outbox.iter().try_for_each(outbox::check)
 }
 
@@ -191,7 +202,7 @@ async fn change_one(
     settings: &Settings,
     counts: &mut Counts,
 ) -> Result<Changed, StoreError> {
-    let before = *counts;
+    let before = counts.clone();
     session.execute("SAVEPOINT one_change", values![]).await?;
     let changed = within(session, change, settings, counts).await?;
     if matches!(changed, Changed::Refused(_)) {
@@ -228,20 +239,66 @@ async fn within(
     {
         return Ok(Changed::Refused(refusal));
     }
-    if change.outbox.is_empty() {
+    // With whoever is nothing to us no plan is made.
+    if let Some(RelationRow { peer, relation, .. }) = &change.relation
+        && !relation.is_known()
+    {
+        plans::close(session, peer).await?;
+    }
+    let steps = match &change.plan {
+        Some(plan) => match plans::change(session, plan, change.at).await? {
+            Ok(steps) => steps,
+            Err(refusal) => return Ok(Changed::Refused(refusal)),
+        },
+        None => Vec::new(),
+    };
+    let wanted = (change.outbox.len() + steps.len()) as u64;
+    if wanted == 0 {
         return Ok(Changed::Done);
     }
     let mut waiting = match counts.waiting {
         Some(waiting) => waiting,
         None => outbox::count_waiting(session).await?,
     };
-    let wanted = change.outbox.len() as u64;
     if !outbox::has_room(session, &mut waiting, wanted, settings, change.at).await? {
         return Ok(Changed::Refused(Refusal::Full { table: "outbox", max: settings.outbox_max }));
     }
-    outbox::put(session, &change.outbox, change.at).await?;
+    if let Err(refusal) = count_told(session, change, settings, counts).await? {
+        return Ok(Changed::Refused(refusal));
+    }
+    let source = change.receipt.as_ref().map(|receipt| receipt.source.as_str());
+    outbox::put(session, &change.outbox, source, change.at).await?;
+    outbox::put(session, &steps, source, change.at).await?;
     counts.waiting = Some(waiting + wanted);
     Ok(Changed::Done)
+}
+
+/// Counts what a source makes us tell the bus, if it has room for it.
+async fn count_told(
+    session: &mut Session<'_>,
+    change: &Change,
+    settings: &Settings,
+    counts: &mut Counts,
+) -> Result<Result<(), Refusal>, StoreError> {
+    let Some(Receipt { source, .. }) = &change.receipt else { return Ok(Ok(())) };
+    let wanted = change.outbox.iter().filter(|outgoing| outgoing.destination == Destination::Bus).count() as u64;
+    if wanted == 0 {
+        return Ok(Ok(()));
+    }
+    let of_source = match &counts.of_source {
+        Some((counted, count)) if counted == source => *count,
+        _ => outbox::count_told(session, Some(source)).await?,
+    };
+    let of_all = match counts.of_sources {
+        Some(count) => count,
+        None => outbox::count_told(session, None).await?,
+    };
+    if let Err(refusal) = outbox::check_share(of_source, of_all, wanted, settings) {
+        return Ok(Err(refusal));
+    }
+    counts.of_source = Some((source.clone(), of_source + wanted));
+    counts.of_sources = Some(of_all + wanted);
+    Ok(Ok(()))
 }
 
 /// Writes the receipt, and tells whether it is the first for this message.
@@ -360,7 +417,7 @@ mod tests {
     };
 
     fn empty(secs: i64) -> Change {
-        Change { receipt: None, catalogue: None, told: None, relation: None, outbox: vec![], at: at(secs) }
+        Change { receipt: None, catalogue: None, told: None, relation: None, plan: None, outbox: vec![], at: at(secs) }
     }
 
     fn receipt(id: &str) -> Option<Receipt> {

@@ -17,6 +17,7 @@ mod error;
 mod orders;
 mod outbox;
 mod peers;
+mod plans;
 mod pool;
 mod postgres;
 mod read;
@@ -47,6 +48,7 @@ pub use self::{
         OUTBOX_NEXT_MAX, OUTBOX_READ_MAX, OutboxFilter, OutboxRow, OutboxTotal, Outgoing, SUBJECT_BYTES_MAX,
     },
     peers::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX, AddressRow, PeerRow, TEXT_BYTES_MAX},
+    plans::{PlanChange, PlanRow},
     pool::{EVIDENCE_BYTES_MAX, MEMBER_ADDRESSES_MAX, MemberRow},
     read::Rows,
     relations::{RELATIONS_MAX, RelationRow},
@@ -76,7 +78,7 @@ pub struct Settings {
     /// The same of one creator, 1 to 10,000,000.
     pub resources_per_creator_max: u32,
     /// Messages that may wait, 1 to 10,000,000. At it the oldest search results make room; past it what would put
-    /// another is refused whole.
+    /// another is refused whole. What other members tell us has half of it, each of them an eighth.
     pub outbox_max: u32,
     /// Connections that read at the same time, 1 to 64. Each is a thread.
     pub readers: u32,
@@ -366,6 +368,22 @@ impl Store {
     /// See [`StoreError`].
     pub async fn outbox_waiting(&self) -> Result<Rows<OutboxTotal>, StoreError> {
         outbox::totals(&mut self.database.reader().await?.session()).await
+    }
+
+    /// The planner sessions that are open now, by peer; at most [`protocol::planner::SESSIONS_MAX`].
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn plans(&self, now: Timestamp) -> Result<Rows<PlanRow>, StoreError> {
+        plans::read_all(&mut self.database.reader().await?.session(), now).await
+    }
+
+    /// For whom steps of plans wait, whether or not their sessions are still open.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn plans_waiting(&self) -> Result<Vec<PeerId>, StoreError> {
+        plans::waiting(&mut self.database.reader().await?.session()).await
     }
 
     /// Messages and their fates, the newest first, without their payloads.

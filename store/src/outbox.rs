@@ -42,6 +42,16 @@ pub const OUTBOX_READ_MAX: u32 = 1_000;
 /// The name of the bus among the destinations. No peer id is so short.
 const BUS: &str = "bus";
 
+/// What the name of a planner session among the destinations begins with. No peer id has a colon.
+pub(crate) const PLAN: &str = "plan:";
+
+/// One source has this part of the outbox for what it makes us tell the bus, so that a member that floods us while the bus
+/// is away takes nothing from the others.
+const PART_OF_SOURCE: u32 = 8;
+
+/// All sources together have this part, so that what our own applications change always finds room.
+const PART_OF_SOURCES: u32 = 2;
+
 /// Where a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Destination {
@@ -49,18 +59,25 @@ pub enum Destination {
     Bus,
     /// To a member of another.
     Peer(PeerId),
+    /// To the planner session with a member of another.
+    Plan(PeerId),
 }
 
 impl Destination {
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match self {
             Self::Bus => BUS.to_owned(),
             Self::Peer(peer) => peer.to_string(),
+            Self::Plan(peer) => format!("{PLAN}{peer}"),
         }
     }
 
-    fn named(name: &str) -> Option<Self> {
-        if name == BUS { Some(Self::Bus) } else { name.parse().ok().map(Self::Peer) }
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name.strip_prefix(PLAN) {
+            Some(peer) => peer.parse().ok().map(Self::Plan),
+            None if name == BUS => Some(Self::Bus),
+            None => name.parse().ok().map(Self::Peer),
+        }
     }
 }
 
@@ -162,7 +179,7 @@ pub struct OutboxTotal {
 /// Which messages are listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutboxFilter {
-    /// Only for this destination.
+    /// Only for this destination; for a peer with what goes to the planner session with it.
     pub destination: Option<Destination>,
     /// Only of this fate.
     pub fate: Option<Fate>,
@@ -190,6 +207,26 @@ pub(crate) async fn count_waiting(session: &mut Session<'_>) -> Result<u64, Stor
     Ok(count.map_or(0, i64::cast_unsigned))
 }
 
+/// How much of what others told us waits for the bus: of this source, or of all.
+pub(crate) async fn count_told(session: &mut Session<'_>, source: Option<&str>) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) AS n FROM outbox WHERE fate = 'waiting' AND source <> '' AND ($1 = '' OR source = $1)";
+    let count = session.number(sql, values![source.unwrap_or_default()]).await?;
+    Ok(count.map_or(0, i64::cast_unsigned))
+}
+
+/// Whether a source of which so much waits for the bus, and so much of all, may have this much more there.
+pub(crate) fn check_share(of_source: u64, of_all: u64, wanted: u64, settings: &Settings) -> Result<(), Refusal> {
+    let part = |part: u32| (settings.outbox_max / part).max(1);
+    let (max, max_of_all) = (part(PART_OF_SOURCE), part(PART_OF_SOURCES));
+    if of_source + wanted > u64::from(max) {
+        return Err(Refusal::Full { table: "outbox of one source", max });
+    }
+    if of_all + wanted > u64::from(max_of_all) {
+        return Err(Refusal::Full { table: "outbox of all sources", max: max_of_all });
+    }
+    Ok(())
+}
+
 /// Drops the oldest `at_most` of those that may make room, and tells how many there were.
 pub(crate) async fn make_room(session: &mut Session<'_>, at_most: u64, at: Timestamp) -> Result<u64, StoreError> {
     let sql = Sql {
@@ -205,8 +242,14 @@ pub(crate) async fn make_room(session: &mut Session<'_>, at_most: u64, at: Times
     Ok(dropped)
 }
 
-/// Puts messages that were checked at the end. A payload that several of them share is kept once.
-pub(crate) async fn put(session: &mut Session<'_>, outbox: &[Outgoing], at: Timestamp) -> Result<(), StoreError> {
+/// Puts messages that were checked at the end; `source` told us what they say, if anybody did. A payload that several of
+/// them share is kept once.
+pub(crate) async fn put(
+    session: &mut Session<'_>,
+    outbox: &[Outgoing],
+    source: Option<&str>,
+    at: Timestamp,
+) -> Result<(), StoreError> {
     // By where it lies: those that share it were made of one.
     let place = |outgoing: &Outgoing| outgoing.payload.as_ptr().addr();
     let mut uses: HashMap<usize, usize> = HashMap::new();
@@ -228,7 +271,8 @@ pub(crate) async fn put(session: &mut Session<'_>, outbox: &[Outgoing], at: Time
         if let Some(number) = number {
             kept.insert(place, number);
         }
-        put_one(session, outgoing, number, at).await?;
+        let source = source.filter(|_| outgoing.destination == Destination::Bus);
+        put_one(session, outgoing, number, source, at).await?;
     }
     Ok(())
 }
@@ -237,11 +281,12 @@ async fn put_one(
     session: &mut Session<'_>,
     outgoing: &Outgoing,
     payload_number: Option<i64>,
+    source: Option<&str>,
     at: Timestamp,
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO outbox (destination, subject, user_name, group_names, datatype, message_id, may_drop,
-             created_at_ms, attempts, fate, detail, payload, payload_number)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 'waiting', '', $9, $10)";
+             created_at_ms, attempts, fate, detail, payload, payload_number, source)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 'waiting', '', $9, $10, $11)";
     let values = [
         Value::from(outgoing.destination.name()),
         Value::from(&outgoing.subject),
@@ -253,6 +298,7 @@ async fn put_one(
         Value::from(at),
         Value::Bytes(if payload_number.is_none() { &outgoing.payload } else { &[] }),
         Value::IntOrNone(payload_number),
+        Value::from(source.unwrap_or_default()),
     ];
     session.execute(sql, &values).await?;
     Ok(())
@@ -393,7 +439,7 @@ macro_rules! listed {
                  attempts, next_at_ms, fate, ended_at_ms, detail, ",
             $empty,
             " AS payload
-             FROM outbox WHERE id < $1 AND ($2 = '' OR destination = $2) AND ($3 = '' OR fate = $3)
+             FROM outbox WHERE id < $1 AND ($2 = '' OR destination = $2 OR destination = $5) AND ($3 = '' OR fate = $3)
              ORDER BY id DESC LIMIT $4"
         )
     };
@@ -403,9 +449,13 @@ pub(crate) async fn list(session: &mut Session<'_>, filter: &OutboxFilter) -> Re
     let sql = Sql { sqlite: listed!("x''"), postgres: listed!("''::bytea") };
     let before = filter.before.unwrap_or(u64::MAX);
     let destination = filter.destination.map_or(String::new(), |destination| destination.name());
+    let plan = match filter.destination {
+        Some(Destination::Peer(peer)) => Destination::Plan(peer).name(),
+        _ => destination.clone(),
+    };
     let fate = filter.fate.map_or("", Fate::name);
     let limit = filter.limit.min(OUTBOX_READ_MAX);
-    let rows = session.fetch(sql, values![before, destination, fate, limit]).await?;
+    let rows = session.fetch(sql, values![before, destination, fate, limit, plan]).await?;
     Ok(Rows::read("outbox", &rows, read_row))
 }
 
@@ -504,7 +554,8 @@ mod tests {
     };
 
     async fn send(store: &Store, secs: i64, outbox: Vec<Outgoing>) -> Changed {
-        let change = Change { receipt: None, catalogue: None, told: None, relation: None, outbox, at: at(secs) };
+        let change =
+            Change { receipt: None, catalogue: None, told: None, relation: None, plan: None, outbox, at: at(secs) };
         store.change(&[change]).await.unwrap().remove(0)
     }
 
@@ -754,6 +805,43 @@ mod tests {
             let id = all(&store, Some(Fate::Waiting)).await[0].id;
             store.apply(&[ended(id, Fate::Delivered, 7)]).await.unwrap();
             assert_eq!(send(&store, 8, vec![event("g")]).await, Changed::Done);
+        }
+
+        async fn one_source_fills_its_part_and_takes_nothing_from_others(place) {
+            let settings = Settings { outbox_max: 32, ..Settings::default() };
+            let store = place.open_with(&settings).await;
+            let told = async |source: &str, id: u32, to| {
+                let receipt = Some(crate::Receipt { source: source.to_owned(), id: id.to_string() });
+                let outbox = vec![outgoing(to, &id.to_string(), 1)];
+                let change =
+                    Change { receipt, catalogue: None, told: None, relation: None, plan: None, outbox, at: at(id.into()) };
+                store.change(&[change]).await.unwrap().remove(0)
+            };
+            let full = |table, max| Changed::Refused(Refusal::Full { table, max });
+            for id in 0..4 {
+                assert_eq!(told("peer:a", id, Destination::Bus).await, Changed::Done);
+            }
+            let of_one = full("outbox of one source", 4);
+            assert_eq!(told("peer:a", 4, Destination::Bus).await, of_one);
+            assert_eq!(told("peer:a", 5, Destination::Peer(peer(2))).await, Changed::Done, "only what is for the bus");
+            for source in ["peer:b", "peer:c", "peer:d"] {
+                for id in 0..4 {
+                    assert_eq!(told(source, id, Destination::Bus).await, Changed::Done);
+                }
+            }
+            // Half of it is there for what our own applications change, however many others there are.
+            let refused = told("peer:e", 0, Destination::Bus).await;
+            assert_eq!(refused, full("outbox of all sources", 16));
+            let Changed::Refused(refusal) = refused else { panic!("{refused:?}") };
+            assert!(refusal.is_for_now());
+            for id in 0..15 {
+                assert_eq!(send(&store, 9, vec![outgoing(Destination::Bus, &format!("own {id}"), 1)]).await, Changed::Done);
+            }
+            assert_eq!(send(&store, 9, vec![outgoing(Destination::Bus, "over", 1)]).await, full("outbox", 32));
+            // What is told makes room again, for the event that was refused, too.
+            let rows = store.outbox_next(&Destination::Bus, 0, 1).await.unwrap().rows;
+            store.apply(&[ended(rows[0].id, Fate::Delivered, 10)]).await.unwrap();
+            assert_eq!(told("peer:a", 4, Destination::Bus).await, Changed::Done);
         }
 
         async fn fates_are_kept_up_to_a_bound(place) {

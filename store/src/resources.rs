@@ -449,14 +449,16 @@ mod tests {
 
     async fn put(store: &Store, resource: Box<Verified<Resource>>) {
         let catalogue = Some(CatalogueChange::Put(resource));
-        let change = Change { receipt: None, catalogue, told: None, relation: None, outbox: vec![], at: at(1) };
+        let change =
+            Change { receipt: None, catalogue, told: None, relation: None, plan: None, outbox: vec![], at: at(1) };
         assert_eq!(store.change(&[change]).await.unwrap(), [Changed::Done]);
     }
 
     async fn remove(store: &Store, n: u8, id: &str, version: u64) {
         let removal = protocol::catalogue::Removal { id: id.to_owned(), version };
         let catalogue = Some(CatalogueChange::Remove { creator: keys(n).peer_id(), removal });
-        let change = Change { receipt: None, catalogue, told: None, relation: None, outbox: vec![], at: at(2) };
+        let change =
+            Change { receipt: None, catalogue, told: None, relation: None, plan: None, outbox: vec![], at: at(2) };
         assert_eq!(store.change(&[change]).await.unwrap(), [Changed::Done]);
     }
 

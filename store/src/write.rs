@@ -190,6 +190,14 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// There will be room again by itself: what waits in the outbox goes in time. Of the catalogue nothing does.
+    #[must_use]
+    pub fn is_for_now(&self) -> bool {
+        matches!(self, Self::Full { table, .. } if table.starts_with("outbox"))
+    }
+}
+
 /// Whether a text has 1 to `max` bytes, and none of them is NUL.
 pub(crate) fn check_length(field: &'static str, text: &str, max: usize) -> Result<(), Refusal> {
     if text.is_empty() {

@@ -327,7 +327,7 @@ fn change(keys: &Keys, round: usize, n: usize) -> Outcome<Change> {
     let outbox = vec![outgoing(partner, "update"), outgoing(Destination::Bus, "create_resource")];
     let receipt = Receipt { source: "bus".to_owned(), id: format!("{round}-{n}") };
     let catalogue = Some(CatalogueChange::Put(Box::new(resource)));
-    Ok(Change { receipt: Some(receipt), catalogue, told: None, relation: None, outbox, at })
+    Ok(Change { receipt: Some(receipt), catalogue, told: None, relation: None, plan: None, outbox, at })
 }
 
 async fn written(store: &Store, changes: &[Change], run: usize) -> Outcome<f64> {

@@ -4,6 +4,7 @@ use ::store::{Destination, Fate, Listing, OutboxFilter, RESOURCES_READ_MAX, Sigh
 use protocol::{
     PeerId,
     catalogue::{Draft, Kind, ResourceQuery},
+    event::PAYLOAD_BYTES_MAX,
     relation::Relation,
 };
 
@@ -12,7 +13,7 @@ use crate::{
     policy,
     sharing::{self, Author, Outcome, Want},
     store::told,
-    view::{ListedView, OutboxView, PlacedView, RelationView, ResourceView},
+    view::{ListedView, OutboxView, PlacedView, PlanView, RelationView, ResourceView},
 };
 
 /// Resources or rows of the outbox in one answer.
@@ -131,6 +132,42 @@ impl Handle {
         let filter = OutboxFilter { destination, fate, before, limit };
         let rows = self.read(self.context.database.outbox(&filter).await)?;
         Ok(rows.rows.into_iter().map(OutboxView::from).collect())
+    }
+
+    /// Our planner sessions that are open now.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn plans(&self) -> Result<Vec<PlanView>, AskError> {
+        let rows = self.read(self.context.database.plans(self.context.now().wall).await)?;
+        Ok(rows.rows.into_iter().map(PlanView::from).collect())
+    }
+
+    /// Opens a planner session where there is none, and feeds it a step if there is one. On the disk when this returns.
+    ///
+    /// # Errors
+    /// When it makes no sense, there is no room, or it could not be written down in time.
+    pub async fn feed_plan(&self, peer: PeerId, step: Option<Vec<u8>>, author: Author) -> Result<(), AskError> {
+        let want = match step {
+            Some(payload) if payload.len() > PAYLOAD_BYTES_MAX => {
+                let words = format!("got a step of {} bytes, expected at most {PAYLOAD_BYTES_MAX}", payload.len());
+                return Err(AskError::Invalid(words));
+            }
+            Some(payload) => Want::FeedPlan { to: Some(peer), payload, author },
+            None => Want::OpenPlan { peer },
+        };
+        self.order(want).await.map(drop)
+    }
+
+    /// Closes a planner session; what was fed is still sent. On the disk when this returns.
+    ///
+    /// # Errors
+    /// When there is none with this peer, or it could not be written down in time.
+    pub async fn close_plan(&self, peer: PeerId) -> Result<(), AskError> {
+        if !self.plans().await?.iter().any(|plan| plan.peer_id == peer) {
+            return Err(AskError::Unknown { what: "planner session", name: peer.to_string() });
+        }
+        self.order(Want::ClosePlan { to: Some(peer) }).await.map(drop)
     }
 
     async fn order(&self, want: Want) -> Result<u64, AskError> {

@@ -8,10 +8,10 @@ use protocol::{
     planner,
     relation::Relation,
     signed::{SignedError, Verified},
-    wire::{RefusalCode, Refused},
+    wire::Refused,
 };
 
-use super::{ServeError, WRITE_WITHIN, busy, refuse};
+use super::{ServeError, WRITE_WITHIN, busy, refuse, turn_away};
 use crate::{
     context::Context,
     policy,
@@ -36,14 +36,25 @@ pub(super) async fn serve(context: &Context, peer: PeerId, verb: Verb, mut io: I
         _ => Patience::NEXT,
     };
     loop {
-        let read = io.read(patience, |value| String::from_utf8_lossy(value.bytes).into_owned()).await?;
-        let Some(text) = read else { return Ok(()) };
+        if !io.begins(patience).await? {
+            return Ok(());
+        }
         patience = next;
+        // Whoever is not welcome, or comes too often, is told so before a mebibyte of it is taken in.
+        let relation = match admit(context, peer, verb).await {
+            Ok(relation) => relation,
+            Err(refused) => {
+                context.stats.events_refused.inc();
+                return turn_away(io, &refused).await;
+            }
+        };
+        let read = io.read(Patience::NEXT, |value| String::from_utf8_lossy(value.bytes).into_owned()).await?;
+        let Some(text) = read else { return Ok(()) };
         let opened = Verified::<Event>::open(&text, context.now().wall);
         if let Err(SignedError::Malformed(error)) = opened {
             return Err(error.into());
         }
-        match take(context, peer, verb, opened).await {
+        match take(context, peer, verb, relation, opened).await {
             Ok(()) => {
                 context.stats.events_taken.inc();
                 io.write(&EventAck { ok: true }, WRITE_WITHIN).await?;
@@ -56,24 +67,21 @@ pub(super) async fn serve(context: &Context, peer: PeerId, verb: Verb, mut io: I
     }
 }
 
-/// What the peer is to us.
-pub(super) async fn relation_of(context: &Context, peer: PeerId) -> Result<Relation, Refused> {
-    let ask = |reply| policy::Msg::Relation { peer, reply };
-    let relation = context.addresses.policy.ask(Class::Control, ask, RELATION_WITHIN).await;
-    relation.map_err(|error| busy(&error))?.ok_or_else(|| {
-        let detail = "this member is reading back what you are to it";
-        Refused::new(RefusalCode::Busy, detail).retry_after(1)
-    })
+/// What the peer is to us, if one more event for this verb may come from it now.
+pub(super) async fn admit(context: &Context, peer: PeerId, verb: Verb) -> Result<Relation, Refused> {
+    let ask = |reply| policy::Msg::Event { peer, verb, reply };
+    let admitted = context.addresses.policy.ask(Class::Control, ask, RELATION_WITHIN).await;
+    admitted.unwrap_or_else(|error| Err(busy(&error)))
 }
 
 async fn take(
     context: &Context,
     peer: PeerId,
     verb: Verb,
+    relation: Relation,
     opened: Result<Verified<Event>, SignedError>,
 ) -> Result<(), Refused> {
     let event = opened.map_err(|error| Refused::new(error.refusal(), error.to_string()))?;
-    let relation = relation_of(context, peer).await?;
     event::judge(&event, verb, &peer, relation)?;
     let told = event::told(&event, context.now().wall)?;
     let wanted = Box::new(Wanted::of_peer(event.value().clone(), told));

@@ -144,3 +144,11 @@ pub(crate) async fn refuse(mut io: Io, refused: &Refused) -> Result<(), ServeErr
     io.close().await;
     Ok(())
 }
+
+/// Says no to a peer that may still be writing, and ends the stream both ways: nobody takes what it writes, and closed in one
+/// direction alone the stream would let it wait for that.
+pub(crate) async fn turn_away(mut io: Io, refused: &Refused) -> Result<(), ServeError> {
+    io.write(refused, WRITE_WITHIN).await?;
+    io.reset();
+    Ok(())
+}

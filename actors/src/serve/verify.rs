@@ -5,11 +5,12 @@ use protocol::{
     catalogue::Resource,
     event::{self, Event, Verb, VerifyAnswer, VerifyQuestion},
     json,
+    relation::Relation,
     signed::{SignedError, Verified},
     wire::{RefusalCode, Refused},
 };
 
-use super::{ServeError, WRITE_WITHIN, event::relation_of, refuse};
+use super::{ServeError, WRITE_WITHIN, event::admit, refuse, turn_away};
 use crate::{
     context::Context,
     store::told,
@@ -20,13 +21,23 @@ use crate::{
 const QUESTION_BYTES_MAX: usize = 4 * 1024;
 
 pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result<(), ServeError> {
-    let read = io.read(Patience::OPENING, |value| String::from_utf8_lossy(value.bytes).into_owned()).await?;
+    if !io.begins(Patience::OPENING).await? {
+        return Ok(());
+    }
+    let relation = match admit(context, peer, Verb::Verify).await {
+        Ok(relation) => relation,
+        Err(refused) => {
+            context.stats.events_refused.inc();
+            return turn_away(io, &refused).await;
+        }
+    };
+    let read = io.read(Patience::NEXT, |value| String::from_utf8_lossy(value.bytes).into_owned()).await?;
     let Some(text) = read else { return Ok(()) };
     let opened = Verified::<Event>::open(&text, context.now().wall);
     if let Err(SignedError::Malformed(error)) = opened {
         return Err(error.into());
     }
-    match answer(context, peer, opened).await {
+    match answer(context, peer, relation, opened).await {
         Ok(answer) => {
             io.write(&answer, WRITE_WITHIN).await?;
             io.close().await;
@@ -42,10 +53,10 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
 async fn answer(
     context: &Context,
     peer: PeerId,
+    relation: Relation,
     opened: Result<Verified<Event>, SignedError>,
 ) -> Result<VerifyAnswer, Refused> {
     let event = opened.map_err(|error| Refused::new(error.refusal(), error.to_string()))?;
-    let relation = relation_of(context, peer).await?;
     let now = context.now().wall;
     event::judge(&event, Verb::Verify, &peer, relation)?;
     let question: VerifyQuestion = json::parse(&event.payload, QUESTION_BYTES_MAX)

@@ -25,8 +25,8 @@ use crate::{
     context::{Context, inform},
     fetch::FetchError,
     handle::{AskError, Handle},
-    planner, reach,
-    supervision::{Address, Class, Reply},
+    reach,
+    supervision::{Address, Class},
     view,
 };
 
@@ -75,34 +75,6 @@ pub enum Question {
         /// Who asks.
         author: Author,
     },
-    /// A step of a plan.
-    Plan {
-        /// With whom; nothing for all sessions that are open.
-        to: Option<PeerId>,
-        /// The step.
-        payload: Vec<u8>,
-        /// Whose step.
-        author: Author,
-    },
-    /// A plan is made.
-    ClosePlan {
-        /// With whom; nothing for all.
-        to: Option<PeerId>,
-    },
-}
-
-impl Question {
-    /// What it holds besides a few words.
-    pub(super) fn bytes(&self) -> usize {
-        match self {
-            Self::Plan { payload, .. } => payload.len(),
-            Self::Peers { .. }
-            | Self::Resources { .. }
-            | Self::CloseSearch { .. }
-            | Self::Verify { .. }
-            | Self::ClosePlan { .. } => 0,
-        }
-    }
 }
 
 /// The questions under way.
@@ -127,9 +99,7 @@ impl Asks {
         rng: &mut StdRng,
     ) -> Result<(), String> {
         while self.tasks.try_join_next().is_some() {}
-        let takes_a_place =
-            !matches!(question, Question::Plan { .. } | Question::ClosePlan { .. } | Question::CloseSearch { .. });
-        if takes_a_place && self.tasks.len() >= ASKS_MAX {
+        if !matches!(question, Question::CloseSearch { .. }) && self.tasks.len() >= ASKS_MAX {
             return Err(format!("{ASKS_MAX} questions are under way"));
         }
         let sayer = Sayer { me: me.clone(), correlation: id.clone(), prefix: name(rng), said: 0 };
@@ -153,11 +123,6 @@ impl Asks {
             Question::Verify { creator, id, version, signature, author } => {
                 let question = VerifyQuestion { id, version, signature };
                 self.tasks.spawn(verify(context, creator, question, author, sayer));
-            }
-            // By the order's own name, so that one that comes again is not a second step.
-            Question::Plan { to, payload, author } => plan(&context, to, payload, author, id),
-            Question::ClosePlan { to } => {
-                inform(&context.addresses.planner, Class::Control, planner::Msg::Close { to });
             }
         }
         Ok(())
@@ -277,15 +242,4 @@ async fn ask_creator(
         Answer::Given(answer) => Ok(answer),
         Answer::Refused(refused) => Err(FetchError::Refused(refused)),
     }
-}
-
-fn plan(context: &Context, to: Option<PeerId>, payload: Vec<u8>, author: Author, id: String) {
-    let step = planner::Step { id, user: author.user, groups: author.groups.to_vec(), payload };
-    let noting = context.clone();
-    let reply = Reply::told(move |taken: Result<usize, String>| {
-        if let Err(why) = taken {
-            noting.note("planner_refused", to.map(|peer| peer.to_string()).unwrap_or_default(), why);
-        }
-    });
-    inform(&context.addresses.planner, Class::Control, planner::Msg::Feed { to, step, reply });
 }

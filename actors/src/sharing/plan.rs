@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use ::store::{CatalogueChange, Change, Destination, OutboxRow, Outgoing, Receipt, RelationRow, StandingRow};
+use ::store::{
+    CatalogueChange, Change, Destination, OutboxRow, Outgoing, PlanChange, Receipt, RelationRow, StandingRow,
+};
 use protocol::{
     PeerId, Timestamp,
     bus::{Announcement, Order, VerbOut, What},
@@ -77,6 +79,25 @@ pub enum Want {
         payload: Arc<[u8]>,
         /// Who sends it.
         author: Author,
+    },
+    /// There is a planner session with this peer.
+    OpenPlan {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A step of a plan.
+    FeedPlan {
+        /// To the session with this peer, which is opened where there is none; nothing for all that are open.
+        to: Option<PeerId>,
+        /// The step.
+        payload: Vec<u8>,
+        /// Whose.
+        author: Author,
+    },
+    /// A plan is made; what was fed is still sent.
+    ClosePlan {
+        /// With this peer; nothing for all.
+        to: Option<PeerId>,
     },
     /// To be said on our bus.
     Say(Vec<Outgoing>),
@@ -167,8 +188,13 @@ impl Wanted {
             // The text of a resource stands beside the payload that brought it.
             Want::Event { event, told: Told::Put(_) } => 2 * event.payload.len(),
             Want::Event { event, .. } => event.payload.len(),
-            Want::Ask { question, .. } => question.bytes(),
-            Want::Remove { .. } | Want::Relate { .. } | Want::Refused(_) => 0,
+            Want::FeedPlan { payload, .. } => payload.len(),
+            Want::Remove { .. }
+            | Want::Relate { .. }
+            | Want::OpenPlan { .. }
+            | Want::ClosePlan { .. }
+            | Want::Ask { .. }
+            | Want::Refused(_) => 0,
         };
         size_of::<Self>() + held
     }
@@ -180,6 +206,9 @@ impl Wanted {
             Want::Remove { id, .. } => Some(id),
             Want::Relate { .. }
             | Want::Send { .. }
+            | Want::OpenPlan { .. }
+            | Want::FeedPlan { .. }
+            | Want::ClosePlan { .. }
             | Want::Say(_)
             | Want::Event { .. }
             | Want::Ask { .. }
@@ -214,8 +243,8 @@ pub(super) fn sort(order: Order) -> Sorted {
         What::Considers { datatype, to, payload } => {
             Want::Send { to, verb: Verb::Considers, datatype, payload: payload.into(), author }
         }
-        What::Planner { to, payload } => return Sorted::Question(Question::Plan { to, payload, author }),
-        What::ClosePlanner { to } => return Sorted::Question(Question::ClosePlan { to }),
+        What::Planner { to, payload } => Want::FeedPlan { to, payload, author },
+        What::ClosePlanner { to } => Want::ClosePlan { to },
         What::SearchPeers { text } => return Sorted::Question(Question::Peers { text, author }),
         What::SearchResources { scope, query } => {
             return Sorted::Question(Question::Resources { scope, query, author });
@@ -236,6 +265,8 @@ pub(super) struct News {
     pub(super) partners: Vec<PeerId>,
     /// Something waits for the bus.
     pub(super) is_for_bus: bool,
+    /// Planner sessions changed, or something waits for them.
+    pub(super) is_planned: bool,
     /// What peers are to us from now on.
     pub(super) relations: Vec<RelationRow>,
     /// Something was written that policy may not have heard of.
@@ -244,11 +275,15 @@ pub(super) struct News {
 
 impl News {
     fn of(change: &Change) -> Self {
-        let mut news = Self { relations: change.relation.iter().cloned().collect(), ..Self::default() };
+        let relations = change.relation.iter().cloned().collect();
+        // Who is nothing to us any more has no session, either.
+        let is_planned = change.plan.is_some() || change.relation.is_some();
+        let mut news = Self { relations, is_planned, ..Self::default() };
         for outgoing in &change.outbox {
             match outgoing.destination {
                 Destination::Bus => news.is_for_bus = true,
                 Destination::Peer(peer) => news.partners.push(peer),
+                Destination::Plan(_) => news.is_planned = true,
             }
         }
         news
@@ -260,6 +295,7 @@ impl News {
         self.partners.sort_unstable();
         self.partners.dedup();
         self.is_for_bus |= other.is_for_bus;
+        self.is_planned |= other.is_planned;
         self.relations.extend(other.relations);
     }
 }
@@ -352,6 +388,14 @@ impl<'a> Planner<'a> {
                 let rows = rows.collect();
                 self.change(None, None, rows)
             }
+            Want::OpenPlan { peer } => self.plans(Some(*peer), PlanChange::Open { peer: *peer }),
+            Want::FeedPlan { to, payload, author } => {
+                // To whom it goes is the session's to say.
+                let own = self.context.own.peer_id;
+                let step = outgoing(own, Verb::Planner, "planner", payload.as_slice().into(), author, rng);
+                self.plans(*to, PlanChange::Feed { to: *to, step: Box::new(step) })
+            }
+            Want::ClosePlan { to } => self.plans(None, PlanChange::Close { to: *to }),
             Want::Say(sayings) => self.change(None, None, sayings.clone()),
             Want::Event { event, told } => self.event(event, told, rng),
             Want::Ask { id, question } => {
@@ -366,8 +410,23 @@ impl<'a> Planner<'a> {
     }
 
     fn change(&self, catalogue: Option<CatalogueChange>, relation: Option<RelationRow>, outbox: Vec<Outgoing>) -> Plan {
-        let change = Change { receipt: None, catalogue, told: None, relation, outbox, at: self.now };
+        Self::written(Change { receipt: None, catalogue, told: None, relation, plan: None, outbox, at: self.now })
+    }
+
+    fn written(change: Change) -> Plan {
         Plan { news: News::of(&change), change: Some(change), version: None, fate: Fate::Written }
+    }
+
+    fn plans(&self, with: Option<PeerId>, plan: PlanChange) -> Plan {
+        if with == Some(self.context.own.peer_id) {
+            return Plan::refused("this member makes no plans with itself");
+        }
+        let relation = with.and_then(|peer| self.relations.get(&peer)).map(|row| row.relation);
+        if relation == Some(Relation::Blacklist) {
+            return Plan::refused("it is on our blacklist");
+        }
+        let (plan, outbox) = (Some(plan), Vec::new());
+        Self::written(Change { receipt: None, catalogue: None, told: None, relation: None, plan, outbox, at: self.now })
     }
 
     fn put(&mut self, aim: &Aim<'_>, draft: &Draft, rng: &mut StdRng) -> Plan {

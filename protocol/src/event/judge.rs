@@ -23,19 +23,11 @@ pub enum Told {
     Other,
 }
 
-/// Whether an event on a stream for `verb`, on the connection of `peer`, is taken from a peer that is this to us.
+/// Whether events for `verb` are taken at all from a peer that is this to us: known before any of them is read.
 ///
 /// # Errors
 /// The refusal in the words of the wire.
-pub fn judge(event: &Event, verb: Verb, peer: &PeerId, relation: Relation) -> Result<(), Refused> {
-    if event.from != *peer {
-        let detail = format!("the event is from {}, and the connection is not", event.from);
-        return Err(Refused::new(RefusalCode::NotYours, detail));
-    }
-    if event.verb != verb {
-        let detail = format!("got an event of type {} on the protocol for {}", event.verb.name(), verb.name());
-        return Err(Refused::new(RefusalCode::Invalid, detail));
-    }
+pub fn welcome(verb: Verb, relation: Relation) -> Result<(), Refused> {
     let is_welcome = match verb {
         Verb::Create | Verb::Update | Verb::Delete => relation == Relation::Partner,
         Verb::Considers | Verb::Planner | Verb::Admiralty | Verb::Minio => relation.is_known(),
@@ -49,6 +41,23 @@ pub fn judge(event: &Event, verb: Verb, peer: &PeerId, relation: Relation) -> Re
         let detail = format!("{} is taken from partners, and you are none here yet", verb.name());
         return Err(Refused::new(RefusalCode::UnknownPeer, detail));
     }
+    Ok(())
+}
+
+/// Whether an event on a stream for `verb`, on the connection of `peer`, is taken from a peer that is this to us.
+///
+/// # Errors
+/// The refusal in the words of the wire.
+pub fn judge(event: &Event, verb: Verb, peer: &PeerId, relation: Relation) -> Result<(), Refused> {
+    if event.from != *peer {
+        let detail = format!("the event is from {}, and the connection is not", event.from);
+        return Err(Refused::new(RefusalCode::NotYours, detail));
+    }
+    if event.verb != verb {
+        let detail = format!("got an event of type {} on the protocol for {}", event.verb.name(), verb.name());
+        return Err(Refused::new(RefusalCode::Invalid, detail));
+    }
+    welcome(verb, relation)?;
     let has_effect = !matches!(verb, Verb::Search | Verb::Verify);
     if has_effect && event.id.is_empty() {
         return Err(Refused::new(RefusalCode::Invalid, "got no \"id\", expected one that is the same at each sending"));

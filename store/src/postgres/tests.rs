@@ -50,6 +50,7 @@ fn put(id: &str, version: u64) -> Change {
         catalogue: Some(CatalogueChange::Put(signed)),
         told: None,
         relation: None,
+        plan: None,
         outbox: vec![outgoing(Destination::Bus, id, 10)],
         at: at(1),
     }

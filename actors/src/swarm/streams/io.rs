@@ -248,6 +248,28 @@ impl Io {
         }
     }
 
+    /// Waits until the next value has begun, so that it can be refused before the rest of it is taken in; false when the
+    /// peer ended the stream between two values.
+    ///
+    /// # Errors
+    /// When nothing comes in time, or the stream ends or breaks.
+    pub async fn begins(&mut self, patience: Patience) -> Result<bool, IoError> {
+        let by = self.cap(after(Instant::now(), patience.first_byte.min(patience.whole)));
+        loop {
+            if self.inbox.has_begun() {
+                return Ok(true);
+            }
+            if self.blank_bytes > BLANK_BYTES_MAX {
+                return Err(self.end(IoError::Blank));
+            }
+            match self.fill(by, IoError::Silent).await {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(error) => return Err(self.end(error)),
+            }
+        }
+    }
+
     /// Takes in what there is and notes when a value began; `late` when there is nothing in time.
     async fn fill(&mut self, by: Instant, late: IoError) -> Result<usize, IoError> {
         let stream = self.stream.as_mut().ok_or(IoError::Closed)?;

@@ -1,17 +1,15 @@
 //! The door for questions about resources: who may ask how often, and what is a question at all.
 
-use std::collections::{BTreeSet, HashMap};
-
 use libp2p_identity::PeerId;
 use thiserror::Error;
 
 use super::{QUESTION_BYTES_MAX, Word};
 use crate::{
-    behaviour::{WINDOW, Window},
     catalogue::{QueryError, ResourceQuery},
     event::{Event, Replay, ReplayError, Verb},
     json::JsonError,
     search::{QueryId, QueryIdError},
+    shares::Shares,
     signed::{SignedError, Verified},
     time::{Mono, Now},
     wire::{RefusalCode, Refused, ResourceQuestion},
@@ -22,9 +20,6 @@ pub const QUESTIONS_PER_AUTHOR: u32 = 30;
 
 /// Questions of all authors together in a minute, before the profile's factor: forty busy ones.
 pub const QUESTIONS_IN_ALL: u32 = 1_200;
-
-/// Authors whose questions are counted; beyond them a new one is heard when another one was silent for a minute.
-const AUTHORS_MAX: usize = 4_096;
 
 /// Why a question is not answered.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -131,7 +126,7 @@ impl Answering {
     /// Nothing asked yet, at the member `own`; the limits times the profile's `factor`.
     #[must_use]
     pub fn new(own: PeerId, factor: u32) -> Self {
-        Self { own, shares: Shares::new(factor), replay: Replay::default() }
+        Self { own, shares: Shares::new(QUESTIONS_PER_AUTHOR, QUESTIONS_IN_ALL, factor), replay: Replay::default() }
     }
 
     /// Takes the data of a gossip message, whose author's signature gossip verified.
@@ -182,57 +177,10 @@ impl Answering {
     }
 }
 
-/// How much each author and all together asked in the last minute.
-#[derive(Debug)]
-struct Shares {
-    per_author: u32,
-    in_all: u32,
-    authors: HashMap<PeerId, (Window, Mono)>,
-    by_age: BTreeSet<(Mono, PeerId)>,
-    all: Window,
-}
-
-impl Shares {
-    fn new(factor: u32) -> Self {
-        Self {
-            per_author: QUESTIONS_PER_AUTHOR.saturating_mul(factor),
-            in_all: QUESTIONS_IN_ALL.saturating_mul(factor),
-            authors: HashMap::new(),
-            by_age: BTreeSet::new(),
-            all: Window::default(),
-        }
-    }
-
-    /// Counts a question; seconds to wait when it is one too many.
-    fn count(&mut self, author: PeerId, now: Mono) -> Result<(), u64> {
-        if !self.authors.contains_key(&author) && self.authors.len() >= AUTHORS_MAX {
-            let is_idle = |(asked, _): &(Mono, PeerId)| now.since(*asked) >= WINDOW;
-            let oldest = self.by_age.first().copied().filter(is_idle);
-            let (_, oldest) = oldest.ok_or(WINDOW.as_secs())?;
-            self.by_age.pop_first();
-            self.authors.remove(&oldest);
-        }
-        let (window, asked) = self.authors.entry(author).or_default();
-        self.by_age.remove(&(*asked, author));
-        self.by_age.insert((now, author));
-        *asked = now;
-        // The author's own share first: one that asks and asks does not use up what is there for all.
-        if window.count(now) >= self.per_author {
-            return Err(window.secs_until_below(self.per_author, now));
-        }
-        if self.all.count(now) >= self.in_all {
-            return Err(self.all.secs_until_below(self.in_all, now));
-        }
-        window.add();
-        self.all.add();
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::sync::LazyLock;
+    use std::{collections::HashMap, sync::LazyLock};
 
     use proptest::prelude::*;
 
@@ -345,19 +293,13 @@ mod tests {
     }
 
     #[test]
-    fn all_authors_have_twelve_hundred_questions_a_minute_and_are_bounded() {
-        let mut shares = Shares::new(1);
+    fn all_authors_have_twelve_hundred_questions_a_minute() {
+        let mut answering = answering();
         let author = crate::testing::peer;
         for n in 0..1_200 {
-            assert_eq!(shares.count(author(n), Mono::ZERO), Ok(()));
+            assert_eq!(answering.count(author(n), 1, Mono::ZERO), Ok(()));
         }
-        assert_eq!(shares.count(author(1_200), Mono::ZERO), Err(60));
-        for n in 0..2 * AUTHORS_MAX as u32 {
-            let _ = shares.count(author(n), Mono::ZERO);
-        }
-        assert_eq!((shares.authors.len(), shares.by_age.len()), (AUTHORS_MAX, AUTHORS_MAX));
-        assert_eq!(shares.count(author(100_000), Mono::from_secs(60)), Ok(()), "one that was silent makes room");
-        assert_eq!(shares.authors.len(), AUTHORS_MAX);
+        assert_eq!(answering.count(author(1_200), 1, Mono::ZERO), Err(Unanswered::TooMany { secs: 60 }));
     }
 
     proptest! {
