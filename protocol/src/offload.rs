@@ -349,8 +349,9 @@ impl Offload {
             let pending = self.asked.len();
             let wanted = (share.excess - pending as f64).max(0.0) * STEP;
             let rush = (f64::from(own.sessions) * RUSH).max(1.0);
-            // An over-full indexer does not ask for less than it would without the others.
-            let least = if own.fill() > FILL_HIGH { ASKED_AT_ONCE } else { 0 };
+            // An over-full indexer does not ask for less than it would without the others, nor for more than it has too much:
+            // two that did would over-fill whoever joins, and have it ask some to come back.
+            let least = if own.fill() > FILL_HIGH { ASKED_AT_ONCE.min(share.excess as usize) } else { 0 };
             return Some((Why::Uneven, (pending + by_chance(wanted.min(rush), rng)).max(least)));
         }
         let has_better = others.iter().any(|other| other.load.fill() < FILL_HIGH);
@@ -583,6 +584,17 @@ mod tests {
         assert_eq!(bed.step(load(81, 100), &others, 60), peers(75..80), "79 seeks another and is waited for");
         assert_eq!(bed.step(load(81, 100), &others, 180), peers(71..76), "80 rests until 221");
         assert_eq!(bed.step(load(81, 100), &others, 360), peers(66..71), "all others come first");
+    }
+
+    #[test]
+    fn an_over_full_one_asks_at_once_for_what_it_has_too_much_and_no_more() {
+        // Two of 12 and a newcomer: each should carry 8, and five of each would make it 10 there.
+        let mut bed = Bed::new();
+        assert_eq!(bed.step(load(12, 14), &[other(1, 12, 14), other(2, 0, 14)], 0).len(), 4);
+        let mut bed = Bed::new();
+        assert_eq!(bed.step(load(95, 100), &[other(1, 0, 100)], 0).len(), 9, "a tenth of its sessions");
+        let mut bed = Bed::new();
+        assert_eq!(bed.step(load(13, 14), &[other(1, 0, 14)], 0).len(), ASKED_AT_ONCE);
     }
 
     #[test]

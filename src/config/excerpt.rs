@@ -37,6 +37,20 @@ pub(super) fn excerpt(text: &str, span: Range<usize>) -> String {
     )
 }
 
+/// The same for the name of a setting or of a section that is alone on its line. What stands behind a name that means nothing
+/// may be a secret, so it is not shown; nor is a line that has more before the name.
+pub(super) fn of_name(text: &str, span: Range<usize>) -> Option<String> {
+    let start = text.floor_char_boundary(span.start);
+    let end = text.floor_char_boundary(span.end).max(start);
+    let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+    if !text[line_start..start].chars().all(|c| c.is_whitespace() || c == '[') {
+        return None;
+    }
+    let behind = if text[end..].trim_start().starts_with('=') { " = …" } else { "]" };
+    let shown = format!("{}{behind}", &text[..end]);
+    Some(excerpt(&shown, start..end))
+}
+
 /// The same for a text that cannot be read, so that nobody knows what its line means; nothing where it may hold a secret.
 pub(super) fn of_unread(text: &str, span: Range<usize>) -> Option<String> {
     let excerpt = excerpt(text, span);
@@ -81,6 +95,13 @@ mod tests {
         assert_eq!(lines[1], format!("  | {}^^^^^", " ".repeat(40)));
         let all = excerpt(&"x".repeat(300), 0..300);
         assert_eq!(all, format!("1 | {}\n  | {}", "x".repeat(100), "^".repeat(100)));
+    }
+
+    #[test]
+    fn behind_a_name_nothing_is_shown() {
+        assert_eq!(of_name("a = 1\npasword = \"x\"\n", 6..13), Some("2 | pasword = …\n  | ^^^^^^^".to_owned()));
+        assert_eq!(of_name(" [[netwrok]]\n", 3..10), Some("1 |  [[netwrok]\n  |    ^^^^^^^".to_owned()));
+        assert_eq!(of_name("bus = { tokn = \"x\", uzer = 1 }", 19..23), None);
     }
 
     #[test]

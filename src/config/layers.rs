@@ -112,8 +112,7 @@ impl Layer {
         };
         match part {
             Part::Value => Some(excerpt::excerpt(&self.text, span)),
-            // What stands behind a name that means nothing may be a secret.
-            Part::Name => excerpt::of_unread(&self.text, span),
+            Part::Name => excerpt::of_name(&self.text, span),
         }
     }
 

@@ -434,10 +434,10 @@ fn without_addresses_every_interface_is_listened_on() {
 fn what_is_wrong_is_shown_with_carets_under_it() {
     for (text, shown) in [
         ("[network]\nport = 70000\n", "2 | port = 70000\n  |        ^^^^^"),
-        ("[network]\nprot = 1\n", "2 | prot = 1\n  | ^^^^"),
+        ("[network]\nprot = 1\n", "2 | prot = …\n  | ^^^^"),
         ("[netwrok]\nport = 1\n", "1 | [netwrok]\n  |  ^^^^^^^"),
         ("network = 5\n", "1 | network = 5\n  |           ^"),
-        ("[node]\nname = \n", "2 | name = \n  |        ^"),
+        ("[node]\nname = \n", "2 | name =\n  |        ^"),
         ("[pool]\nmax_indexer = 1\nmin_indexer = 2\n", "2 | max_indexer = 1\n  |               ^"),
     ] {
         assert_eq!(excerpts(text), [shown], "{text}");
@@ -448,13 +448,13 @@ fn what_is_wrong_is_shown_with_carets_under_it() {
 fn a_line_that_holds_a_secret_is_never_shown() {
     for text in [
         "[bus]\npassword = 5\n",
-        "[bus]\npasword = \"geheim\"\n",
         "[bus]\nurl = \"http://me:geheim@host\"\n",
         "[store]\nurl = \"postgres:/muster:geheim@db\"\n",
         "[bus]\npassword = \"geheim\n",
     ] {
         assert_eq!(excerpts(text), [""], "{text}");
     }
+    assert_eq!(excerpts("[bus]\npasword = \"geheim\"\n"), ["2 | pasword = …\n  | ^^^^^^^"]);
 }
 
 #[test]

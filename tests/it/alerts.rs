@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, time::timeout};
@@ -30,7 +31,9 @@ fn an_alert_is_raised_once_and_cleared_once_for_the_operator_and_on_the_bus() {
             let of_peers = async {
                 loop {
                     let message = heard.next().await.expect("the subscription lasts");
-                    let envelope: Value = serde_json::from_slice(&message.payload).unwrap();
+                    let mut envelope: Value = serde_json::from_slice(&message.payload).unwrap();
+                    let payload = STANDARD.decode(envelope["payload"].as_str().unwrap()).unwrap();
+                    envelope["payload"] = serde_json::from_slice(&payload).unwrap();
                     if envelope["payload"]["topic"] == "peers" {
                         return envelope;
                     }

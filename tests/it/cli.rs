@@ -179,7 +179,8 @@ fn config_tells_what_is_wrong_what_is_set_and_what_differs() {
 
     let wrong = dir.join("wrong.toml");
     std::fs::write(&wrong, "[network]\nport = 70000\nprot = 1\n[bus]\npassword = 7\n").unwrap();
-    let ended = in_dir(&["config", "check", "wrong.toml"]);
+    // Not hidden by a variable that is stronger than the file.
+    let ended = muster_in(&dir, &[], &["config", "check", "wrong.toml"]);
     assert_eq!(ended.code, Some(78), "{ended:?}");
     for told in ["3 settings cannot be used", "2 | port = 70000\n    |        ^^^^^", "did you mean network.port?"] {
         assert!(ended.err.contains(told), "{told}: {ended:?}");
