@@ -3,7 +3,7 @@
 //! Owns [`protocol::delivery::Lanes`] and one task per partner that is sent to. Sharing tells it who has news, peers who
 //! came, policy who is to be left alone. The rows are the store's: a task reads a batch, signs each event anew, and has
 //! the fate of each written down once the partner said that it is on its disk. A restart forgets pauses; the lanes are
-//! read back from the store. Bounds: those of the lanes, and of what [`crate::deliver`] has in memory per partner.
+//! read back from the store. Bounds: those of the lanes, and of what `deliver` has in memory per partner.
 
 use std::{collections::HashMap, time::Duration};
 
