@@ -589,7 +589,7 @@ impl From<::store::OutboxRow> for OutboxView {
             verb: row.outgoing.subject,
             datatype: row.outgoing.datatype,
             user: row.outgoing.user,
-            bytes: row.outgoing.payload.len() as u64,
+            bytes: row.bytes,
             created_at: row.created_at,
             attempts: row.attempts,
             next_at: row.next_at,

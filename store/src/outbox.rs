@@ -147,6 +147,8 @@ pub struct OutboxRow {
     pub id: u64,
     /// The message. Its payload is empty once it waits no longer, and in lists.
     pub outgoing: Outgoing,
+    /// Bytes of its payload while it waits, in lists too; none afterwards.
+    pub bytes: u64,
     /// When it was put here, to the millisecond.
     pub created_at: Timestamp,
     /// How often it was tried in vain.
@@ -380,7 +382,7 @@ macro_rules! next {
             "), summed AS (SELECT id, bytes, sum(bytes) OVER (ORDER BY id) AS up_to FROM next)
              SELECT o.id, o.destination, o.subject, o.user_name, o.group_names, o.datatype, o.message_id, o.may_drop,
                  o.created_at_ms, o.attempts, o.next_at_ms, o.fate, o.ended_at_ms, o.detail,
-                 COALESCE(p.payload, o.payload) AS payload
+                 COALESCE(p.payload, o.payload) AS payload, CAST(s.bytes AS BIGINT) AS bytes
              FROM summed s JOIN outbox o ON o.id = s.id LEFT JOIN outbox_payloads p ON p.number = o.payload_number
              WHERE s.up_to = s.bytes OR s.up_to <= ",
             $bytes,
@@ -438,7 +440,8 @@ macro_rules! listed {
             "SELECT id, destination, subject, user_name, group_names, datatype, message_id, may_drop, created_at_ms,
                  attempts, next_at_ms, fate, ended_at_ms, detail, ",
             $empty,
-            " AS payload
+            " AS payload, CAST(COALESCE((SELECT length(p.payload) FROM outbox_payloads p WHERE p.number = payload_number),
+                 length(payload)) AS BIGINT) AS bytes
              FROM outbox WHERE id < $1 AND ($2 = '' OR destination = $2 OR destination = $5) AND ($3 = '' OR fate = $3)
              ORDER BY id DESC LIMIT $4"
         )
@@ -534,6 +537,7 @@ fn read_row(row: &Row) -> Option<OutboxRow> {
             message_id: row.text("message_id")?.to_owned(),
             may_drop: row.flag("may_drop")?,
         },
+        bytes: row.count_wide("bytes")?,
         created_at: row.time("created_at_ms")?,
         attempts: row.count("attempts")?,
         next_at: row.time_or_none("next_at_ms")?,
@@ -759,6 +763,22 @@ mod tests {
             assert_eq!(next.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["1", "0"]);
             let of_two = page(Some(two), None, 10).await;
             assert_eq!(of_two.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["4", "2", "0"]);
+        }
+
+        async fn a_list_tells_how_many_bytes_wait_and_holds_none_of_them(place) {
+            let store = place.open().await;
+            let shared = Outgoing { payload: vec![7; 30].into(), ..outgoing(Destination::Bus, "shared", 1) };
+            send(&store, 5, vec![outgoing(Destination::Bus, "own", 10), shared.clone(), shared]).await;
+            let listed = async || {
+                let rows = store.outbox(&OutboxFilter { limit: 9, ..OutboxFilter::default() }).await.unwrap().rows;
+                assert!(rows.iter().all(|row| row.outgoing.payload.is_empty()));
+                rows.iter().map(|row| row.bytes).collect::<Vec<_>>()
+            };
+            assert_eq!(listed().await, [30, 30, 10]);
+            let next = store.outbox_next(&Destination::Bus, 0, 9).await.unwrap().rows;
+            assert_eq!(next.iter().map(|row| row.bytes).collect::<Vec<_>>(), [10, 30, 30]);
+            store.apply(&[ended(next[1].id, Fate::Delivered, 6)]).await.unwrap();
+            assert_eq!(listed().await, [30, 0, 10]);
         }
 
         async fn what_waits_too_long_for_a_peer_expires_and_for_the_bus_never(place) {
