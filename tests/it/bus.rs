@@ -150,7 +150,8 @@ impl Heard {
             return;
         }
         let envelope: Value = serde_json::from_slice(message).unwrap();
-        if envelope["datatype"] == "peer" {
+        // What is said of peers, and of how the member is, changes no resource.
+        if envelope["datatype"] == "peer" || envelope["datatype"] == "alert" {
             return;
         }
         let payload = base64::engine::general_purpose::STANDARD.decode(envelope["payload"].as_str().unwrap()).unwrap();
