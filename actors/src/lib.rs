@@ -18,6 +18,7 @@ pub mod gc;
 pub mod handle;
 pub mod health;
 pub mod heartbeat;
+mod host;
 mod leave;
 pub mod lookup;
 pub mod outbox;
