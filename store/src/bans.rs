@@ -54,7 +54,7 @@ pub(crate) async fn forget(session: &mut Session<'_>, peer: &PeerId, scope: Scop
 
 pub(crate) async fn read_all(session: &mut Session<'_>) -> Result<Rows<Ban>, StoreError> {
     let sql = "SELECT peer_id, scope, since_ms, until_ms, offences, by_rule, reason FROM bans
-         ORDER BY peer_id, scope LIMIT $1";
+         ORDER BY peer_id, scope LIMIT $1 + 0";
     let rows = session.fetch(sql, values![BANS_KEPT_MAX]).await?;
     Ok(Rows::read("bans", &rows, read_row))
 }
@@ -62,7 +62,7 @@ pub(crate) async fn read_all(session: &mut Session<'_>) -> Result<Rows<Ban>, Sto
 pub(crate) async fn forget_ended(database: &Database, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
     let mut turn = database.turn(false).await?;
     let sql = "DELETE FROM bans WHERE (peer_id, scope) IN (
-             SELECT peer_id, scope FROM bans WHERE until_ms < $1 ORDER BY until_ms LIMIT $2)";
+             SELECT peer_id, scope FROM bans WHERE until_ms < $1 ORDER BY until_ms LIMIT $2 + 0)";
     let outcome = turn.session().execute(sql, values![before, at_most]).await;
     turn.end(outcome).await
 }

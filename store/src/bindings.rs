@@ -58,7 +58,7 @@ pub(crate) async fn read(session: &mut Session<'_>, did: &str) -> Result<Option<
 }
 
 pub(crate) async fn read_all(session: &mut Session<'_>, max: u32) -> Result<Rows<Binding>, StoreError> {
-    let sql = "SELECT did, pub_key, last_seen_ms FROM bindings ORDER BY last_seen_ms DESC, did LIMIT $1";
+    let sql = "SELECT did, pub_key, last_seen_ms FROM bindings ORDER BY last_seen_ms DESC, did LIMIT $1 + 0";
     let rows = session.fetch(sql, values![max]).await?;
     Ok(Rows::read("bindings", &rows, read_row))
 }
@@ -74,7 +74,7 @@ fn read_row(row: &Row) -> Option<Binding> {
 pub(crate) async fn forget_stale(database: &Database, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
     let mut turn = database.turn(false).await?;
     let sql = "DELETE FROM bindings WHERE did IN (
-             SELECT did FROM bindings WHERE last_seen_ms < $1 ORDER BY last_seen_ms, did LIMIT $2)";
+             SELECT did FROM bindings WHERE last_seen_ms < $1 ORDER BY last_seen_ms, did LIMIT $2 + 0)";
     let outcome = turn.session().execute(sql, values![before, at_most]).await;
     turn.end(outcome).await
 }

@@ -394,7 +394,7 @@ async fn prune_receipts(session: &mut Session<'_>) -> Result<(), StoreError> {
 pub(crate) async fn forget_receipts(database: &Database, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
     let mut turn = database.turn(false).await?;
     let sql = "DELETE FROM receipts WHERE number IN (
-             SELECT number FROM receipts WHERE received_at_ms < $1 ORDER BY received_at_ms, number LIMIT $2)";
+             SELECT number FROM receipts WHERE received_at_ms < $1 ORDER BY received_at_ms, number LIMIT $2 + 0)";
     let outcome = turn.session().execute(sql, values![before, at_most]).await;
     turn.end(outcome).await
 }

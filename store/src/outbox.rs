@@ -233,9 +233,9 @@ pub(crate) fn check_share(of_source: u64, of_all: u64, wanted: u64, settings: &S
 pub(crate) async fn make_room(session: &mut Session<'_>, at_most: u64, at: Timestamp) -> Result<u64, StoreError> {
     let sql = Sql {
         sqlite: "UPDATE outbox SET fate = 'dropped', ended_at_ms = $1, payload = x'', payload_number = NULL
-             WHERE id IN (SELECT id FROM outbox WHERE fate = 'waiting' AND may_drop = 1 ORDER BY id LIMIT $2)",
+             WHERE id IN (SELECT id FROM outbox WHERE fate = 'waiting' AND may_drop = 1 ORDER BY id LIMIT $2 + 0)",
         postgres: "UPDATE outbox SET fate = 'dropped', ended_at_ms = $1, payload = '', payload_number = NULL
-             WHERE id IN (SELECT id FROM outbox WHERE fate = 'waiting' AND may_drop = 1 ORDER BY id LIMIT $2)",
+             WHERE id IN (SELECT id FROM outbox WHERE fate = 'waiting' AND may_drop = 1 ORDER BY id LIMIT $2 + 0)",
     };
     let dropped = session.execute(sql, values![at, at_most]).await?;
     if dropped > 0 {
@@ -398,7 +398,7 @@ pub(crate) async fn next(
     limit: u32,
 ) -> Result<Rows<OutboxRow>, StoreError> {
     let (limit, bytes) = (limit.min(OUTBOX_NEXT_MAX), OUTBOX_NEXT_BYTES_MAX as u64);
-    let rows = session.fetch(next!("", "$3", "$4"), values![destination.name(), after, limit, bytes]).await?;
+    let rows = session.fetch(next!("", "$3 + 0", "$4"), values![destination.name(), after, limit, bytes]).await?;
     Ok(Rows::read("outbox", &rows, read_row))
 }
 
@@ -411,7 +411,7 @@ pub(crate) async fn next_of(
     limit: u32,
 ) -> Result<Rows<OutboxRow>, StoreError> {
     let (limit, bytes) = (limit.min(OUTBOX_NEXT_MAX), OUTBOX_NEXT_BYTES_MAX as u64);
-    let sql = next!(" AND o.subject = $3", "$4", "$5");
+    let sql = next!(" AND o.subject = $3", "$4 + 0", "$5");
     let rows = session.fetch(sql, values![destination.name(), after, subject, limit, bytes]).await?;
     Ok(Rows::read("outbox", &rows, read_row))
 }
@@ -419,7 +419,7 @@ pub(crate) async fn next_of(
 pub(crate) async fn totals(session: &mut Session<'_>) -> Result<Rows<OutboxTotal>, StoreError> {
     let sql = "SELECT o.destination, t.waiting, o.created_at_ms, o.attempts, o.next_at_ms
          FROM (SELECT count(*) AS waiting, min(id) AS first FROM outbox WHERE fate = 'waiting' GROUP BY destination) t
-         JOIN outbox o ON o.id = t.first ORDER BY o.id LIMIT $1";
+         JOIN outbox o ON o.id = t.first ORDER BY o.id LIMIT $1 + 0";
     // The bus and everybody who may have a relation to us.
     let rows = session.fetch(sql, values![RELATIONS_MAX + 1]).await?;
     Ok(Rows::read("outbox", &rows, |row| {
@@ -443,7 +443,7 @@ macro_rules! listed {
             " AS payload, CAST(COALESCE((SELECT length(p.payload) FROM outbox_payloads p WHERE p.number = payload_number),
                  length(payload)) AS BIGINT) AS bytes
              FROM outbox WHERE id < $1 AND ($2 = '' OR destination = $2 OR destination = $5) AND ($3 = '' OR fate = $3)
-             ORDER BY id DESC LIMIT $4"
+             ORDER BY id DESC LIMIT $4 + 0"
         )
     };
 }
@@ -483,11 +483,11 @@ async fn expire_all(
         sqlite:
             "UPDATE outbox SET fate = 'expired', ended_at_ms = $1, payload = x'', payload_number = NULL WHERE id IN (
              SELECT id FROM outbox WHERE fate = 'waiting' AND created_at_ms < $2 AND destination <> $3
-             ORDER BY created_at_ms, id LIMIT $4)",
+             ORDER BY created_at_ms, id LIMIT $4 + 0)",
         postgres:
             "UPDATE outbox SET fate = 'expired', ended_at_ms = $1, payload = '', payload_number = NULL WHERE id IN (
              SELECT id FROM outbox WHERE fate = 'waiting' AND created_at_ms < $2 AND destination <> $3
-             ORDER BY created_at_ms, id LIMIT $4)",
+             ORDER BY created_at_ms, id LIMIT $4 + 0)",
     };
     let expired = session.execute(sql, values![at, before, BUS, at_most]).await?;
     if expired > 0 {
@@ -500,7 +500,7 @@ async fn expire_all(
 pub(crate) async fn forget(database: &Database, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
     let mut turn = database.turn(false).await?;
     let sql = "DELETE FROM outbox WHERE id IN (
-             SELECT id FROM outbox WHERE fate <> 'waiting' AND ended_at_ms < $1 ORDER BY ended_at_ms, id LIMIT $2)";
+             SELECT id FROM outbox WHERE fate <> 'waiting' AND ended_at_ms < $1 ORDER BY ended_at_ms, id LIMIT $2 + 0)";
     let outcome = turn.session().execute(sql, values![before, at_most]).await;
     turn.end(outcome).await
 }

@@ -141,17 +141,17 @@ pub(crate) async fn prune(session: &mut Session<'_>, max: u32) -> Result<u64, St
 pub(crate) async fn forget_stale(database: &Database, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
     let mut turn = database.turn(false).await?;
     let sql = "DELETE FROM peers WHERE peer_id IN (
-             SELECT peer_id FROM peers WHERE last_seen_ms < $1 ORDER BY last_seen_ms, peer_id LIMIT $2)";
+             SELECT peer_id FROM peers WHERE last_seen_ms < $1 ORDER BY last_seen_ms, peer_id LIMIT $2 + 0)";
     let outcome = turn.session().execute(sql, values![before, at_most]).await;
     turn.end(outcome).await
 }
 
 pub(crate) async fn read_all(session: &mut Session<'_>, limit: u32) -> Result<Rows<PeerRow>, StoreError> {
     let sql = "SELECT peer_id, did, name, agent, is_node, is_indexer, last_seen_ms FROM peers
-         ORDER BY last_seen_ms DESC NULLS LAST, peer_id DESC LIMIT $1";
+         ORDER BY last_seen_ms DESC NULLS LAST, peer_id DESC LIMIT $1 + 0";
     let peers = session.fetch(sql, values![limit]).await?;
     let sql = "SELECT peer_id, address, succeeded, failed, last_ok_ms, last_failed_ms FROM addresses
-         WHERE peer_id IN (SELECT peer_id FROM peers ORDER BY last_seen_ms DESC NULLS LAST, peer_id DESC LIMIT $1)
+         WHERE peer_id IN (SELECT peer_id FROM peers ORDER BY last_seen_ms DESC NULLS LAST, peer_id DESC LIMIT $1 + 0)
          ORDER BY peer_id, last_ok_ms DESC NULLS LAST, failed, address";
     let addresses = session.fetch(sql, values![limit]).await?;
     Ok(assemble(&peers, &addresses))

@@ -120,7 +120,7 @@ pub(crate) async fn read_all(session: &mut Session<'_>, now: Timestamp) -> Resul
 pub(crate) async fn waiting(session: &mut Session<'_>) -> Result<Vec<PeerId>, StoreError> {
     // The colon's next character: everything that begins with the prefix lies between, in the order of both databases.
     let sql = "SELECT DISTINCT destination FROM outbox
-         WHERE fate = 'waiting' AND destination >= 'plan:' AND destination < 'plan;' ORDER BY destination LIMIT $1";
+         WHERE fate = 'waiting' AND destination >= 'plan:' AND destination < 'plan;' ORDER BY destination LIMIT $1 + 0";
     let rows = session.fetch(sql, values![RELATIONS_MAX]).await?;
     let read = |row: &Row| match Destination::named(row.text("destination")?)? {
         Destination::Plan(peer) => Some(peer),

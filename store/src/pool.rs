@@ -66,7 +66,7 @@ pub(crate) async fn prune(session: &mut Session<'_>, max: u32) -> Result<u64, St
 
 pub(crate) async fn read_all(session: &mut Session<'_>, max: u32) -> Result<Rows<MemberRow>, StoreError> {
     let sql = "SELECT peer_id, addresses, is_seed, score, evidence, last_answer_ms, standing FROM members
-         ORDER BY standing, last_answer_ms DESC NULLS LAST, peer_id LIMIT $1";
+         ORDER BY standing, last_answer_ms DESC NULLS LAST, peer_id LIMIT $1 + 0";
     let rows = session.fetch(sql, values![max]).await?;
     Ok(Rows::read("members", &rows, read_row))
 }

@@ -46,7 +46,7 @@ pub(crate) async fn write(session: &mut Session<'_>, row: &RelationRow) -> Resul
 }
 
 pub(crate) async fn read_all(session: &mut Session<'_>) -> Result<Rows<RelationRow>, StoreError> {
-    let sql = "SELECT peer_id, relation, name, verified, changed_at_ms FROM relations ORDER BY peer_id LIMIT $1";
+    let sql = "SELECT peer_id, relation, name, verified, changed_at_ms FROM relations ORDER BY peer_id LIMIT $1 + 0";
     let rows = session.fetch(sql, values![RELATIONS_MAX]).await?;
     Ok(Rows::read("relations", &rows, read_row))
 }

@@ -284,7 +284,7 @@ pub(crate) async fn list(session: &mut Session<'_>, listing: &Listing) -> Result
     let sql = "SELECT creator, resource_id, version, updated_at_ms, body FROM resources
          WHERE body IS NOT NULL AND creator BETWEEN $1 AND $2 AND (creator, resource_id) > ($3, $4)
              AND ($5 = '' OR kind = $5)
-         ORDER BY creator, resource_id LIMIT $6";
+         ORDER BY creator, resource_id LIMIT $6 + 0";
     let (first, last) = match &listing.creator {
         Some(creator) => (creator.to_string(), creator.to_string()),
         None => (String::new(), PAST_PEERS.to_owned()),
@@ -346,7 +346,7 @@ const FIND_INDEXED: &str = ranked!(
     "resource_words JOIN resources r ON r.number = resource_words.rowid",
     "IN (SELECT value FROM json_each($4))",
     "resource_words MATCH $7 AND (instr(r.name, $6) > 0 OR instr(r.rest, $6) > 0)",
-    "$8"
+    "$8 + 0"
 );
 
 /// Every text contains the empty one. No rank: what is so short is in most of them.
@@ -356,7 +356,7 @@ const FIND_SHORT: &str = ranked!(
     "resources r",
     "IN (SELECT value FROM json_each($4))",
     "(instr(r.name, $6) > 0 OR instr(r.rest, $6) > 0)",
-    "$7"
+    "$7 + 0"
 );
 
 /// Words that are whole rank; parts of words are in, and rank last.
@@ -366,7 +366,7 @@ const FIND_POSTGRES: &str = ranked!(
     "resources r",
     "= ANY ($4)",
     "(strpos(r.name, $6) > 0 OR strpos(r.rest, $6) > 0)",
-    "$7"
+    "$7 + 0"
 );
 
 pub(crate) async fn find(
@@ -415,7 +415,7 @@ pub(crate) async fn forget_removed(database: &Database, before: Timestamp, at_mo
     let mut turn = database.turn(false).await?;
     let sql = "DELETE FROM resources WHERE number IN (
              SELECT number FROM resources WHERE body IS NULL AND updated_at_ms < $1 ORDER BY updated_at_ms, number
-             LIMIT $2)";
+             LIMIT $2 + 0)";
     let outcome = turn.session().execute(sql, values![before, at_most]).await;
     turn.end(outcome).await
 }

@@ -293,3 +293,30 @@ impl Row {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    /// SQLite plans a statement anew at each execution where a bound value is the whole of its `LIMIT`: it plans by that
+    /// value, and forgets the plan when the value is taken away. `$1 + 0` is a number like any other.
+    #[test]
+    fn no_statement_is_planned_anew_for_its_limit() {
+        for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for (at, _) in text.match_indices(concat!("LIMIT", " $")) {
+                let rest = text[at + 7..].trim_start_matches(|c: char| c.is_ascii_digit());
+                assert!(
+                    rest.starts_with(" + 0"),
+                    "{}: {}",
+                    path.display(),
+                    &text[at..text.floor_char_boundary(at + 40)]
+                );
+            }
+        }
+    }
+}
