@@ -38,6 +38,7 @@ use tracing::{debug, info, warn};
 use super::{
     Command, OpenError,
     behaviour::{Behaviour, BehaviourEvent, GOSSIP_BYTES_MAX},
+    gossip::Part,
     greet::{Greeted, Greeting},
     shelf::{Declined, Shelf, life},
     streams::{self, Io},
@@ -343,8 +344,8 @@ impl Driver {
         behaviour.streams.admit(id);
         behaviour.doors.admitted(&peer);
         // The mesh is among indexers, who pass on what nodes ask each other.
-        let is_direct = !(self.context.own.role.indexer && greeted.hello.role.indexer);
-        behaviour.gossip.admit(peer, is_direct);
+        let part = Part::between(self.context.own.role.indexer, greeted.hello.role.indexer);
+        behaviour.gossip.admit(peer, part);
         if is_in_dht(&greeted) {
             self.enter_table(peer, &remote, listens);
         }

@@ -2,9 +2,10 @@
 //!
 //! Three things are not GossipSub's own. What a peer says before its hello is held back, so that nobody is sent anything or
 //! taken into the mesh who did not yet say what it is. Whoever is no indexer is a *direct* peer: it is sent what is new, and
-//! is never in the mesh, which would have room for a dozen of an indexer's nodes and none for other indexers. And on a node
-//! gossip keeps no connection open: its streams do not count for keep-alive, so that only what the node asks for does.
-//! Bounds: `HELD_BACK_MAX` events of each peer that said no hello, all else GossipSub's own.
+//! is never in the mesh, which would have room for a dozen of an indexer's nodes and none for other indexers. Two nodes have
+//! no gossip for each other: each hears everything from its indexers, and every further copy of a word costs its hearer
+//! another verification. And on a node gossip keeps no connection open: its streams do not count for keep-alive, so that
+//! only what the node asks for does. Bounds: `HELD_BACK_MAX` events of each peer that said no hello, all else GossipSub's own.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -47,6 +48,30 @@ enum Standing {
     Stranger(VecDeque<(ConnectionId, Said)>),
     /// It said hello.
     Greeted,
+    /// It said hello, and neither hears from the other by gossip.
+    LeftOut,
+}
+
+/// What is said by gossip to a peer that said hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// It may share the mesh: both pass on what they hear.
+    Mesh,
+    /// It is sent what is new, and passes nothing on to us.
+    Direct,
+    /// Nothing.
+    None,
+}
+
+impl Part {
+    /// Between two members, each of which is an indexer or not.
+    pub(super) const fn between(is_own_indexer: bool, is_their_indexer: bool) -> Self {
+        match (is_own_indexer, is_their_indexer) {
+            (true, true) => Self::Mesh,
+            (false, false) => Self::None,
+            (true, false) | (false, true) => Self::Direct,
+        }
+    }
 }
 
 /// The behaviour.
@@ -64,12 +89,17 @@ impl Gossip {
         Self { inner, is_quiet, peers: HashMap::new() }
     }
 
-    /// The peer said hello: from here on it is heard, and `is_direct` when it is not for the mesh.
-    pub(super) fn admit(&mut self, peer: PeerId, is_direct: bool) {
+    /// The peer said hello: from here on it has this part in gossip.
+    pub(super) fn admit(&mut self, peer: PeerId, part: Part) {
         // GossipSub would dial a direct peer that is gone.
         let Some(standing) = self.peers.get_mut(&peer) else { return };
-        if is_direct {
-            self.inner.add_explicit_peer(&peer);
+        match part {
+            Part::Mesh => {}
+            Part::Direct => self.inner.add_explicit_peer(&peer),
+            Part::None => {
+                *standing = Standing::LeftOut;
+                return;
+            }
         }
         if let Standing::Stranger(held_back) = std::mem::replace(standing, Standing::Greeted) {
             for (connection, said) in held_back {
@@ -143,7 +173,7 @@ impl NetworkBehaviour for Gossip {
             Some(Standing::Stranger(held_back)) if held_back.len() < HELD_BACK_MAX => {
                 held_back.push_back((connection, said));
             }
-            Some(Standing::Stranger(_)) | None => {}
+            Some(Standing::Stranger(_) | Standing::LeftOut) | None => {}
         }
     }
 
@@ -337,15 +367,15 @@ mod tests {
             timeout(PATIENCE, drive).await.expect("it happens in time");
         }
 
-        fn admit(&mut self, is_direct: bool) {
+        fn admit(&mut self, part: Part) {
             let (first, second) = (*self.0.local_peer_id(), *self.1.local_peer_id());
-            self.0.behaviour_mut().admit(second, is_direct);
-            self.1.behaviour_mut().admit(first, is_direct);
+            self.0.behaviour_mut().admit(second, part);
+            self.1.behaviour_mut().admit(first, part);
         }
 
         /// Lets both hear each other's topics.
-        async fn acquaint(&mut self, is_direct: bool) {
-            self.admit(is_direct);
+        async fn acquaint(&mut self, part: Part) {
+            self.admit(part);
             let (mut here, mut there) = (false, false);
             self.drive(|is_first, event| {
                 let is_heard = matches!(event, SwarmEvent::Behaviour(gossipsub::Event::Subscribed { .. }));
@@ -386,7 +416,7 @@ mod tests {
     #[tokio::test]
     async fn on_a_node_gossip_passes_and_keeps_no_connection_open() {
         let mut pair = Pair::connected(true).await;
-        pair.acquaint(true).await;
+        pair.acquaint(Part::Direct).await;
         pair.0.behaviour_mut().publish(TOPIC, b"asked".to_vec()).unwrap();
         pair.drive(|is_first, event| !is_first && is_message(event, b"asked")).await;
         assert_eq!(pair.mesh(), 0, "a direct peer is in no mesh");
@@ -396,7 +426,7 @@ mod tests {
     #[tokio::test]
     async fn among_indexers_gossip_has_a_mesh_and_keeps_its_connections() {
         let mut pair = Pair::connected(false).await;
-        pair.acquaint(false).await;
+        pair.acquaint(Part::Mesh).await;
         assert_eq!(pair.mesh(), 2);
         // Five times as long as an idle connection is kept.
         let over = timeout(Duration::from_secs(1), pair.0.select_next_some());
@@ -414,10 +444,30 @@ mod tests {
         assert_eq!(pair.mesh(), 0);
         let sent = pair.0.behaviour_mut().publish(TOPIC, b"early".to_vec());
         assert!(matches!(sent, Err(gossipsub::PublishError::NoPeersSubscribedToTopic)), "{sent:?}");
-        pair.acquaint(false).await;
+        pair.acquaint(Part::Mesh).await;
         pair.0.behaviour_mut().publish(TOPIC, b"late".to_vec()).unwrap();
         pair.drive(|is_first, event| !is_first && is_message(event, b"late")).await;
         assert!(pair.0.behaviour().peers.contains_key(&second));
+    }
+
+    #[tokio::test]
+    async fn two_nodes_hear_nothing_of_each_other_by_gossip() {
+        for (own, other, part) in [
+            (false, false, Part::None),
+            (false, true, Part::Direct),
+            (true, false, Part::Direct),
+            (true, true, Part::Mesh),
+        ] {
+            assert_eq!(Part::between(own, other), part);
+        }
+        let mut pair = Pair::connected(false).await;
+        pair.hold_back(2).await;
+        pair.admit(Part::None);
+        let over = timeout(Duration::from_secs(1), pair.drive(|_, _| true));
+        assert!(over.await.is_err(), "nobody's topics are heard");
+        let sent = pair.0.behaviour_mut().publish(TOPIC, b"unheard".to_vec());
+        assert!(matches!(sent, Err(gossipsub::PublishError::NoPeersSubscribedToTopic)), "{sent:?}");
+        assert_eq!(pair.mesh(), 0);
     }
 
     #[tokio::test]
@@ -427,7 +477,7 @@ mod tests {
         pair.hold_back(1).await;
         let held_back = match &pair.0.behaviour().peers[&second] {
             Standing::Stranger(held_back) => held_back.front(),
-            Standing::Greeted => None,
+            Standing::Greeted | Standing::LeftOut => None,
         };
         let Some((connection, Said::PeerKind(kind))) = held_back else { panic!("it says its version first") };
         let (connection, kind) = (*connection, *kind);
@@ -443,7 +493,7 @@ mod tests {
         pair.drive(|is_first, event| is_first && matches!(event, SwarmEvent::ConnectionClosed { .. })).await;
         assert!(pair.0.behaviour().peers.is_empty());
         // One that said hello and is gone is not dialled again.
-        pair.0.behaviour_mut().admit(second, true);
+        pair.0.behaviour_mut().admit(second, Part::Direct);
         assert_eq!(pair.0.network_info().connection_counters().num_pending(), 0);
     }
 }
