@@ -268,7 +268,7 @@ impl Actor for Resources {
     ) -> Result<(), ActorProcessingErr> {
         let now = state.seat.now();
         match envelope.open() {
-            Msg::Begin { beginning, reply } => state.begin(beginning, reply, now),
+            Msg::Begin { beginning, reply } => state.begin(beginning, reply),
             Msg::Chosen { beginning, peers, reply } => reply.send(state.chosen(*beginning, &peers, now)),
             Msg::FoundHere { id, resources, is_truncated } => state.found_here(id, resources, is_truncated, now.mono),
             Msg::Expects { from, query_id, reply } => reply.send(state.asked.expects(&from, &query_id)),
@@ -279,7 +279,7 @@ impl Actor for Resources {
             Msg::Lost { from, query_id } => state.lost(from, &query_id, now.mono),
             Msg::Closed { id } => state.closed(id, now.mono),
             Msg::Asked { event, reply } => state.take(&event, reply, now),
-            Msg::Heard { question } => state.answer(question, None),
+            Msg::Heard { question } => state.heard(question, now),
             Msg::Ready { question, answers, reply } => state.ready(&question, answers, reply),
             Msg::Tick => state.expire(now.mono),
         }
@@ -290,12 +290,9 @@ impl Actor for Resources {
 
 // The searches of our users.
 impl State {
-    fn begin(&mut self, beginning: Box<Beginning>, reply: BeginReply, now: Now) {
-        let is_known_enough = match beginning.scope {
-            Scope::All => return reply.send(self.chosen(*beginning, &[], now)),
-            Scope::Known => true,
-            Scope::Partner => false,
-        };
+    fn begin(&self, beginning: Box<Beginning>, reply: BeginReply) {
+        // Where everybody is asked, partners are besides: what they have does not hang on what indexers pass on.
+        let is_known_enough = beginning.scope == Scope::Known;
         let chosen = self.seat.reply(move |peers| Msg::Chosen { beginning, peers, reply });
         // One that is not told is dropped with its reply, and the user hears that we are away.
         let ask = policy::Msg::Peers { is_known_enough, reply: chosen };
@@ -469,6 +466,12 @@ impl State {
         match self.answering.asked(event, now) {
             Ok(question) => self.answer(question, Some(reply)),
             Err(error) => reply.send(Err(error.refusal())),
+        }
+    }
+
+    fn heard(&mut self, question: Question, now: Now) {
+        if self.answering.is_first(&question, now) {
+            self.answer(question, None);
         }
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 pub use self::{
     intake::{EVENTS_IN_ALL, EVENTS_PER_AUTHOR, Intake},
     judge::{Told, judge, told, welcome},
-    replay::{Replay, ReplayError, SEEN_MAX, SEEN_PER_PEER_MAX},
+    replay::{Mark, Replay, ReplayError, SEEN_MAX, SEEN_PER_PEER_MAX},
 };
 use crate::{
     catalogue::GROUPS_MAX,

@@ -27,12 +27,29 @@ pub enum ReplayError {
     Full,
 }
 
+/// By what a repeated event is known: a hash of its author and its signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mark([u8; 16]);
+
+impl Mark {
+    /// The event's, as page 3 of the design has it.
+    #[must_use]
+    pub fn of(event: &Verified<Event>) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(event.from.to_bytes());
+        hash.update(event.signature());
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash.finalize()[..16]);
+        Self(id)
+    }
+}
+
 /// The memory of a window: of each event a hash, until its time is over.
 #[derive(Debug, Default)]
 pub struct Replay {
-    seen: HashMap<[u8; 16], Timestamp>,
+    seen: HashMap<Mark, Timestamp>,
     /// In the order in which they came, with their authors; each is gone once its time is over.
-    order: VecDeque<([u8; 16], PeerId, Timestamp)>,
+    order: VecDeque<(Mark, PeerId, Timestamp)>,
     by_peer: HashMap<PeerId, usize>,
 }
 
@@ -42,20 +59,27 @@ impl Replay {
     /// # Errors
     /// When it came before, or there is no room to remember it.
     pub fn take(&mut self, event: &Verified<Event>, now: Timestamp) -> Result<(), ReplayError> {
+        self.take_marked(Mark::of(event), event.from, now)
+    }
+
+    /// The same of an event by its mark and its author.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub fn take_marked(&mut self, id: Mark, from: PeerId, now: Timestamp) -> Result<(), ReplayError> {
         self.forget(now);
-        let id = id_of(event);
         if self.seen.contains_key(&id) {
             return Err(ReplayError::Repeated);
         }
-        let of_peer = self.by_peer.get(&event.from).copied().unwrap_or_default();
+        let of_peer = self.by_peer.get(&from).copied().unwrap_or_default();
         if self.order.len() >= SEEN_MAX || of_peer >= SEEN_PER_PEER_MAX {
             return Err(ReplayError::Full);
         }
         // Twice its life from now: it may be dated ahead, and may be repeated until its date is too old.
         let until = now + 2 * LIFE;
         self.seen.insert(id, until);
-        self.order.push_back((id, event.from, until));
-        *self.by_peer.entry(event.from).or_default() += 1;
+        self.order.push_back((id, from, until));
+        *self.by_peer.entry(from).or_default() += 1;
         Ok(())
     }
 
@@ -82,14 +106,4 @@ impl Replay {
             }
         }
     }
-}
-
-/// Of author and signature, as page 3 of the design has it.
-fn id_of(event: &Verified<Event>) -> [u8; 16] {
-    let mut hash = Sha256::new();
-    hash.update(event.from.to_bytes());
-    hash.update(event.signature());
-    let mut id = [0; 16];
-    id.copy_from_slice(&hash.finalize()[..16]);
-    id
 }

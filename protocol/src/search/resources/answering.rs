@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::{QUESTION_BYTES_MAX, Word};
 use crate::{
     catalogue::{QueryError, ResourceQuery},
-    event::{Event, Replay, ReplayError, Verb},
+    event::{Event, Mark, Replay, ReplayError, Verb},
     json::JsonError,
     search::{QueryId, QueryIdError},
     shares::Shares,
@@ -112,6 +112,8 @@ pub struct Question {
     pub query: ResourceQuery,
     /// Groups of the author's user, in the author's words.
     pub groups: Vec<String>,
+    /// Its event's, by which the same question is known on another way.
+    pub mark: Mark,
 }
 
 /// What was asked of us lately. A restart forgets it: a question of the last five minutes could be answered again.
@@ -154,6 +156,12 @@ impl Answering {
         self.take(event, now)
     }
 
+    /// Takes a question that was heard where gossip comes in; false when its author asked it on a stream already. Partners
+    /// are asked both ways, and answer once.
+    pub fn is_first(&mut self, heard: &Question, now: Now) -> bool {
+        self.replay.take_marked(heard.mark, heard.from, now.wall).is_ok()
+    }
+
     fn count(&mut self, author: PeerId, bytes: usize, now: Mono) -> Result<(), Unanswered> {
         if author == self.own {
             return Err(Unanswered::Own);
@@ -173,7 +181,7 @@ impl Answering {
         let (id, query) = (query_id.parse()?, query.again()?);
         // Last, so that only what would be answered is remembered.
         self.replay.take(event, now.wall)?;
-        Ok(Question { from: event.from, id, query, groups: event.groups.clone() })
+        Ok(Question { from: event.from, id, query, groups: event.groups.clone(), mark: Mark::of(event) })
     }
 }
 
@@ -221,6 +229,19 @@ mod tests {
         let again = heard(&mut answering, 1, &asked, 1).unwrap_err();
         assert_eq!(again, Unanswered::Replay(ReplayError::Repeated));
         assert!(!again.is_authors_fault());
+    }
+
+    #[test]
+    fn who_is_asked_both_ways_answers_the_first_and_knows_the_second() {
+        let (asked, other) = (event(1, 7, 0), event(1, 8, 0));
+        // Gossip is heard by another life of the same rules.
+        let (by_gossip, later) =
+            (heard(&mut answering(), 1, &asked, 0).unwrap(), heard(&mut answering(), 1, &other, 0));
+        let mut answering = answering();
+        answering.asked(&asked, now(0)).unwrap();
+        assert!(!answering.is_first(&by_gossip, now(1)));
+        assert!(answering.is_first(&later.unwrap(), now(1)));
+        assert_eq!(answering.asked(&other, now(2)), Err(Unanswered::Replay(ReplayError::Repeated)));
     }
 
     #[test]

@@ -66,7 +66,8 @@ pub enum CannotBegin {
 
 /// How many were asked, and how many of them were heard.
 ///
-/// Nobody knows how many gossip reaches, so that `asked` is 0 there: it is answered by so many, never by so many of all.
+/// Nobody knows how many gossip reaches, so that `asked` is 0 there, whoever is asked on a stream as well: it is answered by
+/// so many, never by so many of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Peers asked on a stream of their own.
@@ -99,7 +100,7 @@ pub struct Ended {
 pub struct Begun {
     /// Its id, which nobody can guess.
     pub id: QueryId,
-    /// Whom to ask on streams of their own; nobody when it is asked by gossip.
+    /// Whom to ask on streams of their own, whether everybody is asked by gossip or not.
     pub ask: Vec<PeerId>,
     /// The older search of the same user that it replaced.
     pub replaced: Option<Ended>,
@@ -246,8 +247,9 @@ impl Asked {
         }
     }
 
-    /// Begins a search that asks everybody by gossip, or the first [`ASKED_MAX`] of `peers`, and our own catalogue, which
-    /// answers by [`Asked::found_here`]. It replaces the one that this very user has open; without a user it stands alone.
+    /// Begins a search that asks the first [`ASKED_MAX`] of `peers`, everybody else by gossip where the scope is all, and our
+    /// own catalogue, which answers by [`Asked::found_here`]. By gossip all may answer, so that those who are asked on
+    /// streams besides are neither waited for nor missed: they answer sooner, and whatever the indexers pass on. It replaces the one that this very user has open; without a user it stands alone.
     ///
     /// # Errors
     /// When the user's name is too long, too many searches are open, or everybody was asked often enough.
@@ -271,22 +273,21 @@ impl Asked {
         if self.open.len() >= OPEN_MAX {
             return Err(CannotBegin::Busy);
         }
-        let mut ask: Vec<PeerId> = Vec::new();
-        let mut is_truncated = false;
-        if scope == Scope::All {
+        let is_for_all = scope == Scope::All;
+        if is_for_all {
             self.gossiped.add();
-        } else {
-            let others: BTreeSet<PeerId> = peers.iter().copied().filter(|peer| *peer != self.own).collect();
-            is_truncated = others.len() > ASKED_MAX;
-            ask = others.into_iter().take(ASKED_MAX).collect();
         }
+        let others: BTreeSet<PeerId> = peers.iter().copied().filter(|peer| *peer != self.own).collect();
+        let is_truncated = !is_for_all && others.len() > ASKED_MAX;
+        let ask: Vec<PeerId> = others.into_iter().take(ASKED_MAX).collect();
+        let waited_for = if is_for_all { &[] } else { &ask[..] };
         let id = QueryId::random(rng);
-        let deadline = now + if scope == Scope::All { IDLE } else { TOTAL };
+        let deadline = now + if is_for_all { IDLE } else { TOTAL };
         let search = Search {
             user: user.to_owned(),
             scope,
             query,
-            peers: ask.iter().map(|peer| (*peer, Standing::Waiting)).collect(),
+            peers: waited_for.iter().map(|peer| (*peer, Standing::Waiting)).collect(),
             is_own_open: true,
             found: HashMap::new(),
             bytes: 0,
@@ -400,7 +401,7 @@ impl Asked {
     fn gone(&mut self, from: &PeerId, id: &str, standing: Standing, now: Mono) -> Option<Update> {
         let id = self.find(from, id)?;
         self.update(id, Some(*from), [], now, |search| {
-            // By gossip nobody was asked, so nobody is missed.
+            // Where everybody is asked nobody is missed: the question may be there by gossip.
             search.peers.entry(*from).and_modify(|known| *known = standing);
         })
     }
@@ -507,7 +508,23 @@ mod tests {
         let begun = bed.open("a", Scope::Partner, &[1, 2, 1, 50], 0).unwrap();
         assert_eq!(begun.ask.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from([peer(1), peer(2)]));
         assert_eq!(begun.ask.len(), 2);
-        assert!(bed.open("b", Scope::All, &[1, 2], 0).unwrap().ask.is_empty());
+    }
+
+    #[test]
+    fn where_everybody_is_asked_partners_are_asked_on_streams_too_and_never_missed() {
+        let mut bed = Bed::new();
+        let begun = bed.open("a", Scope::All, &[1, 2, 3, 2, 50], 0).unwrap();
+        assert_eq!(begun.ask.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from([peer(1), peer(2), peer(3)]));
+        let (id, text) = (begun.id, begun.id.to_string());
+        // One answered by gossip before its stream said no, one did after, and one was never reached.
+        assert_eq!(bed.answer(1, id, &[1], 1, true, 1).unwrap().fresh.len(), 1);
+        drop(bed.asked.refused(&peer(1), &text, Mono::from_millis(2)));
+        drop(bed.asked.refused(&peer(2), &text, Mono::from_millis(2)));
+        assert_eq!(bed.answer(2, id, &[1], 1, true, 3).unwrap().fresh.len(), 1);
+        drop(bed.asked.lost(&peer(3), &text, Mono::from_millis(4)));
+        let ended = bed.asked.close(id).unwrap();
+        assert_eq!((ended.hits, ended.tally), (2, tally(0, 2, 0, 0)));
+        assert!(bed.is_spotless());
     }
 
     #[test]
