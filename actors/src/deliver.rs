@@ -22,17 +22,17 @@ use crate::{
     policy, reach,
     store::{self, Kept},
     supervision::Class,
-    swarm::streams::Io,
+    swarm::streams::{Io, IoError, Patience},
 };
 
 /// Rows of one partner in memory at once: a commit at their end costs as much as one. The store answers with fewer when they
 /// are long, so those of all partners that are sent to take 16 MiB.
-const BATCH_MAX: u32 = 16;
+const BATCH_MAX: u32 = 64;
 
 /// For a partner to be reached, a look at its record in the federation included.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
-/// For a partner to write an event down and say so; its database may be slow.
+/// For a partner to take an event, and again to write it down and say so; its database may be slow.
 const TAKE_WITHIN: Duration = Duration::from_secs(10);
 
 /// For an actor of our own to answer.
@@ -124,25 +124,28 @@ impl Sender {
         };
         let mut fates: Vec<Write> = Vec::with_capacity(rows.len());
         let mut stopped = None;
-        for row in rows {
-            let Some(verb) = Verb::named(&row.outgoing.subject) else {
-                fates.push(ended(&context, row, Fate::Refused, "no verb of this version"));
-                continue;
+        let mut left = rows;
+        while let Some(row) = left.first() {
+            let why = match Verb::named(&row.outgoing.subject) {
+                None => Some("no verb of this version"),
+                Some(verb) => not_for(verb, relation),
             };
-            if let Some(why) = not_for(verb, relation) {
+            if let Some(why) = why {
                 fates.push(ended(&context, row, Fate::Refused, why));
+                left = &left[1..];
                 continue;
             }
-            let Err(error) = self.send(verb, row).await else {
-                self.taken += 1;
-                context.stats.events_delivered.inc();
-                fates.push(ended(&context, row, Fate::Delivered, ""));
-                continue;
-            };
+            let Sent { taken, error } = self.send(run_of(left)).await;
+            self.taken += taken as u64;
+            context.stats.events_delivered.inc_by(taken as u64);
+            fates.extend(left[..taken].iter().map(|row| ended(&context, row, Fate::Delivered, "")));
+            left = &left[taken..];
+            let (Some(error), Some(row)) = (error, left.first()) else { continue };
             let Some(again) = again(&error) else {
                 warn!(%partner, id = row.id, %error, "a partner refused an event for good");
                 context.stats.events_refused_by_peers.inc();
                 fates.push(ended(&context, row, Fate::Refused, &error.to_string()));
+                left = &left[1..];
                 continue;
             };
             let detail = error.to_string();
@@ -167,45 +170,89 @@ impl Sender {
         stopped.map_or(Ok(()), Err)
     }
 
-    /// Sends one event and waits until the partner has it on its disk.
-    async fn send(&mut self, verb: Verb, row: &OutboxRow) -> Result<(), FetchError> {
+    /// Sends events of one verb, one behind the other, and waits until the partner has them on its disk.
+    async fn send(&mut self, rows: &[OutboxRow]) -> Sent {
+        let Some(verb) = rows.first().and_then(|row| Verb::named(&row.outgoing.subject)) else {
+            return Sent { taken: 0, error: None };
+        };
+        let mut taken = 0;
+        let outcome = self.send_counted(verb, rows, &mut taken).await;
+        if outcome.is_err() {
+            // Whoever refuses closes, and a broken stream is of no use for the next event.
+            self.stream = None;
+        }
+        Sent { taken, error: outcome.err() }
+    }
+
+    async fn send_counted(&mut self, verb: Verb, rows: &[OutboxRow], taken: &mut usize) -> Result<(), FetchError> {
         if !matches!(self.stream, Some((of, _)) if of == verb) {
             self.close().await;
         }
+        let (context, partner) = (&self.context, self.partner);
         let (_, io) = match &mut self.stream {
             Some(open) => open,
             None => {
-                let mut io = reach::open(&self.context, self.partner, verb.protocol(), OPEN_WITHIN).await?;
+                let mut io = reach::open(context, partner, verb.protocol(), OPEN_WITHIN).await?;
                 if verb == Verb::Planner {
                     io.live(Some(planner::LIFE));
                 }
                 self.stream.insert((verb, io))
             }
         };
-        let outgoing = &row.outgoing;
-        let event = Event {
-            verb,
-            from: self.context.own.peer_id,
-            user: outgoing.user.clone(),
-            groups: outgoing.groups.to_vec(),
-            datatype: outgoing.datatype.clone(),
-            id: outgoing.message_id.clone(),
-            ts: self.context.now().wall,
-            payload: outgoing.payload.to_vec(),
-        };
-        let signed = Verified::sign(&event, &self.context.keys).to_raw();
+        for row in rows {
+            let signed = Verified::sign(&event(context, verb, row), &context.keys);
+            match io.write_text(signed.text().as_bytes(), TAKE_WITHIN).await {
+                Ok(()) => {}
+                // Its answers to what it took are read still, and its refusal of what it did not.
+                Err(IoError::Closed) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
         let max = verb.protocol().value_bytes_max();
-        let asked = io.ask(&signed, TAKE_WITHIN, |value| json::parse::<Answer<EventAck>>(value.bytes, max)).await;
-        let outcome = match asked {
-            Ok(Ok(Answer::Given(EventAck { ok: true }))) => return Ok(()),
-            Ok(Ok(Answer::Given(EventAck { ok: false }))) => Err(FetchError::Ended),
-            Ok(Ok(Answer::Refused(refused))) => Err(FetchError::Refused(refused)),
-            Ok(Err(error)) => Err(error.into()),
-            Err(error) => Err(error.into()),
-        };
-        // Whoever refuses closes, and a broken stream is of no use for the next event.
-        self.stream = None;
-        outcome
+        while *taken < rows.len() {
+            let patience = Patience::within(TAKE_WITHIN);
+            let read = io.read(patience, |value| json::parse::<Answer<EventAck>>(value.bytes, max)).await?;
+            match read.ok_or(FetchError::Ended)?? {
+                Answer::Given(EventAck { ok: true }) => *taken += 1,
+                Answer::Given(EventAck { ok: false }) => return Err(FetchError::Ended),
+                Answer::Refused(refused) => return Err(FetchError::Refused(refused)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What became of events that were sent one behind the other.
+struct Sent {
+    /// So many of the first are on the partner's disk.
+    taken: usize,
+    /// What became of the one behind them.
+    error: Option<FetchError>,
+}
+
+/// The first rows that are sent before their answers are waited for: those of one verb. A step of a plan waits for the last:
+/// one that is refused for now must not be overtaken by the next, and steps have no versions by which that would be seen.
+fn run_of(rows: &[OutboxRow]) -> &[OutboxRow] {
+    let Some(first) = rows.first() else { return rows };
+    let subject = &first.outgoing.subject;
+    if Verb::named(subject) == Some(Verb::Planner) {
+        return &rows[..1];
+    }
+    let same = rows.iter().take_while(|row| row.outgoing.subject == *subject).count();
+    &rows[..same]
+}
+
+fn event(context: &Context, verb: Verb, row: &OutboxRow) -> Event {
+    let outgoing = &row.outgoing;
+    Event {
+        verb,
+        from: context.own.peer_id,
+        user: outgoing.user.clone(),
+        groups: outgoing.groups.to_vec(),
+        datatype: outgoing.datatype.clone(),
+        id: outgoing.message_id.clone(),
+        ts: context.now().wall,
+        payload: outgoing.payload.to_vec(),
     }
 }
 
@@ -291,5 +338,38 @@ mod tests {
         // One that does not say for how long is asked again with growing pauses.
         let unsaid = again(&FetchError::Refused(Refused::new(RefusalCode::Limit, "x")));
         assert_eq!(unsaid, Some(Again::Later { not_before: Duration::ZERO }));
+    }
+
+    fn row(id: u64, verb: Verb) -> OutboxRow {
+        let outgoing = ::store::Outgoing {
+            destination: Destination::Bus,
+            subject: verb.name().to_owned(),
+            user: String::new(),
+            groups: std::sync::Arc::new([]),
+            datatype: String::new(),
+            payload: std::sync::Arc::new([]),
+            message_id: id.to_string(),
+            may_drop: false,
+        };
+        let created_at = protocol::Timestamp::UNIX_EPOCH;
+        let (next_at, ended_at) = (None, None);
+        let fate = Fate::Waiting;
+        OutboxRow { id, outgoing, bytes: 0, created_at, attempts: 0, next_at, fate, ended_at, detail: String::new() }
+    }
+
+    #[test]
+    fn events_of_one_verb_go_together_and_steps_of_a_plan_one_by_one() {
+        use Verb::{Create, Planner, Update};
+        for (verbs, together) in [
+            (vec![], 0),
+            (vec![Create], 1),
+            (vec![Create, Create, Create, Update, Create], 3),
+            (vec![Update, Create], 1),
+            (vec![Planner, Planner], 1),
+            (vec![Update, Update, Planner], 2),
+        ] {
+            let rows: Vec<OutboxRow> = (1..).zip(&verbs).map(|(id, verb)| row(id, *verb)).collect();
+            assert_eq!(run_of(&rows).len(), together, "{verbs:?}");
+        }
     }
 }

@@ -123,12 +123,12 @@ pub enum Msg {
         /// What became of it.
         reply: Reply<Outcome>,
     },
-    /// A partner's event, judged and good.
+    /// A partner's events, judged and good.
     Told {
-        /// What it asks.
-        wanted: Box<Wanted>,
-        /// Once it is on the disk.
-        reply: Reply<Result<(), Refused>>,
+        /// What they ask, in their order.
+        wanted: Vec<Wanted>,
+        /// What became of each, once it is on the disk.
+        reply: Reply<Vec<Result<(), Refused>>>,
     },
     /// Something is to be said on the bus.
     Say(Vec<Outgoing>),
@@ -204,7 +204,7 @@ impl Actor for Sharing {
             Msg::Relations(relations) => state.relations = Some(relations),
             Msg::Ordered { orders, reply } => state.ordered(orders, reply),
             Msg::Order { want, reply } => state.order(*want, reply),
-            Msg::Told { wanted, reply } => state.take(Batch::of([*wanted], Answer::Peer(reply))),
+            Msg::Told { wanted, reply } => state.take(Batch::of(wanted, Answer::Peer(reply))),
             Msg::Say(sayings) => state.take(Batch::of([Wanted::unnamed(Want::Say(sayings))], Answer::Nobody)),
             Msg::Held { run, rows } if state.is_running(run) => state.held(rows),
             Msg::Changed { run, changed } if state.is_running(run) => state.changed(changed),

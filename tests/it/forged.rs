@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use actors::swarm::streams::Patience;
 use async_nats::jetstream;
 use libp2p::Multiaddr;
 use protocol::{
@@ -201,6 +202,34 @@ fn g32_a_partner_that_lies_changes_nothing_but_its_own_also_after_a_restart() {
     let repeated = paris.metric("muster_changes_repeated_total") + paris.metric("muster_events_refused_total");
     assert_eq!(repeated, 2.0, "each was known");
     assert_eq!(held(paris), expected, "a replay after a restart changes nothing");
+}
+
+#[test]
+fn g32_events_one_behind_the_other_are_taken_up_to_the_first_that_is_refused() {
+    let federation = Federation::converged(1, &["paris"]);
+    let (paris, eve) = (federation.member("paris"), Keys::from_seed([41; 32]));
+    by(paris, &["partner", "add", &eve.peer_id().to_string()]);
+    let create = |id: &str| signed(&event(&eve, Verb::Create, id, resource(&eve, id, "of eve", 1)), &eve);
+    let gone = event(&eve, Verb::Delete, "gone", br#"{"id":"a"}"#.to_vec());
+    let run = [create("a"), create("b"), signed(&gone, &eve), create("c")];
+    Runtime::new().unwrap().block_on(async {
+        let thin = thin(paris, 41);
+        let link = connected(&thin, paris).await;
+        let mut io = link.open(Protocol::Event(Verb::Create)).await.unwrap();
+        for text in &run {
+            io.write_text(text.get().as_bytes(), PATIENCE).await.unwrap();
+        }
+        let mut answers = Vec::new();
+        while let Ok(Some(answer)) = io.read(Patience::within(PATIENCE), |value| value.bytes.to_vec()).await {
+            answers.push(String::from_utf8(answer).unwrap());
+        }
+        let [first, second, third] = answers.as_slice() else { panic!("{answers:?}") };
+        assert_eq!((first.as_str(), second.as_str()), (r#"{"ok":true}"#, r#"{"ok":true}"#));
+        assert!(third.contains(r#""refused":"invalid""#), "{third}");
+    });
+    let ids: Vec<String> = held(paris).into_keys().map(|(_, id)| id).collect();
+    assert_eq!(ids, ["a", "b"], "nothing behind it has an effect");
+    assert_eq!(paris.metric("muster_events_refused_total"), 1.0);
 }
 
 /// What a client of the bus publishes where orders belong, and that is refused for what it is.

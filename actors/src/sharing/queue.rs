@@ -26,7 +26,7 @@ pub(super) struct Batch {
 /// Who waits for a batch.
 pub(super) enum Answer {
     Bus(Reply<Vec<Verdict>>),
-    Peer(Reply<Result<(), Refused>>),
+    Peer(Reply<Vec<Result<(), Refused>>>),
     Edge(Reply<Outcome>),
     Nobody,
 }
@@ -53,10 +53,7 @@ impl Batch {
     fn answer(self) {
         match self.answer {
             Answer::Bus(reply) => reply.send(self.outcomes.into_iter().map(Outcome::verdict).collect()),
-            Answer::Peer(reply) => {
-                let outcome = self.outcomes.into_iter().next();
-                reply.send(outcome.map_or(Ok(()), Outcome::judgement));
-            }
+            Answer::Peer(reply) => reply.send(self.outcomes.into_iter().map(Outcome::judgement).collect()),
             Answer::Edge(reply) => {
                 if let Some(outcome) = self.outcomes.into_iter().next() {
                     reply.send(outcome);

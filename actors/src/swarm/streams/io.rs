@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{AsyncRead, AsyncWriteExt, ready};
+use futures::{AsyncRead, AsyncWriteExt, FutureExt as _, ready};
 use libp2p::{Multiaddr, PeerId, Stream, swarm::ConnectionId};
 use protocol::{
     bandwidth::{Came, End},
@@ -268,6 +268,11 @@ impl Io {
                 Err(error) => return Err(self.end(error)),
             }
         }
+    }
+
+    /// Whether the next value has begun to come already. What goes wrong is found by the next read.
+    pub fn has_begun(&mut self) -> bool {
+        matches!(self.begins(Patience::NEXT).now_or_never(), Some(Ok(true)))
     }
 
     /// Takes in what there is and notes when a value began; `late` when there is nothing in time.
