@@ -30,12 +30,12 @@ const RESOURCES: usize = 20;
 const ARRIVE_WITHIN: Duration = Duration::from_secs(240);
 
 /// Two organisations, partners of each other.
-struct Two {
-    federation: Federation,
-    paris_bus: Nats,
-    lyon_bus: Nats,
+pub(crate) struct Two {
+    pub(crate) federation: Federation,
+    pub(crate) paris_bus: Nats,
+    pub(crate) lyon_bus: Nats,
     lyon_database: Postgres,
-    runtime: Runtime,
+    pub(crate) runtime: Runtime,
 }
 
 /// Who is killed.
@@ -51,7 +51,7 @@ enum Victim {
 const VICTIMS: [Victim; 5] = [Victim::Paris, Victim::Lyon, Victim::ParisBus, Victim::LyonBus, Victim::LyonDatabase];
 
 impl Two {
-    fn started(test: &str) -> Option<Self> {
+    pub(crate) fn started(test: &str) -> Option<Self> {
         let (paris_bus, lyon_bus) = (Nats::started(test)?, Nats::started(test)?);
         let lyon_database = Postgres::started(test)?;
         let mut federation = Federation::new();

@@ -31,3 +31,4 @@ mod search;
 mod sharing;
 #[path = "../thin/mod.rs"]
 mod thin;
+mod verbs;
