@@ -31,6 +31,7 @@ use crate::{
     config::Config,
     keys::{self, AdminToken, FolderLock},
     ports, tree,
+    watchdog::{self, Pulse},
 };
 
 /// The leave phase has 10 s; the rest of the tree ends within two more.
@@ -59,6 +60,8 @@ pub(crate) enum Ended {
 pub(crate) trait Running: Send {
     /// The way in for the admin endpoint.
     fn tree(&self) -> Arc<dyn Tree>;
+    /// Whether its critical actors answer.
+    fn pulse(&self) -> Box<dyn Pulse>;
     /// Leaves politely, then ends every actor; bounded by the tree to 10 s and a little.
     fn stop(&mut self) -> BoxFuture<'_, ()>;
     /// Waits until the tree ends by itself.
@@ -108,8 +111,10 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
         }
     };
     info!(admin = %door.address, %peer_id, "running");
-    tell_systemd(&[NotifyState::Ready]);
+    let pulse = running.pulse();
+    watchdog::tell(&[NotifyState::Ready]);
     let outcome = tokio::select! {
+        never = watchdog::feed(pulse, watchdog::tell) => match never {},
         ended = running.ended() => Err(broken(&ended)),
         () = signals.next() => polite(running.as_mut(), &mut signals).await,
     };
@@ -120,7 +125,7 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
 /// Leaves and ends; a second signal ends at once.
 async fn polite(running: &mut dyn Running, signals: &mut Signals) -> Result<(), Failure> {
     info!("leaving; a second signal ends at once");
-    tell_systemd(&[NotifyState::Stopping]);
+    watchdog::tell(&[NotifyState::Stopping]);
     tokio::select! {
         done = timeout(STOP_WITHIN, running.stop()) => match done {
             Ok(()) => info!("ended"),
@@ -162,13 +167,6 @@ fn make_folder(data: &Path) -> Result<(), Failure> {
             .why(cause.to_string())
             .next("correct files.data or the permissions and start again")
     })
-}
-
-/// Nothing happens where no service manager listens.
-fn tell_systemd(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        warn!(%error, "the service manager could not be told");
-    }
 }
 
 /// The admin endpoint while it is open, and the file that tells where it is.
@@ -286,6 +284,10 @@ mod tests {
     impl Running for Fake {
         fn tree(&self) -> Arc<dyn Tree> {
             Arc::new(Still::default())
+        }
+
+        fn pulse(&self) -> Box<dyn Pulse> {
+            Box::new(|| Vec::new())
         }
 
         fn stop(&mut self) -> BoxFuture<'_, ()> {

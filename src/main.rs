@@ -9,6 +9,7 @@ mod keys;
 mod ports;
 mod telemetry;
 mod tree;
+mod watchdog;
 
 use cli::exit::Exit;
 

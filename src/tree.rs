@@ -18,6 +18,7 @@ use crate::{
     cli::exit::{Exit, Failure},
     config::{Config, Settings},
     daemon::{Ended, Running, Start},
+    watchdog::Pulse,
 };
 
 /// The database's file in the folder of data.
@@ -111,10 +112,24 @@ fn of(settings: &Settings) -> ActorsSettings {
     }
 }
 
+/// The pulse of a tree, in words.
+struct Felt(actors::supervision::Pulse);
+
+impl Pulse for Felt {
+    fn beat(&mut self) -> Vec<String> {
+        self.0.beat().iter().map(ToString::to_string).collect()
+    }
+}
+
 impl Running for Live {
     fn tree(&self) -> Arc<dyn Tree> {
         let running = self.0.as_ref().expect("a tree is asked for before it is stopped");
         Arc::new(running.handle().clone())
+    }
+
+    fn pulse(&self) -> Box<dyn Pulse> {
+        let running = self.0.as_ref().expect("a tree is felt before it is stopped");
+        Box::new(Felt(running.pulse()))
     }
 
     fn stop(&mut self) -> BoxFuture<'_, ()> {

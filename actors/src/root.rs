@@ -23,7 +23,7 @@ use crate::{
     sharing,
     stats::Stats,
     store, suggestions,
-    supervision::{Chance, ChildSpec, Class, Clock, Ended, Failure, Outcome, Path, Root, Supervisor, Tree},
+    supervision::{Chance, ChildSpec, Class, Clock, Ended, Failure, Outcome, Path, Pulse, Root, Supervisor, Tree},
     swarm,
 };
 
@@ -134,6 +134,27 @@ impl Running {
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// The pulse of the actors that it cannot do without: whoever of them sits in one handler, nothing works until the
+    /// process is started again, and supervision, which restarts what fails, does not see it.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        let addresses = &self.context.addresses;
+        let watched = [
+            addresses.store.path(),
+            addresses.health.path(),
+            addresses.policy.path(),
+            addresses.peers.path(),
+            addresses.score.path(),
+            addresses.claim.path(),
+            addresses.pool.path(),
+            addresses.registry.path(),
+            addresses.gate.path(),
+            addresses.swarm.path(),
+        ];
+        let supervisors = [Path::root(), Path::root().child("node"), Path::root().child("indexer")];
+        Pulse::of(&self.context.tree, supervisors.into_iter().chain(watched.into_iter().cloned()).collect())
     }
 
     /// Waits until the member ends by itself, which it should not.

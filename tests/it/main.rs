@@ -31,4 +31,5 @@ mod search;
 mod sharing;
 #[path = "../thin/mod.rs"]
 mod thin;
+mod units;
 mod verbs;

@@ -237,6 +237,7 @@ impl Drop for Handling<'_> {
         if self.counted {
             self.vitals.handled(self.clock.mono().since(self.began));
         }
+        self.vitals.ended();
         self.vitals.idle();
     }
 }

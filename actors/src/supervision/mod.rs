@@ -156,6 +156,7 @@ mod histogram;
 mod life;
 mod mailbox;
 mod path;
+mod pulse;
 pub mod supervisor;
 mod vitals;
 
@@ -165,6 +166,7 @@ pub use clock::{Chance, Clock};
 pub use life::{Hold, Seat, Timer};
 pub use path::Path;
 pub use protocol::restarts;
+pub use pulse::Pulse;
 pub use supervisor::{Ended, Root, Supervisor};
 pub use vitals::Tree;
 

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use protocol::time::Mono;
+use protocol::{time::Mono, watchdog::Sign};
 use tokio::sync::broadcast;
 
 use super::{
@@ -68,6 +68,8 @@ pub(super) struct Vitals {
     born_nanos: AtomicU64,
     /// When the present handler began, plus one; 0 while idle.
     busy_since: AtomicU64,
+    /// Handlers that ended, of whatever kind, over all lives.
+    ended: AtomicU64,
     // Written by the one life there is at a time.
     handling: Histogram,
     waiting: Histogram,
@@ -87,6 +89,7 @@ impl Vitals {
             incarnation: AtomicU64::new(0),
             born_nanos: AtomicU64::new(0),
             busy_since: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             handling: Histogram::default(),
             waiting: Histogram::default(),
             fault: AtomicU64::new(NO_FAULT),
@@ -144,6 +147,24 @@ impl Vitals {
 
     pub(super) fn idle(&self) {
         self.busy_since.store(0, Relaxed);
+    }
+
+    /// A handler has ended: of a message, an event of supervision, or a poke.
+    pub(super) fn ended(&self) {
+        self.ended.fetch_add(1, Relaxed);
+    }
+
+    /// How it is when a beat of the watchdog comes.
+    pub(super) fn sign(&self) -> Sign {
+        match self.state.load(Acquire) {
+            WAITING | STOPPED => Sign::Waiting,
+            _ => Sign::Ended(self.ended.load(Relaxed)),
+        }
+    }
+
+    /// Sends it an empty message; one that is away is not reached.
+    pub(super) fn poke(&self) {
+        self.poke.get().and_then(Weak::upgrade).map(|actor| actor.poke());
     }
 
     /// A message was handled, well or not.
@@ -338,6 +359,11 @@ impl Tree {
         let vitals = self.entries().values().find(|vitals| vitals.path.as_str() == actor).cloned();
         let vitals = vitals.ok_or_else(|| AskError::Unknown { what: "actor", name: actor.to_owned() })?;
         if vitals.inject(fault) { Ok(()) } else { Err(AskError::Away { actor: actor.to_owned() }) }
+    }
+
+    /// The vitals of the actor with this path, if it is listed.
+    pub(super) fn vitals(&self, path: &Path) -> Option<Arc<Vitals>> {
+        self.entries().get(path).cloned()
     }
 
     pub(super) fn tell(&self, outcome: Outcome) {

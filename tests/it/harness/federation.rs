@@ -369,6 +369,12 @@ impl Member {
     #[track_caller]
     pub(crate) fn end_politely(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
+        self.until_ended()
+    }
+
+    /// Waits until it has ended after a signal to end.
+    #[track_caller]
+    pub(crate) fn until_ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap();
         let ended = wait_status(&mut child, Duration::from_secs(15));
         if ended.is_none() {

@@ -16,15 +16,17 @@ mod process;
 pub(crate) use browser::Browser;
 pub(crate) use federation::{Federation, Member, Spec, private_file, ticks};
 pub(crate) use nats::Nats;
-use network::skip;
-pub(crate) use network::{Network, Place, Side};
+pub(crate) use network::{Network, Place, Side, skip};
 pub(crate) use ports::Port;
 pub(crate) use postgres::Postgres;
 pub(crate) use process::{
     Ended, command, muster, muster_in, shown_mode, snapshot, until_free, wait_status, wait_with_deadline,
 };
 
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 /// Long enough for a loaded machine with two cores; nothing here waits that long unless it is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,4 +54,9 @@ pub(crate) fn until<T>(what: &str, patience: Duration, mut look: impl FnMut() ->
 #[track_caller]
 pub(crate) fn until_true(what: &str, patience: Duration, mut look: impl FnMut() -> bool) {
     until(what, patience, || look().then_some(()));
+}
+
+/// A path of the repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }

@@ -201,7 +201,7 @@ impl Namespace {
 }
 
 /// Says that a test cannot run here.
-pub(super) fn skip(name: &str, why: &str) {
+pub(crate) fn skip(name: &str, why: &str) {
     let Some(folder) = std::env::var_os(SKIPPED) else {
         panic!("{name} cannot run here, and nobody counts what is skipped: {why}");
     };
