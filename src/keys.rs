@@ -259,7 +259,18 @@ fn damaged(path: &Path, what: Secret, why: &dyn fmt::Display) -> FileError {
 /// # Errors
 /// When something is there already, or the disk does not keep it.
 pub(crate) fn create(path: &Path, content: &[u8]) -> Result<(), FileError> {
-    let temporary = Temporary::write(path, content, 0o600)?;
+    create_with(path, |file| file.write_all(content))
+}
+
+/// The same of what is too large to be held: `write` puts it into the file.
+///
+/// # Errors
+/// When something is there already, `write` fails, or the disk does not keep it.
+pub(crate) fn create_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), FileError> {
+    if path.symlink_metadata().is_ok() {
+        return Err(FileError::Exists { path: path.to_owned() });
+    }
+    let temporary = Temporary::write(path, 0o600, write)?;
     // A link, unlike a rename, refuses to replace what is there.
     std::fs::hard_link(&temporary.0, path).map_err(|cause| match cause.kind() {
         io::ErrorKind::AlreadyExists => FileError::Exists { path: path.to_owned() },
@@ -274,7 +285,7 @@ pub(crate) fn create(path: &Path, content: &[u8]) -> Result<(), FileError> {
 /// # Errors
 /// When the disk does not keep it.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
-    let temporary = Temporary::write(path, content, 0o644)?;
+    let temporary = Temporary::write(path, 0o644, |file| file.write_all(content))?;
     std::fs::rename(&temporary.0, path).map_err(|cause| FileError::system("write", path, cause))?;
     sync_folder(path)
 }
@@ -283,7 +294,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
 struct Temporary(PathBuf);
 
 impl Temporary {
-    fn write(path: &Path, content: &[u8], mode: u32) -> Result<Self, FileError> {
+    fn write(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<Self, FileError> {
         let mut name = OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
         name.push(format!(".{}.new", std::process::id()));
@@ -295,7 +306,7 @@ impl Temporary {
             .open(&place)
             .map_err(|cause| FileError::system("create", &place, cause))?;
         let written = Self(place);
-        file.write_all(content)
+        write(&mut file)
             .and_then(|()| file.sync_all())
             .map_err(|cause| FileError::system("write", &written.0, cause))?;
         Ok(written)

@@ -1,6 +1,7 @@
 //! muster: a roll call for a federation of clouds.
 
 mod admin;
+mod archive;
 mod cli;
 mod config;
 mod daemon;

@@ -11,10 +11,11 @@ use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use protocol::identity::Keys;
 use store::{OpenError, Store};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     admin::Tree,
+    archive,
     cli::exit::{Exit, Failure},
     config::{Config, Settings},
     daemon::{Ended, Running, Start},
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// The database's file in the folder of data.
-const DATABASE: &str = "muster.db";
+pub(crate) const DATABASE: &str = "muster.db";
 
 /// A tree that runs, until it is stopped.
 struct Live(Option<actors::Running>);
@@ -67,7 +68,22 @@ async fn open(config: &Config, keys: &Keys) -> Result<Store, Failure> {
             "the database was damaged: it was set aside, and a new one is filled from the network"
         );
     }
+    leap(config, keys, &opened.store).await?;
     Ok(opened.store)
+}
+
+/// After a restore the sequence leaps past all that the lost member may have signed since its backup; once.
+async fn leap(config: &Config, keys: &Keys, store: &Store) -> Result<(), Failure> {
+    let Some(taken_at) = archive::restored(&config.data())? else { return Ok(()) };
+    let did = match config.settings.node.did.as_str() {
+        "" => keys.did().to_string(),
+        did => did.to_owned(),
+    };
+    let refused = |why: String| Failure::new(Exit::InputOutput, "the sequence could not leap ahead").why(why);
+    let seq = store.leap_seq(&did, taken_at, Timestamp::now()).await.map_err(|error| refused(error.to_string()))?;
+    archive::forget_restored(&config.data()).map_err(|cause| refused(cause.to_string()))?;
+    info!(%taken_at, seq, "restored from a backup: the sequence of our records goes on further ahead");
+    Ok(())
 }
 
 fn unusable(error: &OpenError) -> Failure {

@@ -267,6 +267,22 @@ pub fn next_seq(stored: u64, now: Timestamp) -> u64 {
     stored.saturating_add(1).max(millis).min(NUMBER_MAX)
 }
 
+/// How far a restored member's `seq` leaps: further than clocks that others put up with are apart, and far more records than
+/// are signed in any stretch, for each takes a millisecond at least. Another restore from the same backup leaps further by
+/// all the time between the two.
+pub const RESTORE_LEAP: Duration = Duration::from_secs(24 * 3_600);
+
+/// The least that the `seq` of a restored member goes on from, so that it passes all that the lost one signed after
+/// `taken_at`, when its backup was taken and `kept` was its last. It went on no faster than time did, and neither it nor the
+/// one that restores has a clock that is a day off.
+#[must_use]
+pub fn seq_after_restore(kept: u64, taken_at: Timestamp, now: Timestamp) -> u64 {
+    let millis = |at: Timestamp| u64::try_from(at.as_millisecond()).unwrap_or(0);
+    let leap = u64::try_from(RESTORE_LEAP.as_millis()).unwrap_or(NUMBER_MAX);
+    let passed = millis(now).saturating_sub(millis(taken_at));
+    kept.saturating_add(passed).max(millis(now)).saturating_add(leap).min(NUMBER_MAX)
+}
+
 /// How a valid record stands to the one held for the same DID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -485,6 +501,30 @@ mod tests {
         assert_eq!(next_seq(millis + 5, Timestamp::UNIX_EPOCH), millis + 6);
         assert_eq!(next_seq(5, Timestamp::MIN), 6);
         assert_eq!(next_seq(u64::MAX, now()), NUMBER_MAX);
+    }
+
+    #[test]
+    fn p5_the_seq_after_a_restore_is_above_all_that_was_signed_since_the_backup() {
+        let day = u64::try_from(RESTORE_LEAP.as_millis()).unwrap();
+        let millis = u64::try_from(now().as_millisecond()).unwrap();
+        let taken_at = now() - jiff::SignedDuration::from_hours(30 * 24);
+        assert_eq!(seq_after_restore(0, taken_at, now()), millis + day);
+        let ahead = millis + 5 * day;
+        assert_eq!(
+            seq_after_restore(ahead, taken_at, now()),
+            ahead + 31 * day,
+            "one whose clock was ahead stayed ahead"
+        );
+        assert_eq!(seq_after_restore(7, now(), taken_at), millis - 30 * day + day, "a clock that went back since");
+        assert_eq!(seq_after_restore(u64::MAX, taken_at, now()), NUMBER_MAX);
+        // As often as it signed in between: each record is a millisecond of time at least.
+        let first = seq_after_restore(7, taken_at, now());
+        let later = now() + jiff::SignedDuration::from_secs(60);
+        let mut seq = first;
+        for second in 0..60 {
+            seq = next_seq(seq, now() + jiff::SignedDuration::from_secs(second));
+        }
+        assert!(seq_after_restore(7, taken_at, later) > seq, "a second restore from the same backup");
     }
 
     #[test]

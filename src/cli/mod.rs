@@ -1,6 +1,7 @@
 //! The command line: one file per verb.
 
 mod alerts;
+mod backup;
 mod ban;
 pub(crate) mod client;
 mod completions;
@@ -20,6 +21,7 @@ mod partner;
 mod peers;
 mod planner;
 mod resource;
+mod restore;
 mod run;
 mod search;
 mod sessions;
@@ -139,6 +141,10 @@ enum Verb {
     Drain(drain::Args),
     /// Let a drained indexer take nodes again.
     Undrain(drain::Args),
+    /// Write all that a member is into one file, also while it runs.
+    Backup(backup::Args),
+    /// Make a member again from its backup.
+    Restore(restore::Args),
     /// Check a configuration, show it, compare it, describe it.
     #[command(subcommand)]
     Config(config::Verb),
@@ -327,6 +333,8 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Ban(verb) => asked(ban::run(&verb, context)),
         Verb::Drain(args) => asked(drain::drain(&args, context)),
         Verb::Undrain(args) => asked(drain::undrain(&args, context)),
+        Verb::Backup(args) => asked(backup::run(&args, context)),
+        Verb::Restore(args) => restore::run(&args, context),
         Verb::Config(verb) => config::run(&verb, context),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args, context),

@@ -1,14 +1,18 @@
 //! SQLite: one file, one writer, a few readers.
 
+mod copy;
 mod open;
 mod writer;
 
 use sqlx::{Sqlite as Driver, SqlitePool, pool::PoolConnection};
 use tokio::sync::MappedMutexGuard;
 
-pub use self::open::{Opened, SetAside};
 pub(crate) use self::writer::Turn;
 use self::writer::{Link, Writer};
+pub use self::{
+    copy::{Copied, copy_database},
+    open::{Opened, SetAside},
+};
 use crate::{
     StoreError, error,
     repository::{self, Repository},

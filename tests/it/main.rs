@@ -7,6 +7,7 @@
 
 mod access;
 mod alerts;
+mod backup;
 mod bad_input;
 mod balance;
 mod bus;

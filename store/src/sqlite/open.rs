@@ -99,7 +99,7 @@ impl Store {
 }
 
 /// What is at the path.
-enum Found {
+pub(super) enum Found {
     /// No file, or one without a byte.
     Nothing,
     /// A database of ours that passed SQLite's own check.
@@ -109,7 +109,7 @@ enum Found {
 }
 
 /// Looks at the file and changes nothing, so that a start that fails leaves what it found.
-async fn examine(path: &Path) -> Result<Found, OpenError> {
+pub(super) async fn examine(path: &Path) -> Result<Found, OpenError> {
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
@@ -269,7 +269,7 @@ fn damaged_or_error(path: &Path, error: sqlx::Error) -> Result<Found, OpenError>
     }
 }
 
-fn open_error(path: &Path, error: StoreError) -> OpenError {
+pub(super) fn open_error(path: &Path, error: StoreError) -> OpenError {
     let path = path.to_owned();
     match error {
         StoreError::Busy => OpenError::Busy { path },
@@ -325,7 +325,7 @@ fn copy_private(from: &Path, to: &Path) -> Result<(), OpenError> {
 }
 
 /// Makes a file that was not there, for its owner alone.
-fn create(path: &Path) -> Result<File, OpenError> {
+pub(super) fn create(path: &Path) -> Result<File, OpenError> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     made.map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
@@ -368,6 +368,12 @@ fn move_with_log(from: &Path, to: &Path) -> io::Result<()> {
         _ => fs::rename(from, to)?,
     }
     sync_folder(from)
+}
+
+/// Makes sure that a file and its name outlive the machine's power.
+pub(super) fn sync_file(path: &Path) -> Result<(), OpenError> {
+    let synced = File::open(path).and_then(|file| file.sync_all()).and_then(|()| sync_folder(path));
+    synced.map_err(|error| denied_or_io(path, "write to", error))
 }
 
 /// Makes sure that a new name in the folder outlives the machine's power.
@@ -464,7 +470,7 @@ fn readers(path: &Path, settings: &Settings) -> SqlitePool {
 }
 
 /// What every connection to a file has in common.
-fn base(path: &Path) -> SqliteConnectOptions {
+pub(super) fn base(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new().filename(path).foreign_keys(true).disable_statement_logging()
 }
 
