@@ -106,7 +106,7 @@ enum Verb {
     /// Show a member's peer id, DID and addresses.
     Id,
     /// Show how a member is and what is wrong with it.
-    Status,
+    Status(status::Args),
     /// List the peers that a member knows.
     Peers,
     /// List the indexers in a member's pool.
@@ -317,7 +317,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Init(args) => init::run(&args, context),
         Verb::Run(args) => run::run(&args, context),
         Verb::Id => asked(id::run(context)),
-        Verb::Status => asked(status::run(context)),
+        Verb::Status(args) => asked(status::run(&args, context)),
         Verb::Peers => asked(peers::run(context)),
         Verb::Indexers(args) => asked(indexers::run(&args, context)),
         Verb::Sessions => asked(sessions::run(context)),

@@ -8,14 +8,27 @@ use protocol::wire::Role;
 
 use super::{
     Context,
-    exit::Failure,
+    exit::{Exit, Failure},
     output::{clean, colour, or_dash, span},
 };
 
+/// Flags of the verb.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Fail (exit code 1) while the member cannot do its job, as `/readyz` does: for probes that cannot ask it.
+    #[arg(long)]
+    ready: bool,
+}
+
 /// Asks and shows.
-pub(super) async fn run(context: &Context) -> Result<(), Failure> {
+pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let status: StatusView = context.client()?.get("/api/v1/status").await?;
-    context.output.one(&status, text)
+    context.output.one(&status, text)?;
+    if args.ready && !status.ready {
+        let unready = Failure::new(Exit::Failed, format!("{} is not ready", clean(&status.name)));
+        return Err(status.reasons.iter().fold(unready, |failure, reason| failure.why(clean(reason))));
+    }
+    Ok(())
 }
 
 /// A role in one word.

@@ -24,6 +24,7 @@ mod harness;
 mod hostile;
 mod join;
 mod liars;
+mod manifests;
 mod offers;
 mod page;
 mod partition;
