@@ -17,6 +17,7 @@ mod cli;
 mod clocks;
 mod credentials;
 mod demo;
+mod documents;
 mod failures;
 mod forged;
 mod guard;
