@@ -287,7 +287,7 @@ mod tests {
         }
 
         fn pulse(&self) -> Box<dyn Pulse> {
-            Box::new(|| Vec::new())
+            Box::new(Vec::new)
         }
 
         fn stop(&mut self) -> BoxFuture<'_, ()> {

@@ -98,7 +98,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_is_told_where_nobody_asks() {
-        let feeding = feed(Box::new(|| Vec::new()), |_| panic!("there is nobody to tell"));
+        let feeding = feed(Box::new(Vec::new), |_| panic!("there is nobody to tell"));
         assert!(timeout(Duration::from_secs(3_600), feeding).await.is_err());
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::harness::{Federation, muster, muster_in, repository, skip};
+use crate::harness::{Federation, Spec, muster, muster_in, repository, skip};
 
 /// The port of peers, as `config/default.toml` has it.
 const PEERS: u16 = 4001;
@@ -408,6 +408,20 @@ fn the_container_file_copies_what_exists_and_runs_as_nobody() {
     let words: Vec<String> = serde_json::from_str(command).unwrap();
     assert_eq!(words[..3], ["muster", "--config", SETTINGS]);
     check_verb(&words[1..]);
+}
+
+#[test]
+fn a_probe_of_readiness_fails_until_the_member_can_do_its_job() {
+    let mut federation = Federation::new();
+    federation.add(Spec::node("paris")).start();
+    let paris = federation.member("paris");
+    paris.status();
+    let alone = paris.verb(&["status", "--ready"]);
+    assert_eq!(alone.code, Some(1), "{alone:?}");
+    assert!(alone.out.contains("not ready") && alone.err.contains("paris is not ready\n  "), "{alone:?}");
+    assert_eq!(paris.verb(&["status"]).code, Some(0), "it is alive all the same");
+    let federation = Federation::converged(1, &["lyon"]);
+    assert_eq!(federation.member("lyon").verb(&["status", "--ready"]).code, Some(0));
 }
 
 // Kubernetes.
