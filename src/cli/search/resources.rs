@@ -14,6 +14,7 @@ use crate::cli::{
 
 /// Arguments of a search for resources.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct Args {
     /// Search for resources instead of peers.
     #[arg(long)]
