@@ -312,22 +312,24 @@ impl State {
         }
         let question = rules::question(self.context.own.peer_id, begun.id, &query, groups, now.wall);
         let question = Verified::sign(&question, &self.context.keys);
-        if scope == Scope::All {
-            self.gossip(&question);
-        }
         let (to, steps) = mpsc::channel(SINK_MAX);
         let mut tasks: Vec<_> = begun.ask.iter().map(|peer| self.ask(*peer, begun.id, &question)).collect();
+        tasks.extend(begun.gossip_after.map(|after| self.gossip(&question, after)));
         tasks.push(self.watch(begun.id, to.clone()));
         tasks.push(self.look_here(begun.id, query));
         self.sinks.insert(begun.id, Sink { to, began: now.mono, is_truncated: false, _tasks: tasks });
         Ok(steps)
     }
 
-    fn gossip(&self, question: &Verified<Event>) {
+    fn gossip(&self, question: &Verified<Event>, after: Duration) -> AbortOnDropHandle<()> {
         let (reply, _) = oneshot::channel();
         let text = question.text().as_bytes().to_vec();
         let publish = swarm::Command::Publish { topic: TOPIC_NODE_SEARCH, text, reply };
-        inform(&self.context.addresses.swarm, Class::Search, swarm::Msg::Do(publish));
+        let swarm = self.context.addresses.swarm.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            inform(&swarm, Class::Search, swarm::Msg::Do(publish));
+        }))
     }
 
     fn ask(&self, peer: PeerId, id: QueryId, question: &Verified<Event>) -> AbortOnDropHandle<()> {

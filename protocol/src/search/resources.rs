@@ -18,8 +18,8 @@ use serde_json::value::RawValue;
 pub use self::{
     answering::{Answering, QUESTIONS_IN_ALL, QUESTIONS_PER_AUTHOR, Question, Unanswered},
     asked::{
-        ANSWERERS_MAX, ASKED_MAX, Asked, Begun, CannotBegin, Ended, FOUND_BYTES_MAX, FOUND_MAX, IDLE, OPEN_MAX, TOTAL,
-        Tally, Update,
+        ANSWERERS_MAX, ASKED_MAX, Asked, Begun, CannotBegin, Ended, FOUND_BYTES_MAX, FOUND_MAX, HEAD_START, IDLE,
+        OPEN_MAX, TOTAL, Tally, Update,
     },
 };
 use super::QueryId;

@@ -41,6 +41,10 @@ pub const IDLE: Duration = Duration::from_secs(4);
 /// A search ends after so long in any case.
 pub const TOTAL: Duration = Duration::from_secs(10);
 
+/// So much later than partners everybody else is asked. Who is near has answered by then, instead of among all the answers
+/// that come at once; to whoever is far it is little beside the way.
+pub const HEAD_START: Duration = Duration::from_millis(10);
+
 /// Of ten questions by gossip that others take of one author, so many are asked; the rest is for a clock's error.
 const TENTHS: u32 = 8;
 
@@ -102,6 +106,8 @@ pub struct Begun {
     pub id: QueryId,
     /// Whom to ask on streams of their own, whether everybody is asked by gossip or not.
     pub ask: Vec<PeerId>,
+    /// Whether everybody is asked by gossip, and after how long.
+    pub gossip_after: Option<Duration>,
     /// The older search of the same user that it replaced.
     pub replaced: Option<Ended>,
 }
@@ -249,7 +255,8 @@ impl Asked {
 
     /// Begins a search that asks the first [`ASKED_MAX`] of `peers`, everybody else by gossip where the scope is all, and our
     /// own catalogue, which answers by [`Asked::found_here`]. By gossip all may answer, so that those who are asked on
-    /// streams besides are neither waited for nor missed: they answer sooner, and whatever the indexers pass on. It replaces the one that this very user has open; without a user it stands alone.
+    /// streams besides are neither waited for nor missed: they answer sooner, by [`HEAD_START`], and whatever the indexers
+    /// pass on. It replaces the one that this very user has open; without a user it stands alone.
     ///
     /// # Errors
     /// When the user's name is too long, too many searches are open, or everybody was asked often enough.
@@ -281,6 +288,8 @@ impl Asked {
         let is_truncated = !is_for_all && others.len() > ASKED_MAX;
         let ask: Vec<PeerId> = others.into_iter().take(ASKED_MAX).collect();
         let waited_for = if is_for_all { &[] } else { &ask[..] };
+        let head_start = if ask.is_empty() { Duration::ZERO } else { HEAD_START };
+        let gossip_after = is_for_all.then_some(head_start);
         let id = QueryId::random(rng);
         let deadline = now + if is_for_all { IDLE } else { TOTAL };
         let search = Search {
@@ -301,7 +310,7 @@ impl Asked {
         if !user.is_empty() {
             self.by_user.insert(user.to_owned(), id);
         }
-        Ok(Begun { id, ask, replaced })
+        Ok(Begun { id, ask, gossip_after, replaced })
     }
 
     /// An answer with this query id from this peer would be taken: to be asked before anything in it is verified.
@@ -507,7 +516,15 @@ mod tests {
         let mut bed = Bed::new();
         let begun = bed.open("a", Scope::Partner, &[1, 2, 1, 50], 0).unwrap();
         assert_eq!(begun.ask.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from([peer(1), peer(2)]));
-        assert_eq!(begun.ask.len(), 2);
+        assert_eq!((begun.ask.len(), begun.gossip_after), (2, None));
+    }
+
+    #[test]
+    fn partners_have_a_head_start_and_without_any_everybody_is_asked_at_once() {
+        let mut bed = Bed::new();
+        assert_eq!(bed.open("a", Scope::All, &[1], 0).unwrap().gossip_after, Some(HEAD_START));
+        assert_eq!(bed.open("b", Scope::All, &[], 0).unwrap().gossip_after, Some(Duration::ZERO));
+        assert_eq!(bed.open("c", Scope::All, &[50], 0).unwrap().gossip_after, Some(Duration::ZERO));
     }
 
     #[test]
