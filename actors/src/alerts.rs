@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::{
+    config::{Offered, Turn},
     context::{Context, inform},
     handle::{Handle, ask},
     host::Host,
@@ -44,6 +45,7 @@ pub struct State {
     host: Option<Host>,
     look: Option<AbortOnDropHandle<()>>,
     timer: Timer,
+    offered: Offered,
 }
 
 /// What it is told and asked.
@@ -61,6 +63,8 @@ pub enum Msg {
     Raised(Reply<Vec<AlertView>>),
     /// The samples of the last hours are wanted.
     History(Reply<Vec<SampleView>>),
+    /// Settings may change.
+    Configure(Turn),
 }
 
 impl Actor for Alerts {
@@ -73,10 +77,11 @@ impl Actor for Alerts {
         _: ActorRef<Self::Msg>,
         Args { seat, context }: Args,
     ) -> Result<State, ActorProcessingErr> {
-        let settings = context.settings.alerts.clone();
+        let settings = context.live().alerts.clone();
         let host = Some(Host::of(context.settings.data.clone()));
         let timer = seat.after(settings.every, Msg::Tick);
-        Ok(State { seat, context, alerts: alerts::Alerts::new(settings), host, look: None, timer })
+        let (alerts, offered) = (alerts::Alerts::new(settings), Offered::default());
+        Ok(State { seat, context, alerts, host, look: None, timer, offered })
     }
 
     async fn handle(
@@ -90,6 +95,7 @@ impl Actor for Alerts {
             Msg::Seen { sample, host } => state.seen(sample, *host),
             Msg::Raised(reply) => reply.send(state.alerts.raised().into_iter().map(AlertView::from).collect()),
             Msg::History(reply) => reply.send(state.history()),
+            Msg::Configure(turn) => state.configure(turn),
         }
         Ok(())
     }
@@ -107,7 +113,14 @@ impl State {
             self.look = Some(AbortOnDropHandle::new(look));
         }
         // Re-armed last, so that two never queue.
-        self.timer = self.seat.after(self.context.settings.alerts.every, Msg::Tick);
+        self.timer = self.seat.after(self.alerts.settings().every, Msg::Tick);
+    }
+
+    fn configure(&mut self, turn: Turn) {
+        if let Some(settings) = self.offered.take(turn, |_| Ok(())) {
+            self.alerts.set_settings(settings.alerts.clone());
+            self.timer = self.seat.after(settings.alerts.every, Msg::Tick);
+        }
     }
 
     fn seen(&mut self, sample: Sample, host: Host) {

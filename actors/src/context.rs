@@ -10,11 +10,12 @@ use protocol::{
     wire::Role,
 };
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    alerts, audit, auditor, bridge, claim, gate, gc, health, outbox, peers, planner, policy, pool, presence, registry,
-    relay, resources, score, search,
+    alerts, audit, auditor, bridge, claim, config, gate, gc, health, outbox, peers, planner, policy, pool, presence,
+    registry, relay, resources, score, search,
     settings::Settings,
     sharing,
     stats::Stats,
@@ -51,6 +52,8 @@ pub struct Own {
 pub struct Addresses {
     /// Writes in batches.
     pub store: Address<store::Msg>,
+    /// Changes of settings.
+    pub config: Address<config::Msg>,
     /// Standing, reasons, journal.
     pub health: Address<health::Msg>,
     /// Every known peer.
@@ -112,6 +115,7 @@ impl Addresses {
         let indexer = root.child("indexer");
         Self {
             store: tree.address(root.child("store"), "store", BOUND_BUSY),
+            config: tree.address(root.child("config"), "config", BOUND),
             health: tree.address(root.child("health"), "health", BOUND),
             peers: tree.address(root.child("peers"), "peers", BOUND_BUSY),
             policy: tree.address(root.child("policy"), "policy", BOUND_BUSY),
@@ -150,8 +154,10 @@ pub struct Shared {
     pub keys: Keys,
     /// The network's key; absent when the network is open by choice.
     pub network_key: Option<PreSharedKey>,
-    /// How we are set.
+    /// How we were set at the start: what cannot change while we run.
     pub settings: Settings,
+    /// How we are set now; only the config actor sends.
+    pub live: watch::Sender<Arc<Settings>>,
     /// The open database.
     pub database: ::store::Store,
     /// Where each actor is reached.
@@ -175,6 +181,17 @@ impl Context {
     #[must_use]
     pub fn now(&self) -> Now {
         self.tree.clock().now()
+    }
+
+    /// How we are set now. Only what [`Settings::with_live`] takes over is ever other than at the start.
+    #[must_use]
+    pub fn live(&self) -> Arc<Settings> {
+        self.live.borrow().clone()
+    }
+
+    /// From now on these are in force for whoever looks, and for whoever begins anew.
+    pub(crate) fn go_by(&self, settings: Arc<Settings>) {
+        self.live.send_replace(settings);
     }
 
     /// Whether our applications are reached over a bus.

@@ -25,6 +25,7 @@ use rand::rngs::StdRng;
 use tracing::{info, warn};
 
 use crate::{
+    config::{Offered, Turn},
     context::{Context, inform},
     health, registry,
     store::{self, Kept, Policy},
@@ -74,6 +75,7 @@ pub struct State {
     writes: Writes,
     timer: Option<Timer>,
     tick: Timer,
+    offered: Offered,
 }
 
 /// Changes on their way to the disk, the first of them under way.
@@ -189,6 +191,8 @@ pub enum Msg {
         /// What became of it.
         kept: Kept,
     },
+    /// Settings may change.
+    Configure(Turn),
     /// The store may answer now.
     Retry,
     /// We run; see [`Behaviour::awake`].
@@ -206,7 +210,7 @@ impl Actor for Gate {
         Args { seat, context }: Args,
     ) -> Result<State, ActorProcessingErr> {
         inform(&context.addresses.registry, Class::Control, registry::Msg::TellCounts);
-        let settings = &context.settings;
+        let settings = context.live();
         let buckets = Buckets::new(&settings.gate);
         let behaviour = Behaviour::new(&settings.behaviour, context.own.profile.requests_factor());
         let mut state = State {
@@ -221,6 +225,7 @@ impl Actor for Gate {
             writes: Writes::default(),
             timer: None,
             tick: seat.after(TICK, Msg::Tick),
+            offered: Offered::default(),
             seat,
             context,
         };
@@ -249,6 +254,7 @@ impl Actor for Gate {
             Msg::TellPolicy => state.tell_policy(),
             Msg::Recalled(policy) => state.recalled(policy),
             Msg::Kept { number, kept } => state.kept(number, kept),
+            Msg::Configure(turn) => state.configure(turn),
             Msg::Retry => state.retry(),
             Msg::Tick => state.tick(),
         }
@@ -261,6 +267,13 @@ impl State {
         self.behaviour.awake(self.seat.now().mono);
         // Re-armed last, so that two never queue.
         self.tick = self.seat.after(TICK, Msg::Tick);
+    }
+
+    fn configure(&mut self, turn: Turn) {
+        if let Some(settings) = self.offered.take(turn, |_| Ok(())) {
+            self.buckets.set_rates(&settings.gate);
+            self.behaviour.set_limits(&settings.behaviour, self.context.own.profile.requests_factor());
+        }
     }
 
     fn greet(&mut self, peer: PeerId, from: &Multiaddr, role: Role, has_session: bool) -> Result<(), Refused> {

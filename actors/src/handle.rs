@@ -8,6 +8,7 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 use protocol::{
     PeerId,
     catalogue::{Kind, ResourceQuery},
+    change::Refusal,
     record::PeerRecord,
     search::{
         Wanted as Sought,
@@ -18,7 +19,7 @@ use protocol::{
 use tokio::sync::mpsc;
 
 use crate::{
-    alerts, bridge, claim,
+    alerts, bridge, claim, config,
     context::Context,
     gate, health, lookup, peers,
     pool::{self, MemberView},
@@ -34,6 +35,20 @@ pub use self::catalogue::{PAGE_MAX, Wanting};
 
 /// An actor that takes longer is stuck, and the edge says so.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
+
+/// Longer than the steps of a change together: asking, writing, going by it, and going back.
+const CONFIGURE_WITHIN: Duration = Duration::from_secs(9);
+
+/// Why settings did not change.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigureError {
+    /// Somebody cannot go by them.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nobody could be asked.
+    #[error(transparent)]
+    Unasked(#[from] AskError),
+}
 
 /// Why the tree did not answer the edge.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -348,6 +363,22 @@ impl Handle {
             return Ok(());
         }
         Err(AskError::Invalid("this member is no indexer: it has no nodes to ban or to let go".to_owned()))
+    }
+
+    /// Has new settings gone by, by all who go by settings or by none; those that cannot change while we run are left out.
+    ///
+    /// # Errors
+    /// Who refused and why, or that the tree does not answer in time: then its next life puts everybody back.
+    pub async fn configure(&self, change: config::Change) -> Result<(), ConfigureError> {
+        let settings = self.context.settings.with_live(&change.settings);
+        let change = Box::new(config::Change { settings, ..change });
+        let change = |reply| config::Msg::Change { change, reply };
+        Ok(self.context.addresses.config.ask(Class::Control, change, CONFIGURE_WITHIN).await??)
+    }
+
+    /// Writes into the journal that new settings could not even be offered.
+    pub fn note_unusable_settings(&self, source: &str, why: &str) {
+        self.context.note("settings_refused", source, why);
     }
 
     /// The metrics in OpenMetrics text.

@@ -125,7 +125,7 @@ impl Actor for Health {
     ) -> Result<State, ActorProcessingErr> {
         let facts = Facts {
             role: context.own.role,
-            pool_min: context.settings.pool.min_indexer,
+            pool_min: context.live().pool.min_indexer,
             is_store_ok: true,
             ..Facts::default()
         };
@@ -180,6 +180,7 @@ impl Actor for Health {
 
 impl State {
     fn pooled(&mut self, pool: PoolFacts) {
+        self.facts.pool_min = self.context.live().pool.min_indexer;
         self.facts.answering = pool.answering;
         self.facts.has_answered |= pool.answering > 0;
         self.context.stats.pool_members.set(i64::from(pool.members));
@@ -259,8 +260,8 @@ impl State {
             uptime_ms: u64::try_from(now.mono.since_start().as_millis()).unwrap_or(u64::MAX),
             pool_members: self.pool.members,
             pool_answering: self.pool.answering,
-            pool_min: self.context.settings.pool.min_indexer,
-            pool_max: self.context.settings.pool.max_indexer,
+            pool_min: self.context.live().pool.min_indexer,
+            pool_max: self.context.live().pool.max_indexer,
             referent: self.pool.referent.map(|peer| peer.to_string()),
             sessions: self.sessions,
             max_nodes: if own.role.indexer { self.context.settings.gate.max_nodes } else { 0 },

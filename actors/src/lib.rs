@@ -9,6 +9,7 @@ pub mod auditor;
 mod bandwidth;
 pub mod bridge;
 pub mod claim;
+pub mod config;
 pub mod context;
 mod deliver;
 mod discover;

@@ -30,6 +30,7 @@ use tracing::{debug, info};
 
 use crate::{
     claim::{self, Signed},
+    config::{Offered, Turn},
     context::{Context, inform},
     discover, fetch, health, heartbeat, leave, lookup, peers, presence, probe, registry, score, store, suggestions,
     supervision::{Address, ChildSpec, Children, Class, Due, Envelope, Outcome, Path, Reply, Seat, Timer},
@@ -144,6 +145,7 @@ pub struct State {
     told: (Vec<Judged>, health::PoolFacts),
     tasks: JoinSet<()>,
     timer: Option<Timer>,
+    offered: Offered,
 }
 
 /// What it is told and asked.
@@ -298,6 +300,8 @@ pub enum Msg {
     Look(Reply<Vec<MemberView>>),
     /// We leave: tell every member.
     Leave(Reply<()>),
+    /// Settings may change.
+    Configure(Turn),
     /// Time went by.
     Tick,
     /// A heartbeat's restart is due.
@@ -322,7 +326,7 @@ impl Actor for Pool {
             is_diverse: own.profile.is_diverse(),
             rule: settings.network.rule(),
         };
-        let machine = Machine::new(settings.pool.clone(), settings.heartbeat.clone(), owner);
+        let machine = Machine::new(context.live().pool.clone(), settings.heartbeat.clone(), owner);
         ask_beginnings(&seat, &context);
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellPool);
         Ok(State {
@@ -341,6 +345,7 @@ impl Actor for Pool {
             told: (Vec::new(), health::PoolFacts::default()),
             tasks: JoinSet::new(),
             timer: Some(seat.after(ASK_AGAIN, Msg::Tick)),
+            offered: Offered::default(),
             seat,
             context,
         })
@@ -384,6 +389,7 @@ impl Actor for Pool {
             Msg::Members { reply } => reply.send(state.machine.answering()),
             Msg::Look(reply) => reply.send(state.look()),
             Msg::Leave(reply) => state.leave(reply),
+            Msg::Configure(turn) => state.configure(turn).await?,
             Msg::Tick => state.tick().await?,
             Msg::RestartDue(due) => {
                 let outcome = state.heartbeats.restart_due(due).await?;
@@ -411,6 +417,16 @@ impl Actor for Pool {
 }
 
 impl State {
+    async fn configure(&mut self, turn: Turn) -> Result<(), ActorProcessingErr> {
+        if let Some(settings) = self.offered.take(turn, |_| Ok(())) {
+            self.machine.set_settings(settings.pool.clone());
+            // What follows is done at once, not when the next timer rings.
+            self.tick().await?;
+            self.tell_health();
+        }
+        Ok(())
+    }
+
     async fn tick(&mut self) -> Result<(), ActorProcessingErr> {
         if self.is_started {
             return self.take(Input::Tick).await;

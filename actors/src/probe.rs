@@ -24,7 +24,7 @@ use crate::{
 
 /// Asks a candidate how it is.
 pub(crate) async fn probe(context: &Context, peer: PeerId, addrs: Vec<Multiaddr>) -> Probed {
-    let within = context.settings.pool.probe_within;
+    let within = context.live().pool.probe_within;
     let asked = tokio::time::timeout(within, ask(context, peer, addrs, within)).await;
     match asked {
         Ok(Ok((rtt, fill_rate))) => Probed::Answered { rtt, fill_rate },

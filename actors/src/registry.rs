@@ -34,6 +34,7 @@ use tracing::{debug, warn};
 use crate::{
     auditor,
     claim::{self, Signed},
+    config::{Offered, Turn},
     context::{Context, inform},
     gate, health,
     store::{self, Kept},
@@ -125,6 +126,7 @@ pub struct State {
     /// When the store was last asked for the first keys; nothing once it told them.
     recalling: Option<Mono>,
     timer: Timer,
+    offered: Offered,
 }
 
 /// What it is told and asked.
@@ -260,6 +262,8 @@ pub enum Msg {
     Peers(Reply<Vec<PeerId>>),
     /// Some that have a session, drawn by chance for one record.
     Sample(Reply<Vec<PeerId>>),
+    /// Settings may change.
+    Configure(Turn),
     /// See whether something is due.
     Tick,
 }
@@ -276,7 +280,7 @@ impl Actor for Registry {
     ) -> Result<State, ActorProcessingErr> {
         let own = &context.own;
         let sessions = Sessions::new(context.settings.gate.max_nodes, own.born_at);
-        let behaviour = Behaviour::new(&context.settings.behaviour, own.profile.requests_factor());
+        let behaviour = Behaviour::new(&context.live().behaviour, own.profile.requests_factor());
         let book = IndexerBook::new(own.peer_id, own.profile.is_diverse(), seat.now().mono);
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellRegistry);
         inform(&context.addresses.suggestions, Class::Control, suggestions::Msg::TellRegistry);
@@ -299,6 +303,7 @@ impl Actor for Registry {
             puts: JoinSet::new(),
             recalling: None,
             timer,
+            offered: Offered::default(),
             seat,
             context,
         };
@@ -345,6 +350,7 @@ impl Actor for Registry {
             Msg::Look(reply) => reply.send(state.look()),
             Msg::Peers(reply) => reply.send(state.peers()),
             Msg::Sample(reply) => reply.send(state.sample()),
+            Msg::Configure(turn) => state.configure(turn),
             Msg::Tick => state.tick(),
         }
         Ok(())
@@ -352,6 +358,12 @@ impl Actor for Registry {
 }
 
 impl State {
+    fn configure(&mut self, turn: Turn) {
+        if let Some(settings) = self.offered.take(turn, |_| Ok(())) {
+            self.behaviour.set_limits(&settings.behaviour, self.context.own.profile.requests_factor());
+        }
+    }
+
     fn beat(
         &mut self,
         from: PeerId,

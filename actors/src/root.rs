@@ -8,11 +8,12 @@ use protocol::{
     identity::{Keys, PreSharedKey},
     wire::Role,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    alerts, audit, auditor, bridge, claim,
+    alerts, audit, auditor, bridge, claim, config,
     context::{Addresses, Context, Own, Shared, inform},
     gate, gc,
     handle::Handle,
@@ -103,6 +104,7 @@ pub(crate) async fn start_with(
         },
         keys: start.keys,
         network_key: start.network_key,
+        live: watch::Sender::new(Arc::new(start.settings.clone())),
         settings: start.settings,
         database: start.database,
         addresses: Addresses::new(&tree),
@@ -224,6 +226,7 @@ macro_rules! child {
 pub(crate) fn children(context: &Context, look_up: look_up::LookUp) -> Vec<ChildSpec> {
     let mut children = vec![
         child!(context, store, Store),
+        child!(context, config, Config),
         child!(context, health, Health),
         child!(context, policy, Policy),
         child!(context, peers, Peers),

@@ -16,8 +16,11 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tracing::{info, warn};
 
 use crate::{
+    config::{Offered, Turn},
     context::{Context, inform},
-    pool, store,
+    pool,
+    settings::Settings,
+    store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
 };
 
@@ -39,6 +42,7 @@ pub struct State {
     book: Book,
     members: Vec<Judged>,
     timer: Timer,
+    offered: Offered,
 }
 
 /// What it is told and asked.
@@ -91,6 +95,8 @@ pub enum Msg {
         /// The explanation.
         reply: Reply<Option<Box<Explained>>>,
     },
+    /// Settings may change.
+    Configure(Turn),
     /// Judge.
     Tick,
 }
@@ -105,12 +111,12 @@ impl Actor for Score {
         _: ActorRef<Self::Msg>,
         Args { seat, context }: Args,
     ) -> Result<State, ActorProcessingErr> {
-        let book = Book::new(context.settings.score.clone());
+        let book = Book::new(context.live().score.clone());
         let restored = store::Msg::Members { reply: seat.reply(Msg::Restored) };
         inform(&context.addresses.store, Class::Control, restored);
         inform(&context.addresses.pool, Class::Control, pool::Msg::TellScore);
-        let timer = seat.after(context.settings.score.judge_every, Msg::Tick);
-        Ok(State { seat, context, book, members: Vec::new(), timer })
+        let timer = seat.after(book.settings().judge_every, Msg::Tick);
+        Ok(State { seat, context, book, members: Vec::new(), timer, offered: Offered::default() })
     }
 
     async fn handle(
@@ -132,6 +138,7 @@ impl Actor for Score {
             Msg::Restored(rows) => state.restored(rows),
             Msg::Look { peers, reply } => reply.send(state.look(&peers)),
             Msg::Explain { peer, reply } => reply.send(state.book.explain(&peer, state.seat.now()).map(Box::new)),
+            Msg::Configure(turn) => state.configure(turn),
             Msg::Tick => state.tick(),
         }
         Ok(())
@@ -163,6 +170,22 @@ impl State {
         peers.iter().map(|peer| self.book.score(peer, now)).collect()
     }
 
+    fn configure(&mut self, turn: Turn) {
+        let known = self.book.len();
+        let fits = |new: &Settings| match new.score.indexers_max {
+            // Evidence is forgotten when others come, never by an order.
+            most if most < known => Err(format!("score.indexers_max is {most}, and {known} indexers are known")),
+            _ => Ok(()),
+        };
+        if let Some(settings) = self.offered.take(turn, fits) {
+            // What is set anew with the same loses what could be replayed, for nothing.
+            if settings.score != *self.book.settings() {
+                self.book.set_settings(settings.score.clone());
+            }
+            self.timer = self.seat.after(settings.score.judge_every, Msg::Tick);
+        }
+    }
+
     fn tick(&mut self) {
         let now = self.seat.now();
         for eviction in self.book.judge(&self.members, now.mono) {
@@ -183,6 +206,6 @@ impl State {
             .collect();
         inform(&self.context.addresses.pool, Class::Control, pool::Msg::Scores(scores));
         // Re-armed last, so that two never queue.
-        self.timer = self.seat.after(self.context.settings.score.judge_every, Msg::Tick);
+        self.timer = self.seat.after(self.book.settings().judge_every, Msg::Tick);
     }
 }

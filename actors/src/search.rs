@@ -24,6 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::{
+    config::{Offered, Turn},
     context::{Context, inform},
     fetch::{self, FetchError},
     lookup, registry,
@@ -80,6 +81,7 @@ pub struct State {
     restraint: Restraint,
     sinks: HashMap<Key, Sink>,
     timer: Option<Timer>,
+    offered: Offered,
 }
 
 /// What it is told and asked.
@@ -132,6 +134,8 @@ pub enum Msg {
         /// From which search.
         key: Key,
     },
+    /// Settings may change.
+    Configure(Turn),
     /// See whose time is over.
     Tick,
 }
@@ -147,8 +151,10 @@ impl Actor for Search {
         Args { seat, context }: Args,
     ) -> Result<State, ActorProcessingErr> {
         let rng = seat.rng();
-        let restraint = Restraint::new(&context.settings.behaviour, context.own.profile.requests_factor());
-        Ok(State { seat, context, rng, searches: Searches::new(), restraint, sinks: HashMap::new(), timer: None })
+        let restraint = Restraint::new(&context.live().behaviour, context.own.profile.requests_factor());
+        let searches = Searches::new(context.live().search.clone());
+        let (sinks, offered) = (HashMap::new(), Offered::default());
+        Ok(State { seat, context, rng, searches, restraint, sinks, timer: None, offered })
     }
 
     async fn handle(
@@ -164,6 +170,7 @@ impl Actor for Search {
             Msg::Lost { from, query_id } => state.lost(from, &query_id),
             Msg::Held { key, records } => state.held(&key, records),
             Msg::Closed { key } => state.closed(&key),
+            Msg::Configure(turn) => state.configure(turn),
             Msg::Tick => state.expire(),
         }
         state.arm();
@@ -172,6 +179,13 @@ impl Actor for Search {
 }
 
 impl State {
+    fn configure(&mut self, turn: Turn) {
+        if let Some(settings) = self.offered.take(turn, |_| Ok(())) {
+            self.searches.set_settings(settings.search.clone());
+            self.restraint.set_limits(&settings.behaviour, self.context.own.profile.requests_factor());
+        }
+    }
+
     fn look_up(&mut self, members: &[PeerId]) -> Result<Vec<PeerId>, Enough> {
         self.restraint.choose(members, Kind::Get, lookup::MEMBERS_MAX, self.seat.now().mono)
     }

@@ -8,7 +8,7 @@ use protocol::{
     addr::{Range, Rule, Seed},
     alerts, behaviour, bus, dht, gate, heartbeat, pool,
     profile::Profile,
-    score,
+    score, search,
     wire::AddrInfo,
 };
 
@@ -29,6 +29,8 @@ pub struct Settings {
     pub gate: gate::Settings,
     /// How often others may ask it.
     pub behaviour: behaviour::Settings,
+    /// How long its searches wait.
+    pub search: search::Settings,
     /// What it stores for others.
     pub dht: dht::Settings,
     /// The bus of its organisation.
@@ -41,6 +43,22 @@ pub struct Settings {
     pub data: PathBuf,
     /// How its actors are supervised.
     pub supervision: supervision::Settings,
+}
+
+impl Settings {
+    /// These settings, with all of `new` that may change while we run: whoever goes by that is told, or looks each time.
+    #[must_use]
+    pub fn with_live(&self, new: &Self) -> Self {
+        let mut live = self.clone();
+        live.pool = new.pool.clone();
+        live.score = new.score.clone();
+        live.alerts = new.alerts.clone();
+        live.search = new.search.clone();
+        live.gate.sessions_per_subnet = new.gate.sessions_per_subnet;
+        live.gate.sessions_in_all = new.gate.sessions_in_all;
+        live.behaviour = behaviour::Settings { peers_max: self.behaviour.peers_max, ..new.behaviour.clone() };
+        live
+    }
 }
 
 /// What a member says of itself in its record.

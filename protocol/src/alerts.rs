@@ -289,6 +289,20 @@ impl Alerts {
         Self { settings, trends: BTreeMap::new(), raised: BTreeMap::new(), history: VecDeque::new() }
     }
 
+    /// What it judges by.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// New bounds. What is raised stays so until it is judged by them: an alert ends by what is seen, not by an order.
+    pub fn set_settings(&mut self, settings: Settings) {
+        for alert in self.raised.values_mut() {
+            alert.bound = settings.bound(alert.topic).figure();
+        }
+        self.settings = settings;
+    }
+
     /// Judges a sample, keeps it, and says what is to be told.
     ///
     /// A warning that becomes critical is raised again; one that is less bad is not, until it is over.

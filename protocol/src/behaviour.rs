@@ -351,6 +351,10 @@ impl Entry {
     }
 }
 
+fn limits(settings: &Settings, factor: u32) -> [u32; Kind::ALL.len()] {
+    settings.requests().map(|requests| requests.saturating_mul(factor).min(LIMIT_MAX))
+}
+
 /// What every peer asked for lately, its strikes and its bans.
 ///
 /// Bounded by `peers_max`. A restart forgets counts and strikes; bans are told when they are made, and taken up again with
@@ -372,15 +376,19 @@ impl Behaviour {
     /// Nobody known; every limit times the profile's `factor`.
     #[must_use]
     pub fn new(settings: &Settings, factor: u32) -> Self {
-        let limit = |requests: u32| requests.saturating_mul(factor).min(LIMIT_MAX);
         Self {
-            limits: settings.requests().map(limit),
+            limits: limits(settings, factor),
             peers_max: settings.peers_max.max(1),
             entries: HashMap::new(),
             tickets: BTreeSet::new(),
             awake: None,
             uncounted_until: Mono::default(),
         }
+    }
+
+    /// New limits; what was asked in the last minute still counts, and so do strikes and bans. `peers_max` stays.
+    pub fn set_limits(&mut self, settings: &Settings, factor: u32) {
+        self.limits = limits(settings, factor);
     }
 
     /// Says that we run. Once it was called it is to be called at least once a second.

@@ -170,6 +170,12 @@ impl Gate {
         }
     }
 
+    /// New rates; the queues stay as they are, and the capacity too.
+    pub fn set_rates(&mut self, settings: &Settings) {
+        self.subnet_rate = Rate::new(settings.sessions_per_subnet);
+        self.whole_rate = Rate::new(settings.sessions_in_all);
+    }
+
     /// Whether a peer may have a session, with `sessions` there already; the one decision for hello and heartbeat.
     ///
     /// A peer with a session always may, at capacity too. An admission is kept for [`PLACE_LIFE`], so the heartbeat after

@@ -238,6 +238,11 @@ impl Pool {
         }
     }
 
+    /// New rules. What follows from them is done at the next fact, and nobody is sent away at once for being one too many.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// Takes one fact and says what to do. Facts about peers that are no members any more change nothing.
     pub fn handle(&mut self, input: Input, now: Mono, rng: &mut impl Rng) -> Vec<Action> {
         self.take(input, now, rng);

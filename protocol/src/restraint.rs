@@ -41,8 +41,12 @@ impl Restraint {
     /// `factor`.
     #[must_use]
     pub fn new(settings: &Settings, factor: u32) -> Self {
-        let limit = |requests: u32| (requests.saturating_mul(factor).saturating_mul(TENTHS) / 10).max(1);
-        Self { limits: settings.requests().map(limit), lines: BTreeMap::new() }
+        Self { limits: limits(settings, factor), lines: BTreeMap::new() }
+    }
+
+    /// New limits; what was asked in the last minute still counts.
+    pub fn set_limits(&mut self, settings: &Settings, factor: u32) {
+        self.limits = limits(settings, factor);
     }
 
     /// Those of `members` that may be asked now, the first `at_most` of them, counted as asked. Nobody to ask is no fault.
@@ -82,6 +86,10 @@ impl Restraint {
         }
         self.lines.entry(key).or_default()
     }
+}
+
+fn limits(settings: &Settings, factor: u32) -> [u32; Kind::ALL.len()] {
+    settings.requests().map(|requests| (requests.saturating_mul(factor).saturating_mul(TENTHS) / 10).max(1))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod answer;
 mod asker;
 mod relay;
 pub mod resources;
+mod settings;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,12 +26,11 @@ use thiserror::Error;
 
 pub use self::{
     answer::{Answerer, AnswererSettings, Ignored, Question},
-    asker::{
-        ASKED_MAX, End, Ended, IDLE, Key, KeyError, SearchError, Searches, Started, TOTAL, USER_CHARS_MAX, Update,
-    },
+    asker::{ASKED_MAX, End, Ended, Key, KeyError, SearchError, Searches, Started, TOTAL, USER_CHARS_MAX, Update},
     relay::{
         Forward, OPEN_PER_PEER_MAX, Opened, RELAY_IDLE, RELAY_TOTAL, RELAYED_HITS_MAX, RelayId, Relayed, UNEXPECTED_MAX,
     },
+    settings::Settings,
 };
 use crate::{
     dht,

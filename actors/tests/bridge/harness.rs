@@ -342,6 +342,7 @@ impl Member {
             keys: keys.clone(),
             network_key: None,
             database: database(folder.path(), &settings).await,
+            live: tokio::sync::watch::Sender::new(std::sync::Arc::new(settings.clone())),
             settings,
             addresses: Addresses::new(&tree),
             stats: Stats::default(),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{HITS_MAX, OPEN_MAX, QueryId, Tally, Wanted};
+use super::{HITS_MAX, OPEN_MAX, QueryId, Settings, Tally, Wanted};
 use crate::{
     record::PeerRecord,
     signed::{Claimed, Verified},
@@ -24,9 +24,6 @@ use crate::{
 
 /// Indexers that a node asks at once.
 pub const ASKED_MAX: usize = 3;
-
-/// A search ends when nothing came for so long.
-pub const IDLE: Duration = Duration::from_secs(5);
 
 /// A search ends after so long in any case.
 pub const TOTAL: Duration = Duration::from_secs(60);
@@ -96,7 +93,7 @@ impl fmt::Display for Key {
 pub enum End {
     /// Everybody asked said their last word.
     Complete,
-    /// Nothing came for 5 s.
+    /// Nothing came for [`Settings::idle`].
     Idle,
     /// 60 s are over.
     TimedOut,
@@ -259,6 +256,7 @@ impl Search {
 /// Bounded by [`OPEN_MAX`] searches of [`HITS_MAX`] hits. A restart forgets them.
 #[derive(Debug, Default)]
 pub struct Searches {
+    settings: Settings,
     open: HashMap<Key, Search>,
     by_user: HashMap<String, Key>,
     by_query: HashMap<QueryId, Key>,
@@ -268,8 +266,13 @@ pub struct Searches {
 impl Searches {
     /// None open.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
+    /// New rules, for what comes from now on: who waits already waits as long as it was told.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
     }
 
     /// Begins a search that asks the first three of `members`, and the DHT or our own sessions if `has_own_source`, whose
@@ -302,7 +305,7 @@ impl Searches {
         if !key.user.is_empty() {
             self.by_user.insert(key.user.clone(), key.clone());
         }
-        let deadline = now + IDLE;
+        let deadline = now + self.settings.idle;
         self.deadlines.insert((deadline, key.clone()));
         let search = Search {
             key: key.clone(),
@@ -435,7 +438,7 @@ impl Searches {
         if let Some(end) = search.end() {
             update.ended = self.end(key, end);
         } else if has_matches {
-            let later = (now + IDLE).min(search.started + TOTAL);
+            let later = (now + self.settings.idle).min(search.started + TOTAL);
             let before = std::mem::replace(&mut search.deadline, later);
             self.deadlines.remove(&(before, key.clone()));
             self.deadlines.insert((later, key.clone()));
@@ -491,7 +494,12 @@ mod tests {
 
     impl Bed {
         fn new(members: u16) -> Self {
-            let mut bed = Self { searches: Searches::new(), rng: rng(), key: key("a", 1), queries: Vec::new() };
+            let mut bed = Self {
+                searches: Searches::new(Settings::default()),
+                rng: rng(),
+                key: key("a", 1),
+                queries: Vec::new(),
+            };
             let started = bed.start(&bed.key.clone(), members, 0).unwrap();
             bed.queries = started.asks.into_iter().map(|(_, request)| request.query_id).collect();
             bed
@@ -515,7 +523,7 @@ mod tests {
         }
 
         fn is_spotless(&self) -> bool {
-            let Searches { open, by_user, by_query, deadlines } = &self.searches;
+            let Searches { open, by_user, by_query, deadlines, settings: _ } = &self.searches;
             open.is_empty() && by_user.is_empty() && by_query.is_empty() && deadlines.is_empty()
         }
     }
