@@ -1,16 +1,20 @@
-//! Settings: the built-in defaults, then a file, then the environment, then flags; every fault is told at once.
+//! Settings: the built-in defaults, then the predecessor's variables, then a file, then the environment, then flags; every
+//! fault is told at once.
 //!
 //! Each setting is defined beside its rule and composed here. `config/default.toml` is the lowest layer and the
 //! documentation; tests keep it, the code's defaults and the table of what is expected the same.
 
+#[cfg(test)]
+mod broken;
+mod contradictions;
 mod effective;
 mod excerpt;
 mod expected;
 mod layers;
+mod legacy;
 mod schema;
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
@@ -29,16 +33,21 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::{
-    effective::{Difference, Effective, as_toml, differences},
-    layers::Flags,
-    schema::schema,
-};
 use self::{
+    contradictions::{contradictions, told},
     expected::{EXPECTED, Expected},
     layers::{Layer, Part, Place},
 };
+pub(crate) use self::{
+    effective::{Difference, Effective, as_toml, differences},
+    layers::Flags,
+    legacy::{Fate, Noted, Predecessor, is_variable as is_predecessors, predecessor, speaks as predecessor_speaks},
+    schema::schema,
+};
 use crate::cli::exit::{Exit, Failure};
+
+/// The file that is used when nothing else names a daemon.
+pub(crate) const USUAL_FILE: &str = "muster.toml";
 
 /// The documentation of every setting, and the lowest layer.
 pub(crate) const DEFAULT_TOML: &str = include_str!("../config/default.toml");
@@ -63,6 +72,8 @@ pub(crate) struct Settings {
     pub(crate) gate: protocol::gate::Settings,
     /// How much it takes from each.
     pub(crate) behaviour: protocol::behaviour::Settings,
+    /// How long its searches wait.
+    pub(crate) search: protocol::search::Settings,
     /// What it stores for the network.
     pub(crate) dht: protocol::dht::Settings,
     /// The bus of its organisation.
@@ -252,7 +263,8 @@ pub(crate) struct Config {
     pub(crate) settings: Settings,
     /// Folder of the file.
     pub(crate) folder: PathBuf,
-    /// What deserves a word in the log: variables that look like settings and are none.
+    /// What deserves a word in the log: variables that look like settings and are none, and what became of each key of the
+    /// predecessor.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -325,12 +337,20 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Composes the settings: built in, then the file, then variables, then flags.
+/// Composes the settings: built in, then the predecessor's variables, then the file, then variables, then flags.
 ///
 /// # Errors
 /// Every fault of every layer, with code 78.
 pub(crate) fn load(file: &Path, variables: &BTreeMap<String, String>, flags: &Flags) -> Result<Config, Failure> {
-    Ok(assemble(file, layers::file(file), variables, flags)?.0)
+    Ok(assemble(file, layer_of(file, variables), variables, flags)?.0)
+}
+
+/// The file's layer. The predecessor needs no file where its variables say everything, and so nobody misses the usual one.
+fn layer_of(file: &Path, variables: &BTreeMap<String, String>) -> Result<Layer, Fault> {
+    if file == Path::new(USUAL_FILE) && !file.exists() && legacy::speaks(variables) {
+        return Ok(Layer::new(Place::Default));
+    }
+    layers::file(file)
 }
 
 /// What a configuration comes to.
@@ -347,7 +367,7 @@ pub(crate) struct Told {
 /// # Errors
 /// Every fault of every layer, with code 78.
 pub(crate) fn tell(file: &Path, variables: &BTreeMap<String, String>, flags: &Flags) -> Result<Told, Failure> {
-    let (config, layers) = assemble(file, layers::file(file), variables, flags)?;
+    let (config, layers) = assemble(file, layer_of(file, variables), variables, flags)?;
     Ok(Told { effective: effective::effective(&layers), warnings: config.warnings })
 }
 
@@ -376,9 +396,19 @@ fn assemble(
     flags: &Flags,
 ) -> Result<(Config, Vec<Layer>), Failure> {
     let defaults = layers::defaults().map_err(|fault| refused(&[fault]))?;
-    let (variables, warnings) = layers::variables(variables);
-    let mut layers = vec![defaults];
+    let mut layers = vec![defaults, legacy::variables(variables)];
+    let (variables, mut warnings) = layers::variables(variables);
     let mut faults = Vec::new();
+    match legacy::bootstrap_beside(file).map(|seeds| layers::file(&seeds)).transpose() {
+        Ok(Some(mut seeds)) => {
+            if layer.as_ref().is_ok_and(|layer| layer.sets("network.seeds")) {
+                legacy::outdone(&mut seeds, file);
+            }
+            layers.push(seeds);
+        }
+        Ok(None) => {}
+        Err(fault) => faults.push(fault),
+    }
     // A file that cannot be read does not hide the faults of the other layers.
     match layer {
         Ok(layer) => layers.push(layer),
@@ -386,12 +416,14 @@ fn assemble(
     }
     layers.extend([variables, flags.layer()]);
     layers.insert(1, layers::profile(profile(&layers)));
+    warnings.extend(layers.iter().flat_map(|layer| &layer.noted).map(ToString::to_string));
     let settings = compose(&layers, &mut faults);
     if !faults.is_empty() {
         return Err(refused(&faults));
     }
     let settings = settings.ok_or_else(|| Failure::new(Exit::Internal, "the built-in settings cannot be used"))?;
-    Ok((Config { settings, folder: file.parent().unwrap_or(Path::new("")).to_owned(), warnings }, layers))
+    let folder = file.parent().unwrap_or(Path::new("")).to_owned();
+    Ok((Config { settings, folder, warnings }, layers))
 }
 
 /// The profile that the layers choose; the default where what they say is none.
@@ -401,9 +433,10 @@ fn profile(layers: &[Layer]) -> Profile {
 }
 
 fn refused(faults: &[Fault]) -> Failure {
-    let what = match faults.len() {
-        1 => "a setting cannot be used".to_owned(),
-        several => format!("{several} settings cannot be used"),
+    let what = match faults {
+        [Fault { key, .. }] if key.is_empty() => "the configuration cannot be read".to_owned(),
+        [_] => "a setting cannot be used".to_owned(),
+        several => format!("{} settings cannot be used", several.len()),
     };
     faults
         .iter()
@@ -514,13 +547,14 @@ fn nearest(key: &str) -> Option<String> {
     // The right name in the wrong section is the commonest slip.
     let moved = EXPECTED.iter().map(|(name, _)| *name).find(|name| leaf(name) == leaf(key));
     let known = known_keys();
-    let near = known
-        .iter()
-        .map(|name| (strsim::osa_distance(name, key), name))
-        .min()
-        .filter(|(distance, _)| *distance <= 1 + key.len() / 5)
-        .map(|(_, name)| name.clone());
+    let near = nearest_of(key, known.iter().map(String::as_str));
     near.or_else(|| moved.map(str::to_owned))
+}
+
+/// The one of `known` that the writer of `key` probably meant.
+fn nearest_of<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let (distance, near) = known.map(|name| (strsim::osa_distance(name, key), name)).min()?;
+    (distance <= 1 + key.len() / 5).then(|| near.to_owned())
 }
 
 /// Every setting and every section.
@@ -529,95 +563,6 @@ fn known_keys() -> BTreeSet<String> {
         .iter()
         .flat_map(|(name, _)| name.match_indices('.').map(|(at, _)| name[..at].to_owned()).chain([(*name).to_owned()]))
         .collect()
-}
-
-/// Settings of which each is fine alone, and which do not go together.
-struct Contradiction {
-    keys: &'static [&'static str],
-    why: Cow<'static, str>,
-}
-
-/// What the rule of the bus looks at together.
-const BUS_KEYS: &[&str] = &[
-    "bus.url",
-    "bus.prefix",
-    "bus.subjects",
-    "bus.stream",
-    "bus.durable",
-    "bus.duplicate_window",
-    "bus.stream_age_max",
-    "bus.user",
-    "bus.nkey_seed_file",
-    "bus.creds_file",
-];
-
-/// Contradictions among the settings; those that rest on a bad value are left out.
-fn contradictions(settings: &Settings, bad: &BTreeSet<String>) -> Vec<Contradiction> {
-    let mut found = Vec::new();
-    let mut claim = |keys: &'static [&'static str], holds: bool, why: &'static str| {
-        if !holds && !keys.iter().any(|key| bad.contains(*key)) {
-            found.push(Contradiction { keys, why: Cow::Borrowed(why) });
-        }
-    };
-    let Settings { network, pool, heartbeat, gate, behaviour, bus, store, supervision, .. } = settings;
-    claim(
-        &["network.profile", "network.listen", "network.port"],
-        network.profile != Profile::Load || network.listeners().iter().all(is_loopback),
-        "the profile \"load\" lifts the limits and is allowed only where every address of network.listen is loopback",
-    );
-    claim(
-        &["pool.max_indexer", "pool.min_indexer"],
-        pool.min_indexer <= pool.max_indexer,
-        "pool.max_indexer is less than pool.min_indexer",
-    );
-    claim(
-        &["pool.backoff_max", "pool.backoff_first"],
-        pool.backoff_first <= pool.backoff_max,
-        "pool.backoff_max is less than pool.backoff_first",
-    );
-    claim(
-        &["pool.remembered_max", "store.members_max"],
-        pool.remembered_max <= store.members_max,
-        "pool.remembered_max is more than store.members_max",
-    );
-    claim(
-        &["heartbeat.challenge_every_max", "heartbeat.challenge_every_min"],
-        heartbeat.challenge_every_min <= heartbeat.challenge_every_max,
-        "heartbeat.challenge_every_max is less than heartbeat.challenge_every_min",
-    );
-    claim(
-        &["heartbeat.record_life", "heartbeat.every"],
-        heartbeat.record_life >= 2 * heartbeat.every,
-        "heartbeat.record_life is less than twice heartbeat.every: the record would expire between two beats",
-    );
-    claim(
-        &["behaviour.peers_max", "gate.max_nodes"],
-        u32::try_from(behaviour.peers_max / 2).is_ok_and(|most| most >= gate.max_nodes),
-        "behaviour.peers_max is less than twice gate.max_nodes",
-    );
-    claim(
-        &["supervision.pause_max", "supervision.pause_first"],
-        supervision.pause_first <= supervision.pause_max,
-        "supervision.pause_max is less than supervision.pause_first",
-    );
-    let keys = BUS_KEYS;
-    if let Err(fault) = bus.check()
-        && !keys.iter().any(|key| bad.contains(*key))
-    {
-        found.push(Contradiction { keys, why: Cow::Owned(fault.to_string()) });
-    }
-    found
-}
-
-/// A contradiction as a fault of the setting that somebody chose, since a default is nobody's fault.
-fn told(contradiction: &Contradiction, layers: &[Layer]) -> Fault {
-    let mut places = contradiction.keys.iter().map(|key| (*key, place_of(layers, key)));
-    let first =
-        contradiction.keys.first().map_or((String::new(), Place::Default), |key| ((*key).to_owned(), Place::Default));
-    let chosen = places.find(|(_, place)| *place != Place::Default).map(|(key, place)| (key.to_owned(), place));
-    let (key, place) = chosen.unwrap_or(first);
-    let excerpt = excerpt_of(layers, &key, Part::Value);
-    Fault { key, place, why: contradiction.why.to_string(), excerpt }
 }
 
 /// The address begins with a loopback IP address or `localhost`.

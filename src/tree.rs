@@ -118,7 +118,7 @@ fn of(settings: &Settings) -> ActorsSettings {
         score: settings.score.clone(),
         gate: settings.gate.clone(),
         behaviour: settings.behaviour.clone(),
-        search: protocol::search::Settings::default(),
+        search: settings.search.clone(),
         dht: settings.dht.clone(),
         // These are found from the folder of the configuration, which is not known here.
         bus: protocol::bus::Settings::default(),

@@ -140,7 +140,7 @@ fn diff(other: Option<&Path>, context: &Context) -> Result<(), Failure> {
             return "nothing differs".to_owned();
         }
         let mut table = table(["setting", "there", "here", "set in"]);
-        for Difference { key, from, to, origin } in found {
+        for Difference { key, from, to, origin, .. } in found {
             table.add_row([key.clone(), config::as_toml(from), config::as_toml(to), origin.clone()]);
         }
         table.to_string()

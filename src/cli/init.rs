@@ -57,8 +57,29 @@ pub(crate) struct Plan {
     pub(crate) dir: PathBuf,
     /// The pre-shared key to copy; nothing for a new one.
     pub(crate) psk: Option<PathBuf>,
+    /// Who it is.
+    pub(crate) identity: Identity,
     /// What is chosen, by the names of `config/default.toml`: `network.port`.
     pub(crate) settings: Vec<(String, Value)>,
+}
+
+/// Who a new member is.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Identity {
+    /// Nobody yet.
+    #[default]
+    New,
+    /// Whoever has the key in this file, which is copied.
+    Of(PathBuf),
+}
+
+impl Identity {
+    fn keys(&self) -> Result<Keys, Failure> {
+        match self {
+            Self::New => Ok(Keys::generate(&mut rand::rng())),
+            Self::Of(path) => Ok(keys::identity(path)?),
+        }
+    }
 }
 
 /// A member that was made.
@@ -83,7 +104,7 @@ impl Plan {
 
 /// Makes a member and says who it is.
 pub(super) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
-    let mut plan = Plan { dir: args.dir.clone(), psk: args.psk.clone(), settings: Vec::new() };
+    let mut plan = Plan { dir: args.dir.clone(), psk: args.psk.clone(), ..Plan::default() };
     plan.set("node.name", args.name.clone().unwrap_or_else(config::host_name));
     plan.set("node.mode", args.mode.to_string());
     if let Some(port) = args.port {
@@ -127,7 +148,7 @@ pub(crate) fn create(plan: &Plan) -> Result<Created, Failure> {
         Some(path) => keys::network_key(path)?,
         None => PreSharedKey::generate(&mut rand::rng()),
     };
-    let identity = Keys::generate(&mut rand::rng());
+    let identity = plan.identity.keys()?;
     refuse_what_exists(&[file.clone(), config.key(), plan.dir.join("swarm.key"), config.data()])?;
     folder(&plan.dir)?;
     folder(&config.data())?;

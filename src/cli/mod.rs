@@ -15,6 +15,7 @@ mod id;
 mod indexers;
 pub(crate) mod init;
 mod man;
+mod migrate;
 mod outbox;
 pub(crate) mod output;
 mod partner;
@@ -45,16 +46,13 @@ use self::{
     output::Output,
 };
 use crate::{
-    config::{Config, Flags, load},
+    config::{self as settings, Config, Flags, USUAL_FILE, load},
     demo::state::Folder,
     keys::AdminToken,
 };
 
 /// Name of the file in the data folder that tells where the admin endpoint listens.
 pub(crate) const ADMIN_ADDRESS: &str = "admin.addr";
-
-/// The file that is used when nothing else names a daemon.
-const USUAL_FILE: &str = "muster.toml";
 
 /// A roll call for a federation of clouds.
 #[derive(Debug, Parser)]
@@ -101,6 +99,8 @@ pub(crate) struct At {
 enum Verb {
     /// Make a member: its configuration, its identity, its network's key.
     Init(init::Args),
+    /// Make a member of what the predecessor's configuration says; it stays who it is.
+    Migrate(migrate::Args),
     /// Run a member as a daemon.
     Run(run::Args),
     /// Show a member's peer id, DID and addresses.
@@ -161,12 +161,12 @@ enum Verb {
 pub(crate) struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// The variables of ours; others are nobody's business.
+    /// The variables of ours and of the predecessor; others are nobody's business.
     fn read() -> Self {
         // Not `vars()`, which panics where any variable is not UTF-8.
         let ours = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-            .filter(|(name, _)| name.starts_with("MUSTER_"));
+            .filter(|(name, _)| name.starts_with("MUSTER_") || settings::is_predecessors(name));
         Self(ours.collect())
     }
 
@@ -263,7 +263,8 @@ impl Context {
             return Ok(state.member(self.at.on.as_deref())?.dir.join(USUAL_FILE));
         }
         let named = self.at.config.clone().or_else(|| self.environment.get("MUSTER_CONFIG").map(PathBuf::from));
-        let usual = || Some(PathBuf::from(USUAL_FILE)).filter(|path| path.exists());
+        let is_said = settings::predecessor_speaks(self.environment.variables());
+        let usual = || Some(PathBuf::from(USUAL_FILE)).filter(|path| path.exists() || is_said);
         named.or_else(usual).ok_or_else(|| {
             Failure::new(Exit::Usage, "no member is named")
                 .why(format!("there is no {USUAL_FILE} in this folder"))
@@ -315,6 +316,7 @@ pub(crate) fn main() -> Exit {
 fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
     match verb {
         Verb::Init(args) => init::run(&args, context),
+        Verb::Migrate(args) => migrate::run(&args, context),
         Verb::Run(args) => run::run(&args, context),
         Verb::Id => asked(id::run(context)),
         Verb::Status(args) => asked(status::run(&args, context)),

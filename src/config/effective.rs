@@ -1,5 +1,7 @@
 //! The settings as they are in force, each with where it comes from; secrets are not shown.
 
+use std::fmt;
+
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -10,6 +12,17 @@ use super::{
 
 /// Shown instead of a secret.
 const HIDDEN: &str = "***";
+
+/// A value that may be a secret.
+#[derive(Clone, PartialEq)]
+struct Whole(Json);
+
+impl fmt::Debug for Whole {
+    // Written by hand so that no secret is shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
 
 /// A setting in force.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,7 +40,7 @@ pub(crate) struct Effective {
     pub(crate) is_default: bool,
     /// Its value, for comparisons.
     #[serde(skip)]
-    whole: Json,
+    whole: Whole,
 }
 
 /// A setting that two configurations say otherwise.
@@ -41,6 +54,16 @@ pub(crate) struct Difference {
     pub(crate) to: Json,
     /// Where it was set here.
     pub(crate) origin: String,
+    /// What it is here, secrets too.
+    #[serde(skip)]
+    whole: Whole,
+}
+
+impl Difference {
+    /// What it is here as TOML has it, secrets too: for a file that only we can read.
+    pub(super) fn toml(&self) -> Option<toml_edit::Value> {
+        as_toml(&self.whole.0).parse().ok()
+    }
 }
 
 /// Every setting of the merged layers, in the order of the documentation.
@@ -58,7 +81,7 @@ pub(super) fn effective(layers: &[Layer]) -> Vec<Effective> {
                 origin: place.to_string(),
                 variable: variable(key),
                 is_default: matches!(place, Place::Default | Place::Profile(_)),
-                whole,
+                whole: Whole(whole),
             }
         })
         .collect()
@@ -72,6 +95,7 @@ pub(crate) fn differences(from: &[Effective], to: &[Effective]) -> Vec<Differenc
         from: from.value.clone(),
         to: to.value.clone(),
         origin: to.origin.clone(),
+        whole: to.whole.clone(),
     };
     pairs.map(difference).collect()
 }

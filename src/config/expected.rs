@@ -151,6 +151,8 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("behaviour.searches", Whole(1, 65_535)),
     ("behaviour.bandwidth_probes", Whole(1, 65_535)),
     ("behaviour.peers_max", Whole(16, 10_000_000)),
+    // More than an indexer waits for the others, less than a search takes in all.
+    ("search.idle", Span(4_000, 60_000)),
     ("dht.records_per_owner", Whole(4, 1_000)),
     ("dht.writes_per_owner", Whole(1, 100_000)),
     ("dht.writes_within", Span(1_000, 3_600_000)),
@@ -320,6 +322,7 @@ impl Expected {
                     None => Flaw::None,
                 }
             }
+            (Self::Span(..), Value::Num(_, number)) => unitless(&number_text(*number)),
             (_, Value::String(_, text)) => self.text(text),
             (_, Value::Char(_, c)) => self.text(&c.to_string()),
             _ => Flaw::Kind,
@@ -328,6 +331,7 @@ impl Expected {
 
     fn text(&self, text: &str) -> Flaw {
         match self {
+            Self::Span(..) if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) => unitless(text),
             Self::Span(least, most) => Flaw::unless(
                 text::read(text)
                     .is_some_and(|span| (Duration::from_millis(*least)..=Duration::from_millis(*most)).contains(&span)),
@@ -376,6 +380,9 @@ impl Expected {
         let named = |part: &Protocol<'_>| {
             matches!(part, Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_))
         };
+        if let (Self::Announce(_), Some(Protocol::Tcp(0))) = (self, parts.get(1)) {
+            return Flaw::Why(format!("{text} has port 0, which nobody can dial"));
+        }
         let holds = match (self, parts.as_slice()) {
             (Self::Listen(_), [host, Protocol::Tcp(_)]) => ip(host),
             (Self::Announce(_), [host, Protocol::Tcp(port)]) => (ip(host) || named(host)) && *port != 0,
@@ -419,6 +426,11 @@ impl Flaw {
     fn unless(holds: bool) -> Self {
         if holds { Self::None } else { Self::Kind }
     }
+}
+
+/// A duration of which nobody knows whether it is seconds or hours.
+fn unitless(number: &str) -> Flaw {
+    Flaw::Why(format!("without its unit; seconds are \"{number}s\""))
 }
 
 /// Whole numbers are numbers too: `1` where `1.0` is meant.

@@ -10,13 +10,20 @@ use std::{
 
 use figment::{
     Error, Metadata, Provider,
-    providers::{Format as _, Json, Yaml},
     value::{Dict, Map, Value},
 };
 use protocol::profile::Profile;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::Value as Json;
 use toml_edit::{Document, Item, TableLike};
 
-use super::{Fault, excerpt, expected};
+use super::{
+    Fault, excerpt, expected,
+    legacy::{self, Noted},
+};
 
 /// Many times `config/default.toml`; what is larger is something else.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -34,6 +41,8 @@ pub(super) enum Place {
     Profile(Profile),
     /// A file, and the line and column where they are known.
     File(PathBuf, Option<(usize, usize)>),
+    /// A key of a file whose keys are not ours; boxed to keep faults small.
+    Key(Box<(PathBuf, String)>),
     /// A variable.
     Variable(String),
     /// A flag.
@@ -47,6 +56,7 @@ impl fmt::Display for Place {
             Self::Profile(profile) => write!(f, "built in for the profile \"{}\"", profile.name()),
             Self::File(path, Some((line, column))) => write!(f, "{}:{line}:{column}", path.display()),
             Self::File(path, None) => write!(f, "{}", path.display()),
+            Self::Key(of) => write!(f, "{}, {}", of.0.display(), of.1),
             Self::Variable(name) => write!(f, "variable {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
         }
@@ -79,12 +89,15 @@ pub(super) struct Layer {
     /// The file's text, and where in it each key is.
     text: String,
     spans: BTreeMap<String, Spans>,
+    /// What became of the predecessor's keys in it.
+    pub(super) noted: Vec<Noted>,
 }
 
 impl Layer {
-    fn new(source: Place) -> Self {
+    /// A layer that sets nothing.
+    pub(super) fn new(source: Place) -> Self {
         let (values, places, spans) = (Dict::new(), BTreeMap::new(), BTreeMap::new());
-        Self { source, values, places, text: String::new(), spans }
+        Self { source, values, places, text: String::new(), spans, noted: Vec::new() }
     }
 
     /// Its value for `key`, which may be a section.
@@ -123,7 +136,8 @@ impl Layer {
         found.map_or_else(|| self.source.clone(), |(_, place)| place.clone())
     }
 
-    fn set(&mut self, key: &str, value: Value, place: Place) {
+    /// Sets a key.
+    pub(super) fn set(&mut self, key: &str, value: Value, place: Place) {
         insert(&mut self.values, key, value);
         self.places.insert(key.to_owned(), place);
     }
@@ -156,18 +170,23 @@ impl Provider for Layer {
 
 /// The file given by `--config`, by its ending: TOML, JSON or YAML.
 pub(super) fn file(path: &Path) -> Result<Layer, Fault> {
-    let text = read(path)?;
+    read(path).and_then(|text| of_text(path, &text))
+}
+
+/// The same, with the file's text at hand.
+pub(super) fn of_text(path: &Path, text: &str) -> Result<Layer, Fault> {
     match path.extension().and_then(|ending| ending.to_str()) {
-        Some("json") => structured(path, Json::from_str(&text)),
-        Some("yaml" | "yml") => structured(path, Yaml::from_str(&text)),
-        Some("toml") | None => toml(path, &text),
+        Some("json") => json(path, text),
+        Some("yaml" | "yml") => yaml(path, text),
+        Some("toml") | None => toml(path, text),
         Some(other) => {
             Err(whole(path, None, format!("its name ends in .{other}, expected .toml, .json, .yaml or .yml")))
         }
     }
 }
 
-fn read(path: &Path) -> Result<String, Fault> {
+/// The text of a file.
+pub(super) fn read(path: &Path) -> Result<String, Fault> {
     let unreadable = |cause: std::io::Error| match cause.kind() {
         std::io::ErrorKind::NotFound => whole(path, None, "there is no such file; `muster init` writes one".to_owned()),
         _ => whole(path, None, format!("it cannot be read: {cause}")),
@@ -189,10 +208,115 @@ fn whole(path: &Path, at: Option<(usize, usize)>, why: String) -> Fault {
     Fault { key: String::new(), place: Place::File(path.to_owned(), at), why, excerpt: None }
 }
 
-fn structured<E: fmt::Display>(path: &Path, values: Result<Dict, E>) -> Result<Layer, Fault> {
+fn json(path: &Path, text: &str) -> Result<Layer, Fault> {
+    let values: Once = serde_json::from_str(text).map_err(|cause| {
+        let words = cause.to_string();
+        let words = words.rsplit_once(" at line ").map_or(words.as_str(), |(words, _)| words);
+        unread(path, text, (cause.line(), cause.column()), &words.replace("EOF while parsing", "the text ends within"))
+    })?;
+    match values.0 {
+        Json::Object(values) if legacy::is_file(&values) => Ok(legacy::file(path, &values)),
+        Json::Object(values) => structured(path, &values),
+        Json::Array(seeds) => Ok(legacy::bootstrap(path, &seeds)),
+        _ => Err(whole(path, None, "it holds neither sections nor a list of seeds".to_owned())),
+    }
+}
+
+fn yaml(path: &Path, text: &str) -> Result<Layer, Fault> {
+    let values: Once = serde_yaml_ng::from_str(text).map_err(|cause| {
+        let words = cause.to_string();
+        let words = words.split(" at line ").next().unwrap_or_default();
+        match cause.location() {
+            Some(at) => unread(path, text, (at.line(), at.column()), words),
+            None => whole(path, None, words.to_owned()),
+        }
+    })?;
+    match values.0 {
+        Json::Object(values) => structured(path, &values),
+        // A file of comments alone.
+        Json::Null => Ok(Layer::new(Place::File(path.to_owned(), None))),
+        _ => Err(whole(path, None, "it holds no sections".to_owned())),
+    }
+}
+
+/// A text that cannot be read at this line and column.
+fn unread(path: &Path, text: &str, (line, column): (usize, usize), words: &str) -> Fault {
+    let line = line.max(1);
+    // The end of a text is told as the start of the line behind it.
+    let start: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
+    let byte = (start + column.saturating_sub(1)).min(text.len());
+    let fault = whole(path, Some(position(text, byte)), words.to_owned());
+    Fault { excerpt: excerpt::of_unread(text, byte..byte + 1), ..fault }
+}
+
+fn structured(path: &Path, values: &serde_json::Map<String, Json>) -> Result<Layer, Fault> {
     let mut layer = Layer::new(Place::File(path.to_owned(), None));
-    layer.values = values.map_err(|cause| whole(path, None, cause.to_string()))?;
+    let values = Value::serialize(values).map_err(|cause| whole(path, None, cause.to_string()))?;
+    layer.values = values.into_dict().unwrap_or_default();
     Ok(layer)
+}
+
+/// A JSON value in which no name stands twice: the last would win in silence.
+struct Once(Json);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(OnceVisitor)
+    }
+}
+
+struct OnceVisitor;
+
+impl<'de> Visitor<'de> for OnceVisitor {
+    type Value = Once;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Once, E> {
+        Ok(Once(Json::Null))
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Once, E> {
+        Ok(Once(truth.into()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Once, E> {
+        Ok(Once(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Once, E> {
+        Ok(Once(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Once, E> {
+        Ok(Once(number.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Once, E> {
+        Ok(Once(text.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Once, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Once(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Once(Json::Array(list)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Once, A::Error> {
+        let mut table = serde_json::Map::new();
+        while let Some(name) = pairs.next_key::<String>()? {
+            if table.contains_key(&name) {
+                return Err(A::Error::custom(format!("duplicate key `{name}`")));
+            }
+            let Once(value) = pairs.next_value()?;
+            table.insert(name, value);
+        }
+        Ok(Once(Json::Object(table)))
+    }
 }
 
 /// What is built in.
@@ -222,7 +346,15 @@ pub(super) fn profile(profile: Profile) -> Layer {
 pub(super) fn toml(path: &Path, text: &str) -> Result<Layer, Fault> {
     let document = Document::parse(text).map_err(|cause| {
         let at = cause.span().map(|span| position(text, span.start));
-        let fault = whole(path, at, cause.message().replace('\n', ", "));
+        let rest = cause.span().and_then(|span| text.get(span.start..)).unwrap_or_default();
+        let is_missing = rest.lines().next().is_none_or(|line| line.trim().is_empty())
+            && text.trim_end().ends_with('=')
+            || rest.starts_with('\n') && cause.message().starts_with("string values must be quoted");
+        let words = match is_missing {
+            true => "there is no value behind the =".to_owned(),
+            false => cause.message().replace('\n', ", "),
+        };
+        let fault = whole(path, at, words);
         Fault { excerpt: cause.span().and_then(|span| excerpt::of_unread(text, span)), ..fault }
     })?;
     let mut layer = Layer::new(Place::File(path.to_owned(), None));

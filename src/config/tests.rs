@@ -368,7 +368,8 @@ fn durations_and_numbers_are_bounded_at_their_limits_and_past_them() {
     );
     check(
         "[heartbeat]\nevery = 20",
-        "heartbeat.every (muster.toml:2:1): got 20, expected a duration from \"100ms\" to \"1m\"",
+        "heartbeat.every (muster.toml:2:1): got 20 (without its unit; seconds are \"20s\"), expected a duration from \
+         \"100ms\" to \"1m\"",
     );
     for (got, said) in [("1.01", "1.01"), ("-0.1", "-0.1"), ("nan", "NaN"), ("\"1\"", "\"1\"")] {
         check(

@@ -26,6 +26,7 @@ mod hostile;
 mod join;
 mod liars;
 mod manifests;
+mod migrate;
 mod offers;
 mod page;
 mod partition;
