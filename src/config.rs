@@ -7,11 +7,13 @@
 #[cfg(test)]
 mod broken;
 mod contradictions;
+mod edit;
 mod effective;
 mod excerpt;
 mod expected;
 mod layers;
 mod legacy;
+mod live;
 mod schema;
 
 use std::{
@@ -39,9 +41,11 @@ use self::{
     layers::{Layer, Part, Place},
 };
 pub(crate) use self::{
+    edit::{edited, wish},
     effective::{Difference, Effective, as_toml, differences},
     layers::Flags,
     legacy::{Fate, Noted, Predecessor, is_variable as is_predecessors, predecessor, speaks as predecessor_speaks},
+    live::is_live,
     schema::schema,
 };
 use crate::cli::exit::{Exit, Failure};
@@ -266,6 +270,46 @@ pub(crate) struct Config {
     /// What deserves a word in the log: variables that look like settings and are none, and what became of each key of the
     /// predecessor.
     pub(crate) warnings: Vec<String>,
+    /// Every setting with where it comes from.
+    pub(crate) effective: Vec<Effective>,
+    /// What it was composed of.
+    pub(crate) source: Source,
+}
+
+/// What settings are composed of, to be read again.
+#[derive(Clone, Default)]
+pub(crate) struct Source {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// The variables, which stay as they were at the start.
+    pub(crate) variables: BTreeMap<String, String>,
+    /// The flags.
+    pub(crate) flags: Flags,
+}
+
+impl fmt::Debug for Source {
+    // Written by hand: variables may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    /// The file's text as it is now.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn text(&self) -> Result<String, Failure> {
+        layers::read(&self.file).map_err(|fault| refused(&[fault]))
+    }
+
+    /// What the settings are where the file's text is this, checked like at a start.
+    ///
+    /// # Errors
+    /// Every fault of every layer, with code 78.
+    pub(crate) fn compose(&self, text: &str) -> Result<Config, Failure> {
+        Ok(assemble(&self.file, layers::of_text(&self.file, text), &self.variables, &self.flags)?.0)
+    }
 }
 
 impl Config {
@@ -367,8 +411,8 @@ pub(crate) struct Told {
 /// # Errors
 /// Every fault of every layer, with code 78.
 pub(crate) fn tell(file: &Path, variables: &BTreeMap<String, String>, flags: &Flags) -> Result<Told, Failure> {
-    let (config, layers) = assemble(file, layer_of(file, variables), variables, flags)?;
-    Ok(Told { effective: effective::effective(&layers), warnings: config.warnings })
+    let config = load(file, variables, flags)?;
+    Ok(Told { effective: config.effective, warnings: config.warnings })
 }
 
 /// Every setting as it is where nobody sets anything.
@@ -395,6 +439,7 @@ fn assemble(
     variables: &BTreeMap<String, String>,
     flags: &Flags,
 ) -> Result<(Config, Vec<Layer>), Failure> {
+    let source = Source { file: file.to_owned(), variables: variables.clone(), flags: flags.clone() };
     let defaults = layers::defaults().map_err(|fault| refused(&[fault]))?;
     let mut layers = vec![defaults, legacy::variables(variables)];
     let (variables, mut warnings) = layers::variables(variables);
@@ -423,7 +468,8 @@ fn assemble(
     }
     let settings = settings.ok_or_else(|| Failure::new(Exit::Internal, "the built-in settings cannot be used"))?;
     let folder = file.parent().unwrap_or(Path::new("")).to_owned();
-    Ok((Config { settings, folder, warnings }, layers))
+    let effective = effective::effective(&layers);
+    Ok((Config { settings, folder, warnings, effective, source }, layers))
 }
 
 /// The profile that the layers choose; the default where what they say is none.

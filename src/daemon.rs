@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
+use axum::{Extension, Router};
 use futures::future::BoxFuture;
 use protocol::identity::{Keys, PreSharedKey};
 use sd_notify::NotifyState;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     task::JoinHandle,
     time::timeout,
@@ -30,7 +31,10 @@ use crate::{
     },
     config::Config,
     keys::{self, AdminToken, FolderLock},
-    ports, tree,
+    live::{Live, Offers},
+    ports,
+    telemetry::Log,
+    tree,
     watchdog::{self, Pulse},
 };
 
@@ -62,6 +66,8 @@ pub(crate) trait Running: Send {
     fn tree(&self) -> Arc<dyn Tree>;
     /// Whether its critical actors answer.
     fn pulse(&self) -> Box<dyn Pulse>;
+    /// The way in for changes of settings.
+    fn offers(&self) -> Arc<dyn Offers>;
     /// Leaves politely, then ends every actor; bounded by the tree to 10 s and a little.
     fn stop(&mut self) -> BoxFuture<'_, ()>;
     /// Waits until the tree ends by itself.
@@ -72,13 +78,14 @@ pub(crate) trait Running: Send {
 ///
 /// # Errors
 /// What keeps it from starting (78; a folder or port in use 1), how its tree ended (70, 74), or a second signal (130).
-pub(crate) async fn run(config: &Config, chaos: bool) -> Result<(), Failure> {
-    live(config, chaos, Signals::listen()?, tree::start).await
+pub(crate) async fn run(config: &Config, chaos: bool, log: Log) -> Result<(), Failure> {
+    live(config, chaos, log, Signals::listen()?, tree::start).await
 }
 
 async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
     config: &Config,
     chaos: bool,
+    log: Log,
     mut signals: Signals,
     start: impl FnOnce(Start) -> Starting,
 ) -> Result<(), Failure> {
@@ -103,7 +110,10 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
         return Ok(());
     };
     let hosts = config.settings.admin.hosts.clone();
-    let door = match Door::open(listener, &data, running.tree(), |ip| Rules { ip, hosts, token, chaos }) {
+    let settings = Live::begin(config, log, running.offers(), signals.hangup.take());
+    let router =
+        |ip| admin::router(running.tree(), Rules { ip, hosts, token, chaos }).layer(Extension(settings.clone()));
+    let door = match Door::open(listener, &data, router) {
         Ok(door) => door,
         Err(failure) => {
             running.stop().await;
@@ -178,17 +188,12 @@ struct Door {
 }
 
 impl Door {
-    fn open(
-        listener: TcpListener,
-        data: &Path,
-        tree: Arc<dyn Tree>,
-        rules: impl FnOnce(IpAddr) -> Rules,
-    ) -> Result<Self, Failure> {
+    fn open(listener: TcpListener, data: &Path, router: impl FnOnce(IpAddr) -> Router) -> Result<Self, Failure> {
         let address = listener
             .local_addr()
             .map_err(|cause| Failure::new(Exit::Failed, "the admin port cannot be told").why(cause.to_string()))?;
         let end = CancellationToken::new();
-        let serving = tokio::spawn(admin::serve(listener, admin::router(tree, rules(address.ip())), end.clone()));
+        let serving = tokio::spawn(admin::serve(listener, router(address.ip()), end.clone()));
         let door = Self { address, file: data.join(ADMIN_ADDRESS), end, serving: Some(serving) };
         keys::replace(&door.file, format!("{address}\n").as_bytes())?;
         Ok(door)
@@ -211,18 +216,24 @@ impl Drop for Door {
     }
 }
 
-/// The signals that end a daemon, as they come.
-struct Signals(mpsc::Receiver<()>);
+/// The signals that a daemon hears, as they come.
+struct Signals {
+    /// Those that end it.
+    ends: mpsc::Receiver<()>,
+    /// The one that has it read its configuration again.
+    hangup: Option<Signal>,
+}
 
 impl Signals {
-    /// Hears SIGTERM and SIGINT from now on.
+    /// Hears SIGTERM, SIGINT and SIGHUP from now on.
     fn listen() -> Result<Self, Failure> {
         let listen = |kind| {
             signal(kind).map_err(|cause| Failure::new(Exit::Failed, "cannot hear signals").why(cause.to_string()))
         };
         let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        let hangup = Some(listen(SignalKind::hangup())?);
         // The first asks to leave, the second to end at once; a third says nothing new.
-        let (heard, signals) = mpsc::channel(2);
+        let (heard, ends) = mpsc::channel(2);
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -233,11 +244,11 @@ impl Signals {
                 let _ = heard.try_send(());
             }
         });
-        Ok(Self(signals))
+        Ok(Self { ends, hangup })
     }
 
     async fn next(&mut self) {
-        if self.0.recv().await.is_none() {
+        if self.ends.recv().await.is_none() {
             // Nobody can signal any more.
             std::future::pending::<()>().await;
         }
@@ -290,6 +301,10 @@ mod tests {
             Box::new(Vec::new)
         }
 
+        fn offers(&self) -> Arc<dyn Offers> {
+            Arc::new(crate::live::testing::Willing::default())
+        }
+
         fn stop(&mut self) -> BoxFuture<'_, ()> {
             self.is_stopped.send_replace(true);
             if self.hangs { std::future::pending().boxed() } else { std::future::ready(()).boxed() }
@@ -324,7 +339,13 @@ mod tests {
         let created = init::create(&plan).unwrap();
         let config = config::load(&created.config, &BTreeMap::new(), &Flags::default()).unwrap();
         let (signal, signals) = mpsc::channel(2);
-        Member { folder, config, signal, signals: Some(Signals(signals)), is_stopped: watch::Sender::new(false) }
+        Member {
+            folder,
+            config,
+            signal,
+            signals: Some(Signals { ends: signals, hangup: None }),
+            is_stopped: watch::Sender::new(false),
+        }
     }
 
     impl Member {
@@ -336,7 +357,7 @@ mod tests {
         ) -> Result<(), Failure> {
             let fake = Fake { is_stopped: self.is_stopped.clone(), hangs, ended };
             let signals = self.signals.take().unwrap();
-            live(&self.config, false, signals, |_| async {
+            live(&self.config, false, Log::silent(), signals, |_| async {
                 let _ = started.send(());
                 Ok(Box::new(fake) as Box<dyn Running>)
             })

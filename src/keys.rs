@@ -6,9 +6,9 @@
 use std::{
     ffi::OsString,
     fmt::{self, Write as _},
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions, Permissions, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -290,6 +290,22 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
     sync_folder(path)
 }
 
+/// Writes a file anew that is there already, all of it or nothing; it keeps its mode, and a link stays one.
+///
+/// # Errors
+/// When there is none, or the disk does not keep it.
+pub(crate) fn rewrite(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let whole = path.canonicalize().map_err(|cause| FileError::system("find", path, cause))?;
+    let mode = whole.metadata().map_err(|cause| FileError::system("look at", &whole, cause))?.mode() & 0o777;
+    let temporary = Temporary::write(&whole, mode, |file| {
+        // What the umask took away is what somebody gave.
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(content)
+    })?;
+    std::fs::rename(&temporary.0, &whole).map_err(|cause| FileError::system("write", &whole, cause))?;
+    sync_folder(&whole)
+}
+
 /// A file beside its final place; removed when it did not get there.
 struct Temporary(PathBuf);
 
@@ -299,6 +315,8 @@ impl Temporary {
         name.push(path.file_name().unwrap_or_default());
         name.push(format!(".{}.new", std::process::id()));
         let place = path.with_file_name(name);
+        // One that was killed while it wrote may have had our process id: in a container all have the same.
+        let _ = std::fs::remove_file(&place);
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -466,7 +484,7 @@ fn holder(file: &mut File) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::fs;
 
     use rand::{SeedableRng as _, rngs::StdRng};
     use tempfile::TempDir;
@@ -652,5 +670,26 @@ mod tests {
         replace(&path, b"127.0.0.1:7301\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "127.0.0.1:7301\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_half_written_stops_nobody() {
+        let folder = folder();
+        let left = folder.path().join(format!(".admin.addr.{}.new", std::process::id()));
+        fs::write(left, "127.0").unwrap();
+        replace(&folder.path().join("admin.addr"), b"127.0.0.1:7300\n").unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_written_anew_keeps_its_mode_and_a_link_stays_one() {
+        let folder = folder();
+        let (path, link) = (file(&folder, b"before", 0o664), folder.path().join("link"));
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        rewrite(&link, b"after").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), fs::metadata(&path).unwrap().mode() & 0o777), (b"after".to_vec(), 0o664));
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing temporary stays");
+        assert!(rewrite(&folder.path().join("none"), b"").is_err(), "it makes none");
     }
 }

@@ -7,6 +7,7 @@ mod config;
 mod daemon;
 mod demo;
 mod keys;
+mod live;
 mod ports;
 mod telemetry;
 mod tree;

@@ -19,6 +19,7 @@ use crate::{
     cli::exit::{Exit, Failure},
     config::{Config, Settings},
     daemon::{Ended, Running, Start},
+    live::Offers,
     watchdog::Pulse,
 };
 
@@ -43,7 +44,7 @@ pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
         network_id: settings.network.id.clone(),
         keys,
         network_key,
-        settings: ActorsSettings { bus: config.bus(), data: config.data(), ..of(settings) },
+        settings: settings_of(&config, settings),
         database,
         clock: Clock::real(),
         chance: Chance::unforeseen(),
@@ -94,6 +95,11 @@ fn unusable(error: &OpenError) -> Failure {
         _ => Exit::Configuration,
     };
     Failure::new(exit, "the database cannot be used").why(error.to_string()).next(error.remedy())
+}
+
+/// What the actors of this member are set by, where its settings are these.
+pub(crate) fn settings_of(config: &Config, settings: &Settings) -> ActorsSettings {
+    ActorsSettings { bus: config.bus(), data: config.data(), ..of(settings) }
 }
 
 /// What the actors are set by.
@@ -147,6 +153,11 @@ impl Running for Live {
     fn pulse(&self) -> Box<dyn Pulse> {
         let running = self.0.as_ref().expect("a tree is felt before it is stopped");
         Box::new(Felt(running.pulse()))
+    }
+
+    fn offers(&self) -> Arc<dyn Offers> {
+        let running = self.0.as_ref().expect("a tree is asked for before it is stopped");
+        Arc::new(running.handle().clone())
     }
 
     fn stop(&mut self) -> BoxFuture<'_, ()> {

@@ -7,6 +7,7 @@ mod alerts;
 mod bans;
 mod bus;
 mod chaos;
+mod config;
 mod drain;
 mod events;
 mod guard;
@@ -70,6 +71,7 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/api/v1/events", get(events::list))
         .route("/api/v1/alerts", get(alerts::list))
         .route("/api/v1/alerts/history", get(alerts::history))
+        .route("/api/v1/config", get(config::show).patch(config::change))
         .route("/api/v1/search", get(search::stream))
         .route("/api/v1/searches", get(searches::stream))
         .route("/api/v1/bus", get(bus::show))

@@ -231,6 +231,7 @@ impl Client {
                 Failure::new(Exit::TimedOut, words).next("`muster tree` shows which actor is stuck")
             }
             StatusCode::SERVICE_UNAVAILABLE => Failure::new(Exit::Refused, words).next("try again in a moment"),
+            StatusCode::CONFLICT => Failure::new(Exit::Refused, words),
             StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::PAYLOAD_TOO_LARGE => {
                 Failure::new(Exit::Usage, words)
             }
@@ -334,6 +335,7 @@ mod tests {
             (401, Exit::NotAllowed),
             (403, Exit::NotAllowed),
             (404, Exit::NotFound),
+            (409, Exit::Refused),
             (413, Exit::Usage),
             (503, Exit::Refused),
             (504, Exit::TimedOut),

@@ -1,12 +1,13 @@
-//! `muster config`: looks at configurations without starting anything.
+//! `muster config`: looks at configurations without starting anything, and changes that of a running daemon.
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use hyper::{Method, body::Bytes};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::{
-    Context,
+    Context, asked,
     exit::{Exit, Failure},
     output::{Output, table},
 };
@@ -33,6 +34,34 @@ pub(super) enum Verb {
     },
     /// Write the JSON Schema of the file, for editors.
     Schema,
+    /// Change a setting of a running daemon, in its file too.
+    Set {
+        /// The setting, as `config show` names it: pool.max_indexer.
+        key: String,
+        /// Its value, as a variable would have it: 7, 20s, true.
+        value: String,
+    },
+    /// Let a setting of a running daemon be what is built in again.
+    Unset {
+        /// The setting, as `config show` names it: pool.max_indexer.
+        key: String,
+    },
+}
+
+/// What a daemon changed.
+#[derive(Debug, Serialize, Deserialize)]
+struct Changed {
+    changed: Vec<One>,
+    needs_restart: Vec<String>,
+}
+
+/// One setting that a daemon changed.
+#[derive(Debug, Serialize, Deserialize)]
+struct One {
+    key: String,
+    from: Json,
+    to: Json,
+    live: bool,
 }
 
 /// A configuration without faults.
@@ -55,6 +84,26 @@ pub(super) fn run(verb: &Verb, context: &Context) -> Result<(), Failure> {
             Output::Table => Output::Json.one(&config::schema(), |_| String::new()),
             output => output.one(&config::schema(), |_| String::new()),
         },
+        Verb::Set { key, value } => asked(change(key, config::wish(key, value), context)),
+        Verb::Unset { key } => asked(change(key, Json::Null, context)),
+    }
+}
+
+async fn change(key: &str, value: Json, context: &Context) -> Result<(), Failure> {
+    let wish = Bytes::from(serde_json::json!({ key: value }).to_string());
+    let client = context.client_that_changes()?;
+    let changed: Changed = client.change(Method::PATCH, "/api/v1/config", Some(wish)).await?;
+    context.output.one(&changed, |changed| match changed.changed.as_slice() {
+        [] => format!("{key} is so already"),
+        changed => changed.iter().map(One::text).collect::<Vec<_>>().join("\n"),
+    })
+}
+
+impl One {
+    fn text(&self) -> String {
+        let Self { key, from, to, live } = self;
+        let when = if *live { "from now on" } else { "after a restart: muster run again" };
+        format!("{key}: {} -> {}, {when}", config::as_toml(from), config::as_toml(to))
     }
 }
 

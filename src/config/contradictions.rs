@@ -13,7 +13,7 @@ use super::{
 /// Settings of which each is fine alone, and which do not go together.
 pub(super) struct Contradiction {
     keys: &'static [&'static str],
-    why: Cow<'static, str>,
+    pub(super) why: Cow<'static, str>,
 }
 
 /// What the rule of the bus looks at together.

@@ -35,6 +35,11 @@ pub(crate) struct Effective {
     pub(crate) origin: String,
     /// The variable that sets it.
     pub(crate) variable: String,
+    /// A change of it is gone by without a restart.
+    pub(crate) live: bool,
+    /// Where it was set is stronger than the file.
+    #[serde(skip)]
+    pub(crate) is_above_file: bool,
     /// Nobody set it.
     #[serde(skip)]
     pub(crate) is_default: bool,
@@ -80,6 +85,12 @@ pub(super) fn effective(layers: &[Layer]) -> Vec<Effective> {
                 value: shown(expected, &whole),
                 origin: place.to_string(),
                 variable: variable(key),
+                live: super::is_live(key),
+                is_above_file: match &place {
+                    Place::Variable(name) => name.starts_with("MUSTER_"),
+                    Place::Flag(_) => true,
+                    _ => false,
+                },
                 is_default: matches!(place, Place::Default | Place::Profile(_)),
                 whole: Whole(whole),
             }

@@ -414,7 +414,7 @@ fn toml_value(value: &toml_edit::Value) -> Value {
 }
 
 /// Line and column, both from 1, of a byte in a text.
-fn position(text: &str, byte: usize) -> (usize, usize) {
+pub(super) fn position(text: &str, byte: usize) -> (usize, usize) {
     let before = &text[..text.floor_char_boundary(byte)];
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;

@@ -28,6 +28,7 @@ pub(crate) fn schema() -> Json {
         let mut setting = kind(expected);
         setting.insert("description".to_owned(), Json::from(explained.get(*key).cloned().unwrap_or_default()));
         setting.insert("x-variable".to_owned(), Json::from(variable(key)));
+        setting.insert("x-live".to_owned(), Json::from(super::is_live(key)));
         if let Some(default) = defaults.get(*key) {
             setting.insert("default".to_owned(), default.clone());
         }
@@ -127,6 +128,7 @@ mod tests {
             assert!(setting.get("default").is_some(), "{key}: {setting}");
             assert!(setting.get("type").or(setting.get("enum")).is_some(), "{key}: {setting}");
             assert_eq!(setting["x-variable"], Json::from(variable(key)));
+            assert_eq!(setting["x-live"], Json::from(super::super::is_live(key)));
         }
     }
 

@@ -98,6 +98,8 @@ fn every_setting_is_explained_with_its_range() {
             let range = expected(&format!("{section}.{name}")).unwrap().to_string();
             let said = comment.to_lowercase().contains(&range.to_lowercase());
             assert!(said, "{section}.{name}: the comment does not say \"{range}\"");
+            let when = if is_live(&format!("{section}.{name}")) { " Live." } else { " Needs a restart." };
+            assert!(comment.contains(when), "{section}.{name}: the comment does not say \"{when}\"");
             let ending = format!(". {}", effective::variable(&format!("{section}.{name}")));
             assert!(comment.trim_end().ends_with(&ending), "{section}.{name}: it does not end with \"{ending}\"");
             explained += 1;

@@ -32,6 +32,7 @@ mod page;
 mod partition;
 mod presence;
 mod search;
+mod settings;
 mod sharing;
 #[path = "../thin/mod.rs"]
 mod thin;
