@@ -467,6 +467,19 @@ pub struct EventView {
     pub detail: String,
 }
 
+/// Events after one, and which journal they are from.
+#[derive(Clone, Debug)]
+pub struct FeedView {
+    /// Which journal: a restart of the actor that keeps it begins another.
+    pub journal: u64,
+    /// The oldest event that is kept.
+    pub oldest: u64,
+    /// The last event.
+    pub last: u64,
+    /// Those after the one that was asked for, the oldest first.
+    pub events: Vec<EventView>,
+}
+
 /// Peer ids as their usual text.
 mod text {
     use libp2p_identity::PeerId;
