@@ -2,7 +2,7 @@
 
 use std::{
     fs::DirBuilder,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use protocol::identity::{Keys, PreSharedKey};
 use sd_notify::NotifyState;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::mpsc,
     task::JoinHandle,
@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    admin::{self, Rules, Tree},
+    admin::{self, Listener, Rules, SocketFile, Tree},
     cli::{
-        ADMIN_ADDRESS,
+        ADMIN_ADDRESS, ADMIN_SOCKET,
         exit::{Exit, Failure},
     },
     config::Config,
@@ -93,6 +93,10 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
         ports::bind(config.settings.admin.listen, ports::Use::Admin).await
     };
     let Some(listener) = signals.unless_told(ports).await.transpose()? else { return Ok(()) };
+    let socket = match config.admin_socket() {
+        Some(path) => Some(admin::socket::listen(&path).await?),
+        None => None,
+    };
     // Before the tree as well: a member that cannot be administered is not started.
     let token = AdminToken::read_or_create(&data, &mut rand::rng())?;
     let peer_id = keys.peer_id();
@@ -103,7 +107,8 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
         return Ok(());
     };
     let hosts = config.settings.admin.hosts.clone();
-    let door = match Door::open(listener, &data, running.tree(), |ip| Rules { ip, hosts, token, chaos }) {
+    let rules = |ip| Rules { ip, hosts, token, chaos };
+    let door = match Door::open(listener, socket, &data, running.tree(), rules) {
         Ok(door) => door,
         Err(failure) => {
             running.stop().await;
@@ -172,14 +177,18 @@ fn make_folder(data: &Path) -> Result<(), Failure> {
 /// The admin endpoint while it is open, and the file that tells where it is.
 struct Door {
     address: SocketAddr,
-    file: PathBuf,
+    /// Tell where it is.
+    files: Vec<PathBuf>,
     end: CancellationToken,
-    serving: Option<JoinHandle<()>>,
+    serving: Vec<JoinHandle<()>>,
+    /// Removes its file when it is dropped.
+    socket: Option<SocketFile>,
 }
 
 impl Door {
     fn open(
         listener: TcpListener,
+        socket: Option<(UnixListener, SocketFile)>,
         data: &Path,
         tree: Arc<dyn Tree>,
         rules: impl FnOnce(IpAddr) -> Rules,
@@ -187,27 +196,53 @@ impl Door {
         let address = listener
             .local_addr()
             .map_err(|cause| Failure::new(Exit::Failed, "the admin port cannot be told").why(cause.to_string()))?;
-        let end = CancellationToken::new();
-        let serving = tokio::spawn(admin::serve(listener, admin::router(tree, rules(address.ip())), end.clone()));
-        let door = Self { address, file: data.join(ADMIN_ADDRESS), end, serving: Some(serving) };
-        keys::replace(&door.file, format!("{address}\n").as_bytes())?;
+        let rules = rules(address.ip());
+        let names = (data.join(ADMIN_ADDRESS), data.join(ADMIN_SOCKET));
+        // That of an earlier life, which may have been told to listen elsewhere.
+        let _ = std::fs::remove_file(&names.1);
+        let mut door =
+            Self { address, files: Vec::new(), end: CancellationToken::new(), serving: Vec::new(), socket: None };
+        if let Some((listener, file)) = socket {
+            // Whoever reaches it is on this machine.
+            let rules = Rules { ip: Ipv4Addr::LOCALHOST.into(), ..rules.clone() };
+            door.serve(Listener::Unix(listener), Arc::clone(&tree), rules);
+            door.tell(names.1, &format!("{}\n", absolute(file.path()).display()))?;
+            door.socket = Some(file);
+        }
+        door.serve(Listener::Tcp(listener), tree, rules);
+        door.tell(names.0, &format!("{address}\n"))?;
         Ok(door)
+    }
+
+    fn serve(&mut self, listener: Listener, tree: Arc<dyn Tree>, rules: Rules) {
+        self.serving.push(tokio::spawn(admin::serve(listener, admin::router(tree, rules), self.end.clone())));
+    }
+
+    fn tell(&mut self, file: PathBuf, text: &str) -> Result<(), Failure> {
+        self.files.push(file.clone());
+        Ok(keys::replace(&file, text.as_bytes())?)
     }
 
     async fn close(mut self) {
         self.end.cancel();
-        if let Some(serving) = self.serving.take() {
+        for serving in self.serving.drain(..) {
             // A panic of the endpoint has been told by the panic hook.
             let _ = serving.await;
         }
     }
 }
 
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 impl Drop for Door {
     fn drop(&mut self) {
         self.end.cancel();
         // So that verbs say at once that nobody is there.
-        let _ = std::fs::remove_file(&self.file);
+        for file in &self.files {
+            let _ = std::fs::remove_file(file);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::problem::Problem;
 use crate::keys::AdminToken;
 
 /// What the guard goes by.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rules {
     /// Where the endpoint listens.
     pub(crate) ip: IpAddr,

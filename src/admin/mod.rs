@@ -24,8 +24,10 @@ mod records;
 mod resources;
 mod search;
 mod searches;
+mod seats;
 mod serve;
 mod sessions;
+pub(crate) mod socket;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -42,7 +44,13 @@ use axum::{
 };
 use tower_http::{limit::RequestBodyLimitLayer, set_header::SetResponseHeaderLayer, timeout::TimeoutLayer};
 
-pub(crate) use self::{guard::Rules, resources::BODY_BYTES_MAX as RESOURCE_BODY_BYTES_MAX, serve::serve, tree::Tree};
+pub(crate) use self::{
+    guard::Rules,
+    resources::BODY_BYTES_MAX as RESOURCE_BODY_BYTES_MAX,
+    serve::{Listener, serve},
+    socket::SocketFile,
+    tree::Tree,
+};
 
 /// Many times the longest question that is no resource.
 const BODY_BYTES_MAX: usize = 64 * 1024;

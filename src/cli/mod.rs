@@ -53,6 +53,9 @@ use crate::{
 /// Name of the file in the data folder that tells where the admin endpoint listens.
 pub(crate) const ADMIN_ADDRESS: &str = "admin.addr";
 
+/// Name of the one that tells where its Unix socket is, where it has one.
+pub(crate) const ADMIN_SOCKET: &str = "admin.socket";
+
 /// The file that is used when nothing else names a daemon.
 const USUAL_FILE: &str = "muster.toml";
 
@@ -82,8 +85,8 @@ pub(crate) struct At {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// The daemon's admin address [default: the variable MUSTER_ADMIN, if it is set]; its token, where one is needed, is
-    /// taken from MUSTER_ADMIN_TOKEN.
+    /// The daemon's admin address, http://HOST:PORT or unix:/PATH [default: the variable MUSTER_ADMIN, if it is set]; its
+    /// token, where one is needed, is taken from MUSTER_ADMIN_TOKEN.
     #[arg(long, global = true, value_name = "URL", conflicts_with = "config")]
     pub(crate) admin: Option<String>,
 
@@ -275,6 +278,10 @@ impl Context {
 /// The running daemon of a member, found by what it wrote into its folder.
 fn daemon_of(config: &Config, token: Option<String>) -> Result<Client, Failure> {
     let data = config.data();
+    // The socket cannot be anybody else's, as a port may be by now.
+    if let Ok(socket) = std::fs::read_to_string(data.join(ADMIN_SOCKET)) {
+        return Ok(Client::to_socket(socket.trim_end_matches('\n')).with_token(token));
+    }
     let path = data.join(ADMIN_ADDRESS);
     let address = std::fs::read_to_string(&path).map_err(|cause| {
         Failure::new(Exit::Unreachable, format!("no daemon runs on {}", data.display()))
