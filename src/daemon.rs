@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    admin::{self, Listener, Rules, SocketFile, Tree},
+    admin::{self, Keyring, Listener, Rules, SocketFile, Trail, Tree},
     cli::{
         ADMIN_ADDRESS, ADMIN_SOCKET,
         exit::{Exit, Failure},
@@ -99,6 +99,8 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
     };
     // Before the tree as well: a member that cannot be administered is not started.
     let token = AdminToken::read_or_create(&data, &mut rand::rng())?;
+    let keyring = Arc::new(Keyring::open(&data, &token)?);
+    let trail = Trail::open(&data).map_err(|cause| unwritable_trail(&data, &cause))?;
     let peer_id = keys.peer_id();
     info!(name = config.name(), %peer_id, version = env!("CARGO_PKG_VERSION"), "starting");
     let Some(mut running) =
@@ -107,7 +109,7 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
         return Ok(());
     };
     let hosts = config.settings.admin.hosts.clone();
-    let rules = |ip| Rules { ip, hosts, token, chaos };
+    let rules = |ip| Rules { ip, hosts, keyring, trail, chaos };
     let door = match Door::open(listener, socket, &data, running.tree(), rules) {
         Ok(door) => door,
         Err(failure) => {
@@ -172,6 +174,12 @@ fn make_folder(data: &Path) -> Result<(), Failure> {
             .why(cause.to_string())
             .next("correct files.data or the permissions and start again")
     })
+}
+
+fn unwritable_trail(data: &Path, cause: &std::io::Error) -> Failure {
+    Failure::new(Exit::Configuration, format!("the audit log in {} cannot be opened", data.display()))
+        .why(cause.to_string())
+        .next("correct files.data or the permissions and start again")
 }
 
 /// The admin endpoint while it is open, and the file that tells where it is.

@@ -4,6 +4,7 @@
 
 mod actors;
 mod alerts;
+mod audit;
 mod bans;
 mod bus;
 mod chaos;
@@ -12,6 +13,7 @@ mod events;
 mod guard;
 mod health;
 mod indexers;
+mod keyring;
 mod metrics;
 mod outbox;
 mod page;
@@ -22,6 +24,7 @@ mod problem;
 mod question;
 mod records;
 mod resources;
+mod roles;
 mod search;
 mod searches;
 mod seats;
@@ -31,13 +34,15 @@ pub(crate) mod socket;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tokens;
+mod trail;
 mod tree;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, FromRef, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware,
     routing::{delete, get, post, put},
@@ -46,9 +51,13 @@ use tower_http::{limit::RequestBodyLimitLayer, set_header::SetResponseHeaderLaye
 
 pub(crate) use self::{
     guard::Rules,
+    keyring::{Keyring, TokenView},
     resources::BODY_BYTES_MAX as RESOURCE_BODY_BYTES_MAX,
+    roles::Role,
     serve::{Listener, serve},
     socket::SocketFile,
+    tokens::NewToken,
+    trail::{Entry, Trail},
     tree::Tree,
 };
 
@@ -58,11 +67,44 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Longer than the tree gives any actor to answer, so that the tree's own words arrive.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What every resource is given.
-pub(crate) type Shared = axum::extract::State<Arc<dyn Tree>>;
+/// What most resources are given.
+pub(crate) type Shared = State<Arc<dyn Tree>>;
+
+/// What those about tokens are given.
+type KeyringOf = State<Arc<Keyring>>;
+
+/// What that about changes is given.
+type TrailOf = State<Trail>;
+
+/// What there is to give.
+#[derive(Clone)]
+struct Held {
+    tree: Arc<dyn Tree>,
+    keyring: Arc<Keyring>,
+    trail: Trail,
+}
+
+impl FromRef<Held> for Arc<dyn Tree> {
+    fn from_ref(held: &Held) -> Self {
+        Self::clone(&held.tree)
+    }
+}
+
+impl FromRef<Held> for Arc<Keyring> {
+    fn from_ref(held: &Held) -> Self {
+        Self::clone(&held.keyring)
+    }
+}
+
+impl FromRef<Held> for Trail {
+    fn from_ref(held: &Held) -> Self {
+        held.trail.clone()
+    }
+}
 
 /// All resources behind their guard.
 pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
+    let held = Held { tree, keyring: Arc::clone(&rules.keyring), trail: rules.trail.clone() };
     let mut resources = Router::new()
         .route("/healthz", get(health::alive))
         .route("/livez", get(health::alive))
@@ -90,7 +132,10 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/api/v1/planner/{peer}", post(planner::feed).delete(planner::close))
         .route("/api/v1/bans", get(bans::list).post(bans::add))
         .route("/api/v1/bans/{peer}", delete(bans::remove))
-        .route("/api/v1/drain", put(drain::begin).delete(drain::end));
+        .route("/api/v1/drain", put(drain::begin).delete(drain::end))
+        .route("/api/v1/tokens", get(tokens::list).post(tokens::add))
+        .route("/api/v1/tokens/{name}", delete(tokens::remove))
+        .route("/api/v1/audit", get(audit::list));
     if rules.chaos {
         resources = resources.route("/api/v1/chaos/actors/{*path}", post(chaos::inject));
     }
@@ -103,7 +148,7 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         )
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::wrong_method)
-        .with_state(tree)
+        .with_state(held)
         // A search's stream begins at once, so only its head is timed.
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, ANSWER_DEADLINE))
         .layer(middleware::from_fn_with_state(Arc::new(rules), guard::check))
@@ -117,4 +162,8 @@ fn fixed(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Header
 }
 
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod writes;

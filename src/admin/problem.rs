@@ -9,6 +9,8 @@ use axum::{
 };
 use serde::Serialize;
 
+use super::keyring::KeyringError;
+
 /// Seconds after which a busy or restarting actor is likely to answer.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
@@ -58,6 +60,17 @@ impl From<AskError> for Problem {
             AskError::Late { .. } => StatusCode::GATEWAY_TIMEOUT,
             AskError::Invalid(_) => StatusCode::BAD_REQUEST,
             AskError::Unknown { .. } => StatusCode::NOT_FOUND,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<KeyringError> for Problem {
+    fn from(error: KeyringError) -> Self {
+        let status = match error {
+            KeyringError::Name(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            KeyringError::Taken(_) | KeyringError::Full => StatusCode::CONFLICT,
+            KeyringError::File(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
     }

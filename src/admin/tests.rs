@@ -15,35 +15,52 @@ use axum::{
 use http_body_util::BodyExt as _;
 use rand::{SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 use super::{
-    Rules, Tree, page, router,
+    Keyring, Rules, Trail, Tree, page, router,
     testing::{Still, peer},
 };
 use crate::keys::AdminToken;
 
-struct Endpoint {
+pub(super) struct Endpoint {
     tree: Arc<Still>,
     ip: IpAddr,
     hosts: Vec<String>,
     chaos: bool,
-    token: AdminToken,
+    pub(super) token: AdminToken,
+    pub(super) keyring: Arc<Keyring>,
+    trail: Trail,
+    _folder: TempDir,
 }
 
-fn endpoint(ip: &str) -> Endpoint {
+pub(super) fn endpoint(ip: &str) -> Endpoint {
     let folder = tempfile::tempdir().unwrap();
     let token = AdminToken::read_or_create(folder.path(), &mut StdRng::seed_from_u64(7)).unwrap();
-    Endpoint { tree: Arc::default(), ip: ip.parse().unwrap(), hosts: Vec::new(), chaos: false, token }
+    let keyring = Arc::new(Keyring::open(folder.path(), &token).unwrap());
+    let trail = Trail::open(folder.path()).unwrap();
+    let (tree, ip, hosts, chaos) = (Arc::default(), ip.parse().unwrap(), Vec::new(), false);
+    Endpoint { tree, ip, hosts, chaos, token, keyring, trail, _folder: folder }
 }
 
 impl Endpoint {
-    async fn send(&self, request: Request<Body>) -> Response {
-        let rules = Rules { ip: self.ip, hosts: self.hosts.clone(), token: self.token.clone(), chaos: self.chaos };
-        router(Arc::clone(&self.tree) as Arc<dyn Tree>, rules).oneshot(request).await.unwrap()
+    pub(super) async fn send(&self, request: Request<Body>) -> Response {
+        self.router().oneshot(request).await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> Response {
+    fn router(&self) -> axum::Router {
+        let rules = Rules {
+            ip: self.ip,
+            hosts: self.hosts.clone(),
+            keyring: Arc::clone(&self.keyring),
+            trail: self.trail.clone(),
+            chaos: self.chaos,
+        };
+        router(Arc::clone(&self.tree) as Arc<dyn Tree>, rules)
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Response {
         self.send(Request::get(path).header(header::HOST, "localhost:7300").body(Body::empty()).unwrap()).await
     }
 
@@ -69,7 +86,7 @@ async fn text(response: Response) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-async fn json_of(response: Response) -> Value {
+pub(super) async fn json_of(response: Response) -> Value {
     serde_json::from_str(&text(response).await).unwrap()
 }
 
@@ -438,7 +455,7 @@ async fn metrics_name_their_form_and_nothing_may_be_cached_or_framed() {
 }
 
 impl Endpoint {
-    async fn told(&self, method: &str, path: &str, token: Option<&str>, body: &Value) -> Response {
+    pub(super) async fn told(&self, method: &str, path: &str, token: Option<&str>, body: &Value) -> Response {
         let mut request = Request::builder()
             .method(method)
             .uri(path)

@@ -1,6 +1,7 @@
 //! The command line: one file per verb.
 
 mod alerts;
+mod audit;
 mod backup;
 mod ban;
 pub(crate) mod client;
@@ -26,6 +27,7 @@ mod run;
 mod search;
 mod sessions;
 mod status;
+mod token;
 mod tree;
 
 use std::{
@@ -148,6 +150,11 @@ enum Verb {
     Backup(backup::Args),
     /// Make a member again from its backup.
     Restore(restore::Args),
+    /// Give tokens to those who may read, operate or administer a member, and take them back.
+    #[command(subcommand)]
+    Token(token::Verb),
+    /// Show who changed what and when.
+    Audit(audit::Args),
     /// Check a configuration, show it, compare it, describe it.
     #[command(subcommand)]
     Config(config::Verb),
@@ -342,6 +349,8 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Undrain(args) => asked(drain::undrain(&args, context)),
         Verb::Backup(args) => asked(backup::run(&args, context)),
         Verb::Restore(args) => restore::run(&args, context),
+        Verb::Token(verb) => asked(token::run(&verb, context)),
+        Verb::Audit(args) => asked(audit::run(&args, context)),
         Verb::Config(verb) => config::run(&verb, context),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args, context),
