@@ -3,27 +3,37 @@
 use axum::{
     Json,
     extract::{Query, State, rejection::QueryRejection},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode, Uri},
 };
 use serde::Deserialize;
 
-use super::{TrailOf, problem::Problem, question::limit, trail::Entry};
+use super::{TrailOf, cursor, problem::Problem, question::limit, trail::Entry};
 
 /// Which entries are listed.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Question {
+    /// Names the page: that of the `Link` of the one before.
+    cursor: Option<String>,
+    /// How many, 1 to 500; 100 where nothing is said.
     limit: Option<u32>,
 }
 
 /// Who changed what and when, the newest first.
 pub(super) async fn list(
     State(trail): TrailOf,
+    uri: Uri,
     question: Result<Query<Question>, QueryRejection>,
-) -> Result<Json<Vec<Entry>>, Problem> {
+) -> Result<(HeaderMap, Json<Vec<Entry>>), Problem> {
     let Query(question) = question?;
     let limit = limit(question.limit)? as usize;
+    let before = question.cursor.as_deref().map(cursor::read::<u64>).transpose()?;
     let broken =
         |cause| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("the audit log cannot be read: {cause}"));
-    Ok(Json(trail.read(None, limit).await.map_err(broken)?))
+    // One more than is wanted tells whether there is a next page.
+    let mut entries = trail.read(before, limit + 1).await.map_err(broken)?;
+    let is_more = entries.len() > limit;
+    entries.truncate(limit);
+    let last = entries.last().filter(|_| is_more);
+    Ok((cursor::next(&uri, last.map(|entry| entry.seq)), Json(entries)))
 }

@@ -6,24 +6,31 @@ use actors::view::BanView;
 use axum::{
     Json,
     extract::{
-        Path,
-        rejection::{JsonRejection, PathRejection},
+        Path, Query,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
     },
-    http::StatusCode,
+    http::{StatusCode, Uri},
 };
 use protocol::time::text;
 use serde::Deserialize;
 
-use super::{Shared, problem::Problem, question::peer};
+use super::{
+    Shared,
+    cursor::{self, Page, Paging},
+    problem::Problem,
+    question::peer,
+};
 
 /// What is to be done.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wish {
+    /// Whom.
     peer_id: String,
     /// `"1h"`; without it the ban has no end.
     #[serde(default, rename = "for")]
     lasts: Option<String>,
+    /// Why; for operators, never told to the peer.
     #[serde(default)]
     reason: String,
 }
@@ -39,8 +46,14 @@ impl Wish {
 }
 
 /// Every ban in force.
-pub(super) async fn list(tree: Shared) -> Result<Json<Vec<BanView>>, Problem> {
-    Ok(Json(tree.bans().await?))
+pub(super) async fn list(
+    tree: Shared,
+    uri: Uri,
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Result<Page<BanView>, Problem> {
+    let Query(paging) = paging?;
+    // A peer may be banned from several things, each once.
+    cursor::page(&uri, paging, tree.bans().await?, |ban| format!("{} {}", ban.peer_id, ban.from))
 }
 
 /// 204 once the peer is cut off and its ban is written down.

@@ -8,8 +8,10 @@ mod audit;
 mod bans;
 mod bus;
 mod chaos;
+mod cursor;
 mod drain;
 mod events;
+mod feed;
 mod guard;
 mod health;
 mod indexers;
@@ -118,6 +120,7 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/api/v1/sessions", get(sessions::list))
         .route("/api/v1/records/{key}", get(records::find))
         .route("/api/v1/events", get(events::list))
+        .route("/api/v1/events/stream", get(feed::stream))
         .route("/api/v1/alerts", get(alerts::list))
         .route("/api/v1/alerts/history", get(alerts::history))
         .route("/api/v1/search", get(search::stream))
@@ -151,6 +154,7 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .with_state(held)
         // A search's stream begins at once, so only its head is timed.
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, ANSWER_DEADLINE))
+        .layer(middleware::map_response(problem::tidied))
         .layer(middleware::from_fn_with_state(Arc::new(rules), guard::check))
         .layer(fixed(header::CACHE_CONTROL, "no-store"))
         .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))

@@ -7,13 +7,14 @@ use axum::{
         Path, Query,
         rejection::{JsonRejection, PathRejection, QueryRejection},
     },
-    http::StatusCode,
+    http::{StatusCode, Uri},
 };
 use protocol::relation::Relation;
 use serde::Deserialize;
 
 use super::{
     Shared,
+    cursor::{self, Page, Paging},
     problem::Problem,
     question::{peer, wrong},
 };
@@ -22,7 +23,12 @@ use super::{
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Question {
+    /// Only `partner`, `known` or `blacklist`.
     relation: Option<String>,
+    /// Names the page: that of the `Link` of the one before. Pages are in the order of ids.
+    cursor: Option<String>,
+    /// How many, 1 to 500; with a cursor alone 100, with neither all there are.
+    limit: Option<u32>,
 }
 
 /// What a peer is to be.
@@ -40,13 +46,14 @@ pub(super) struct Wish {
 /// Those that are anything to us.
 pub(super) async fn list(
     tree: Shared,
+    uri: Uri,
     question: Result<Query<Question>, QueryRejection>,
-) -> Result<Json<Vec<RelationView>>, Problem> {
-    let Query(question) = question?;
-    let wanted = question.relation.as_deref().map(relation).transpose().map_err(wrong)?;
+) -> Result<Page<RelationView>, Problem> {
+    let Query(Question { relation: named, cursor, limit }) = question?;
+    let wanted = named.as_deref().map(relation).transpose().map_err(wrong)?;
     let mut relations = tree.relations().await?;
     relations.retain(|view| wanted.is_none_or(|wanted| view.relation == wanted));
-    Ok(Json(relations))
+    cursor::page(&uri, Paging { cursor, limit }, relations, |view| view.peer_id.to_string())
 }
 
 /// 204 once the peer is that to us.

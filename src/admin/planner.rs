@@ -6,10 +6,10 @@ use actors::{sharing::Author, view::PlanView};
 use axum::{
     Json,
     extract::{
-        Path,
-        rejection::{JsonRejection, PathRejection},
+        Path, Query,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
     },
-    http::StatusCode,
+    http::{StatusCode, Uri},
 };
 use protocol::{catalogue::GROUPS_MAX, json};
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use super::{
     BODY_BYTES_MAX, Shared,
+    cursor::{self, Page, Paging},
     problem::Problem,
     question::{peer, wrong},
     resources::text,
@@ -29,15 +30,22 @@ pub(super) struct Wish {
     /// Without it the session is opened and no more.
     #[serde(default)]
     step: Option<Box<RawValue>>,
+    /// In whose name.
     #[serde(default)]
     user: Option<String>,
+    /// Of which groups.
     #[serde(default)]
     groups: Vec<String>,
 }
 
-/// Those that are open.
-pub(super) async fn list(tree: Shared) -> Result<Json<Vec<PlanView>>, Problem> {
-    Ok(Json(tree.plans().await?))
+/// Our planner sessions that are open.
+pub(super) async fn list(
+    tree: Shared,
+    uri: Uri,
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Result<Page<PlanView>, Problem> {
+    let Query(paging) = paging?;
+    cursor::page(&uri, paging, tree.plans().await?, |plan| plan.peer_id.to_string())
 }
 
 /// 204 once the session is open and its step waits for the peer.

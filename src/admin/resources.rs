@@ -13,6 +13,7 @@ use axum::{
         Path, Query,
         rejection::{PathRejection, QueryRejection, StringRejection},
     },
+    http::{HeaderMap, Uri},
 };
 use protocol::{
     catalogue::{GROUPS_MAX, Kind, RESOURCE_BYTES_MAX},
@@ -23,7 +24,7 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
-    Shared,
+    Shared, cursor,
     problem::Problem,
     question::{kind, limit, peer_or_self, wrong},
 };
@@ -35,11 +36,18 @@ pub(crate) const BODY_BYTES_MAX: usize = RESOURCE_BYTES_MAX + 16 * 1024;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Question {
+    /// Part of a name, description or owner.
     text: String,
+    /// Only `compute`, `storage`, `processing`, `data` or `workflow`.
     kind: Option<String>,
+    /// Only of this creator: a peer id, or `self`.
     creator: Option<String>,
+    /// Names the page: `next` of the one before.
     after: Option<String>,
+    /// How many, 1 to 500; 100 where nothing is said.
     limit: Option<u32>,
+    /// Names the page: that of the `Link` of the one before; the same as `after`.
+    cursor: Option<String>,
 }
 
 /// What a query says beside the resource. Groups repeat, so it is read as pairs.
@@ -89,9 +97,16 @@ pub(super) fn text(what: &str, value: String) -> Result<String, Problem> {
 /// A page of what is held here.
 pub(super) async fn list(
     tree: Shared,
+    uri: Uri,
     question: Result<Query<Question>, QueryRejection>,
-) -> Result<Json<ListedView>, Problem> {
-    let Query(question) = question?;
+) -> Result<(HeaderMap, Json<ListedView>), Problem> {
+    let Query(mut question) = question?;
+    if let Some(cursor) = question.cursor.take() {
+        let after = cursor::read::<String>(&cursor)?;
+        if question.after.replace(after).is_some() {
+            return Err(wrong("got after beside a cursor, expected one of them"));
+        }
+    }
     let own = tree.peer_id();
     let after = |after: &String| {
         let (creator, id) = after
@@ -109,7 +124,8 @@ pub(super) async fn list(
         limit: limit(question.limit)?,
         text: question.text,
     };
-    Ok(Json(tree.resources(wanting).await?))
+    let listed = tree.resources(wanting).await?;
+    Ok((cursor::next(&uri, listed.next.as_ref()), Json(listed)))
 }
 
 /// One that is held here, or 404.

@@ -25,7 +25,7 @@ use super::{
 use crate::keys::AdminToken;
 
 pub(super) struct Endpoint {
-    tree: Arc<Still>,
+    pub(super) tree: Arc<Still>,
     ip: IpAddr,
     hosts: Vec<String>,
     chaos: bool,

@@ -122,6 +122,33 @@ async fn every_change_is_written_down_with_whoever_made_it_and_how_it_ended() {
 }
 
 #[tokio::test]
+async fn the_audit_log_is_read_page_by_page() {
+    let endpoint = endpoint("127.0.0.1");
+    for _ in 0..5 {
+        endpoint.told("PUT", "/api/v1/drain", Some(endpoint.token.expose()), &Value::Null).await;
+    }
+    let mut path = Some("/api/v1/audit?limit=2".to_owned());
+    let mut seen = Vec::new();
+    while let Some(at) = path.take() {
+        let response = endpoint.get(&at).await;
+        path = response.headers().get(header::LINK).map(|link| {
+            let link = link.to_str().unwrap();
+            link.strip_prefix('<').unwrap().split('>').next().unwrap().to_owned()
+        });
+        let page = json_of(response).await;
+        seen.extend(page.as_array().unwrap().iter().map(|entry| entry["seq"].as_u64().unwrap()));
+        // What is written meanwhile is newer than every page that is still to come.
+        endpoint.told("DELETE", "/api/v1/drain", Some(endpoint.token.expose()), &Value::Null).await;
+    }
+    assert_eq!(seen, [5, 4, 3, 2, 1]);
+    for (query, status) in
+        [("limit=500", 200), ("limit=501", 400), ("limit=0", 400), ("cursor=x", 400), ("since=1", 400)]
+    {
+        assert_eq!(endpoint.get(&format!("/api/v1/audit?{query}")).await.status().as_u16(), status, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn whoever_does_not_wait_for_the_answer_is_written_down_all_the_same() {
     let endpoint = endpoint("127.0.0.1");
     let wish = json!({ "name": "ops", "role": "operator" });
@@ -136,4 +163,66 @@ async fn whoever_does_not_wait_for_the_answer_is_written_down_all_the_same() {
     }
     assert_eq!(log, [("admin".to_owned(), "POST /api/v1/tokens".to_owned(), 201)]);
     assert_eq!(endpoint.keyring.list().len(), 2);
+}
+
+#[tokio::test]
+async fn what_the_framework_refuses_is_a_problem_too() {
+    let endpoint = endpoint("127.0.0.1");
+    let token = endpoint.token.expose();
+    let request = |method: &str, path: &str, kind: &str, body: String| {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "localhost")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .header(header::CONTENT_TYPE, kind)
+            .header(header::CONTENT_LENGTH, body.len())
+            .body(Body::from(body))
+            .unwrap()
+    };
+    let (json, long) = ("application/json", "x".repeat(super::BODY_BYTES_MAX + 1));
+    for (method, path, kind, body, status) in [
+        ("GET", "/none", json, "", 404),
+        ("GET", "/api/v1/none", json, "", 404),
+        ("PATCH", "/api/v1/status", json, "", 405),
+        ("POST", "/", json, "", 405),
+        ("POST", "/api/v1/bans", json, long.as_str(), 413),
+        ("POST", "/api/v1/bans", "text/plain", "{}", 415),
+        ("POST", "/api/v1/bans", json, "{", 400),
+        ("POST", "/api/v1/bans", json, "{}", 422),
+        ("GET", "/api/v1/events?since=x", json, "", 400),
+        ("GET", "/api/v1/records/%ff", json, "", 400),
+    ] {
+        let response = endpoint.send(request(method, path, kind, body.to_owned())).await;
+        assert_eq!(response.status().as_u16(), status, "{method} {path}");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json", "{method} {path}");
+        assert_eq!(response.headers().contains_key(header::ALLOW), status == 405, "{method} {path}");
+        let problem = json_of(response).await;
+        assert_eq!((&problem["type"], &problem["status"]), (&json!("about:blank"), &json!(status)), "{path}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn each_list_that_may_grow_takes_a_limit_and_a_cursor_and_refuses_others() {
+    let endpoint = endpoint("127.0.0.1");
+    for path in ["actors", "peers", "sessions", "bans", "partners", "planner", "outbox", "resources", "events", "audit"]
+    {
+        for (query, status) in [
+            ("limit=1", 200),
+            ("limit=500", 200),
+            ("limit=0", 400),
+            ("limit=501", 400),
+            ("cursor=!", 400),
+            ("page=2", 400),
+        ] {
+            let response = endpoint.get(&format!("/api/v1/{path}?{query}")).await;
+            assert_eq!(response.status().as_u16(), status, "{path}?{query}");
+        }
+    }
+    let link = endpoint.get("/api/v1/resources?limit=1").await.headers()[header::LINK].to_str().unwrap().to_owned();
+    let next = link.strip_prefix('<').unwrap().split('>').next().unwrap();
+    assert_eq!(endpoint.get(next).await.status(), StatusCode::OK);
+    let after = endpoint.tree.listed.lock().unwrap().last().unwrap().after.clone();
+    assert_eq!(after, Some((peer(), "farm-1".to_owned())));
 }
