@@ -9,10 +9,18 @@ use axum::{
 use super::{
     Shared,
     cursor::{self, Page, Paging},
+    examples,
+    openapi::answers,
     problem::Problem,
 };
 
 /// Every actor, supervisors before their children.
+#[utoipa::path(
+    get,
+    path = "/api/v1/actors",
+    params(Paging),
+    responses((status = 200, description = "The tree", body = Vec<answers::ActorView>, example = json!(examples::actors()))),
+)]
 pub(super) async fn list(
     tree: Shared,
     uri: Uri,

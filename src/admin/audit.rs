@@ -7,11 +7,12 @@ use axum::{
 };
 use serde::Deserialize;
 
-use super::{TrailOf, cursor, problem::Problem, question::limit, trail::Entry};
+use super::{TrailOf, cursor, examples, openapi::answers, problem::Problem, question::limit, trail::Entry};
 
 /// Which entries are listed.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Question {
     /// Names the page: that of the `Link` of the one before.
     cursor: Option<String>,
@@ -20,6 +21,14 @@ pub(super) struct Question {
 }
 
 /// Who changed what and when, the newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/audit",
+    params(Question),
+    responses(
+        (status = 200, description = "A page; the next one is that of its `Link`", body = Vec<answers::AuditEntry>,
+        example = json!(examples::audit()))),
+)]
 pub(super) async fn list(
     State(trail): TrailOf,
     uri: Uri,

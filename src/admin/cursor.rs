@@ -16,8 +16,9 @@ use super::{
 };
 
 /// Which page is wanted; without either, all there is in its usual order.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Paging {
     /// Names the page: that of the `Link` of the one before. Pages are in the order of ids.
     pub(super) cursor: Option<String>,

@@ -11,13 +11,16 @@ use serde::Deserialize;
 use super::{
     Shared,
     cursor::{self, Page},
+    examples,
+    openapi::answers,
     problem::Problem,
     question::limit,
 };
 
 /// What is asked.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Question {
     /// After this event; 0 for all that are kept.
     since: u64,
@@ -28,6 +31,14 @@ pub(super) struct Question {
 }
 
 /// What happened after an event, oldest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/events",
+    params(Question),
+    responses(
+        (status = 200, description = "The events", body = Vec<answers::EventView>, example = json!(examples::events())),
+    ),
+)]
 pub(super) async fn list(
     tree: Shared,
     uri: Uri,

@@ -25,7 +25,8 @@ use serde_json::json;
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    Shared, Tree,
+    Shared, Tree, examples,
+    openapi::answers,
     problem::Problem,
     question::wrong,
     search::{KEEP_ALIVE_EVERY, event_of},
@@ -35,8 +36,9 @@ use super::{
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Where it begins.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Question {
     /// After this event of the present journal, where no `Last-Event-ID` is sent; 0 for all that are kept.
     since: u64,
@@ -52,6 +54,14 @@ struct Reader {
 }
 
 /// What happens, as it happens.
+#[utoipa::path(
+    get,
+    path = "/api/v1/events/stream",
+    params(Question, ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that came")),
+    responses(
+        (status = 200, description = "Events with their ids; `gap` where some are missing", body = answers::EventView,
+        content_type = "text/event-stream", example = json!(examples::feed()))),
+)]
 pub(super) async fn stream(
     tree: Shared,
     headers: HeaderMap,

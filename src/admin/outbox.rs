@@ -12,13 +12,16 @@ use store::{Destination, Fate};
 use super::{
     Shared,
     cursor::{self, Page},
+    examples,
+    openapi::answers,
     problem::Problem,
     question::{limit, peer, wrong},
 };
 
 /// Which rows are listed.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Question {
     /// A peer id, or `bus`.
     to: Option<String>,
@@ -33,6 +36,14 @@ pub(super) struct Question {
 }
 
 /// What waits for partners and the bus, and what became of what waited; the newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/outbox",
+    params(Question),
+    responses(
+        (status = 200, description = "A page", body = Vec<answers::OutboxView>, example = json!(examples::outbox())),
+    ),
+)]
 pub(super) async fn list(
     tree: Shared,
     uri: Uri,

@@ -10,18 +10,22 @@ use axum::{
     http::{StatusCode, Uri},
 };
 use protocol::relation::Relation;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
     Shared,
     cursor::{self, Page, Paging},
+    examples,
+    openapi::{answers, wishes},
     problem::Problem,
     question::{peer, wrong},
 };
 
 /// Which are listed.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Question {
     /// Only `partner`, `known` or `blacklist`.
     relation: Option<String>,
@@ -32,8 +36,9 @@ pub(super) struct Question {
 }
 
 /// What a peer is to be.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "PartnerWish")]
 pub(super) struct Wish {
     /// Without it a partner.
     #[serde(default)]
@@ -44,6 +49,20 @@ pub(super) struct Wish {
 }
 
 /// Those that are anything to us.
+#[utoipa::path(
+    get,
+    path = "/api/v1/partners",
+    summary = "Peers that are anything to us",
+    params(Question),
+    responses(
+        (
+            status = 200,
+            description = "What peers are to us",
+            body = Vec<answers::RelationView>,
+            example = json!(examples::partners()),
+        ),
+    ),
+)]
 pub(super) async fn list(
     tree: Shared,
     uri: Uri,
@@ -57,6 +76,14 @@ pub(super) async fn list(
 }
 
 /// 204 once the peer is that to us.
+#[utoipa::path(
+    put,
+    path = "/api/v1/partners/{peer}",
+    summary = "Makes a peer a partner, known, or blacklisted",
+    params(("peer" = String, Path, description = "A peer id", example = json!(examples::NODE))),
+    request_body(content = wishes::PartnerWish, example = json!({ "relation": "partner", "name": "lyon" })),
+    responses((status = 204, description = "The peer is that to us")),
+)]
 pub(super) async fn put(
     tree: Shared,
     id: Result<Path<String>, PathRejection>,
@@ -80,6 +107,13 @@ pub(super) async fn put(
 }
 
 /// 204 once the peer is nothing to us; 404 when it was nothing before.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/partners/{peer}",
+    summary = "Forgets what a peer is to us",
+    params(("peer" = String, Path, description = "A peer id", example = json!(examples::NODE))),
+    responses((status = 204, description = "The peer is nothing to us")),
+)]
 pub(super) async fn remove(tree: Shared, id: Result<Path<String>, PathRejection>) -> Result<StatusCode, Problem> {
     let Path(id) = id?;
     let peer = peer(&id)?;

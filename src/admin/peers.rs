@@ -9,10 +9,20 @@ use axum::{
 use super::{
     Shared,
     cursor::{self, Page, Paging},
+    examples,
+    openapi::answers,
     problem::Problem,
 };
 
 /// Every known peer, connected ones first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/peers",
+    params(Paging),
+    responses(
+        (status = 200, description = "The peers", body = Vec<answers::PeerView>, example = json!(examples::peers())),
+    ),
+)]
 pub(super) async fn list(
     tree: Shared,
     uri: Uri,

@@ -7,7 +7,9 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::keyring::KeyringError;
 
@@ -15,7 +17,7 @@ use super::keyring::KeyringError;
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// A problem, in the words of its standard.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Problem {
     /// Always `about:blank`: the status says what sort of problem it is.
     #[serde(rename = "type")]
@@ -48,6 +50,21 @@ impl Problem {
 
 /// The media type of a problem.
 pub(super) const PROBLEM: &str = "application/problem+json";
+
+impl Problem {
+    /// How a description of the API tells of a problem with this status.
+    pub(super) fn described(status: u16, words: &str) -> Value {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let problem = Self::new(status, words);
+        json!({
+            "description": problem.title,
+            "content": { PROBLEM: {
+                "schema": { "$ref": "#/components/schemas/Problem" },
+                "example": problem,
+            } },
+        })
+    }
+}
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {

@@ -9,10 +9,25 @@ use axum::{
 use super::{
     Shared,
     cursor::{self, Page, Paging},
+    examples,
+    openapi::answers,
     problem::Problem,
 };
 
 /// The sessions of an indexer.
+#[utoipa::path(
+    get,
+    path = "/api/v1/sessions",
+    params(Paging),
+    responses(
+        (
+            status = 200,
+            description = "The sessions",
+            body = Vec<answers::SessionView>,
+            example = json!(examples::sessions()),
+        ),
+    ),
+)]
 pub(super) async fn list(
     tree: Shared,
     uri: Uri,

@@ -13,8 +13,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    KeyringOf,
+    KeyringOf, examples,
     keyring::{ADMIN, TokenView},
+    openapi::{answers, wishes},
     problem::Problem,
     roles::Role,
 };
@@ -42,11 +43,29 @@ pub(crate) struct NewToken {
 }
 
 /// Every token, without what makes it one.
+#[utoipa::path(
+    get,
+    path = "/api/v1/tokens",
+    responses((status = 200, description = "The tokens", body = Vec<answers::TokenView>,
+        example = json!(examples::tokens()))),
+)]
 pub(super) async fn list(State(keyring): KeyringOf) -> Json<Vec<TokenView>> {
     Json(keyring.list())
 }
 
 /// 201 with the token, which is never shown again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/tokens",
+    summary = "Makes a token for somebody",
+    request_body(content = wishes::TokenWish, example = json!({ "name": "grafana", "role": "reader" })),
+    responses(
+        (status = 201, description = "The token; it is never shown again", body = answers::NewToken,
+            example = json!(examples::new_token())),
+        (status = 409, description = "Conflict", body = answers::Problem, content_type = "application/problem+json",
+            example = json!(Problem::new(StatusCode::CONFLICT, "there is a token \"grafana\" already: remove it first, or choose another name"))),
+    ),
+)]
 pub(super) async fn add(
     State(keyring): KeyringOf,
     wish: Result<Json<Wish>, JsonRejection>,
@@ -61,6 +80,13 @@ pub(super) async fn add(
 }
 
 /// 204 once the token is good for nothing; 404 when there was none of that name.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/tokens/{name}",
+    summary = "Takes a token back, at once",
+    params(("name" = String, Path, description = "Its name", example = "grafana")),
+    responses((status = 204, description = "The token is good for nothing")),
+)]
 pub(super) async fn remove(
     State(keyring): KeyringOf,
     name: Result<Path<String>, PathRejection>,

@@ -16,6 +16,7 @@ mod id;
 mod indexers;
 pub(crate) mod init;
 mod man;
+mod openapi;
 mod outbox;
 pub(crate) mod output;
 mod partner;
@@ -162,6 +163,8 @@ enum Verb {
     Completions(completions::Args),
     /// Write the manual's pages into a folder.
     Man(man::Args),
+    /// Write the description of the admin endpoint, in OpenAPI 3.1.
+    Openapi,
     #[command(flatten)]
     Demo(demo::Verb),
 }
@@ -352,6 +355,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Token(verb) => asked(token::run(&verb, context)),
         Verb::Audit(args) => asked(audit::run(&args, context)),
         Verb::Config(verb) => config::run(&verb, context),
+        Verb::Openapi => openapi::run(),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args, context),
         // They hear Ctrl-C themselves: it is how the demo is ended.
