@@ -225,11 +225,13 @@ pub(crate) struct AdminSettings {
     pub(crate) listen: SocketAddr,
     /// Host names by which it may be called.
     pub(crate) hosts: Vec<String>,
+    /// Where it listens on a Unix socket too; relative to the folder of the configuration's file, empty for nowhere.
+    pub(crate) socket: PathBuf,
 }
 
 impl Default for AdminSettings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7300)), hosts: Vec::new() }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7300)), hosts: Vec::new(), socket: PathBuf::new() }
     }
 }
 
@@ -326,6 +328,12 @@ impl Config {
     /// The folder of the database, the lock and the admin token.
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.join(&self.settings.files.data)
+    }
+
+    /// The admin endpoint's Unix socket; none where it has none.
+    pub(crate) fn admin_socket(&self) -> Option<PathBuf> {
+        let socket = &self.settings.admin.socket;
+        (!socket.as_os_str().is_empty()).then(|| self.folder.join(socket))
     }
 
     /// The bus, with its files where they are.

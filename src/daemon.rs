@@ -2,7 +2,7 @@
 
 use std::{
     fs::DirBuilder,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use protocol::identity::{Keys, PreSharedKey};
 use sd_notify::NotifyState;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     task::JoinHandle,
@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    admin::{self, Rules, Tree},
+    admin::{self, Keyring, Listener, Rules, SocketFile, Trail, Tree},
     cli::{
-        ADMIN_ADDRESS,
+        ADMIN_ADDRESS, ADMIN_SOCKET,
         exit::{Exit, Failure},
     },
     config::Config,
@@ -100,8 +100,14 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
         ports::bind(config.settings.admin.listen, ports::Use::Admin).await
     };
     let Some(listener) = signals.unless_told(ports).await.transpose()? else { return Ok(()) };
+    let socket = match config.admin_socket() {
+        Some(path) => Some(admin::socket::listen(&path).await?),
+        None => None,
+    };
     // Before the tree as well: a member that cannot be administered is not started.
     let token = AdminToken::read_or_create(&data, &mut rand::rng())?;
+    let keyring = Arc::new(Keyring::open(&data, &token)?);
+    let trail = Trail::open(&data).map_err(|cause| unwritable_trail(&data, &cause))?;
     let peer_id = keys.peer_id();
     info!(name = config.name(), %peer_id, version = env!("CARGO_PKG_VERSION"), "starting");
     let Some(mut running) =
@@ -111,9 +117,12 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
     };
     let hosts = config.settings.admin.hosts.clone();
     let settings = Live::begin(config, log, running.offers(), signals.hangup.take());
-    let router =
-        |ip| admin::router(running.tree(), Rules { ip, hosts, token, chaos }).layer(Extension(settings.clone()));
-    let door = match Door::open(listener, &data, router) {
+    let tree = running.tree();
+    let router = |ip| {
+        let rules = Rules { ip, hosts: hosts.clone(), keyring: Arc::clone(&keyring), trail: trail.clone(), chaos };
+        admin::router(Arc::clone(&tree), rules).layer(Extension(settings.clone()))
+    };
+    let door = match Door::open(listener, socket, &data, router) {
         Ok(door) => door,
         Err(failure) => {
             running.stop().await;
@@ -179,40 +188,78 @@ fn make_folder(data: &Path) -> Result<(), Failure> {
     })
 }
 
+fn unwritable_trail(data: &Path, cause: &std::io::Error) -> Failure {
+    Failure::new(Exit::Configuration, format!("the audit log in {} cannot be opened", data.display()))
+        .why(cause.to_string())
+        .next("correct files.data or the permissions and start again")
+}
+
 /// The admin endpoint while it is open, and the file that tells where it is.
 struct Door {
     address: SocketAddr,
-    file: PathBuf,
+    /// Tell where it is.
+    files: Vec<PathBuf>,
     end: CancellationToken,
-    serving: Option<JoinHandle<()>>,
+    serving: Vec<JoinHandle<()>>,
+    /// Removes its file when it is dropped.
+    socket: Option<SocketFile>,
 }
 
 impl Door {
-    fn open(listener: TcpListener, data: &Path, router: impl FnOnce(IpAddr) -> Router) -> Result<Self, Failure> {
+    fn open(
+        listener: TcpListener,
+        socket: Option<(UnixListener, SocketFile)>,
+        data: &Path,
+        router: impl Fn(IpAddr) -> Router,
+    ) -> Result<Self, Failure> {
         let address = listener
             .local_addr()
             .map_err(|cause| Failure::new(Exit::Failed, "the admin port cannot be told").why(cause.to_string()))?;
-        let end = CancellationToken::new();
-        let serving = tokio::spawn(admin::serve(listener, router(address.ip()), end.clone()));
-        let door = Self { address, file: data.join(ADMIN_ADDRESS), end, serving: Some(serving) };
-        keys::replace(&door.file, format!("{address}\n").as_bytes())?;
+        let names = (data.join(ADMIN_ADDRESS), data.join(ADMIN_SOCKET));
+        // That of an earlier life, which may have been told to listen elsewhere.
+        let _ = std::fs::remove_file(&names.1);
+        let mut door =
+            Self { address, files: Vec::new(), end: CancellationToken::new(), serving: Vec::new(), socket: None };
+        if let Some((listener, file)) = socket {
+            // Whoever reaches it is on this machine.
+            door.serve(Listener::Unix(listener), router(Ipv4Addr::LOCALHOST.into()));
+            door.tell(names.1, &format!("{}\n", absolute(file.path()).display()))?;
+            door.socket = Some(file);
+        }
+        door.serve(Listener::Tcp(listener), router(address.ip()));
+        door.tell(names.0, &format!("{address}\n"))?;
         Ok(door)
+    }
+
+    fn serve(&mut self, listener: Listener, router: Router) {
+        self.serving.push(tokio::spawn(admin::serve(listener, router, self.end.clone())));
+    }
+
+    fn tell(&mut self, file: PathBuf, text: &str) -> Result<(), Failure> {
+        self.files.push(file.clone());
+        Ok(keys::replace(&file, text.as_bytes())?)
     }
 
     async fn close(mut self) {
         self.end.cancel();
-        if let Some(serving) = self.serving.take() {
+        for serving in self.serving.drain(..) {
             // A panic of the endpoint has been told by the panic hook.
             let _ = serving.await;
         }
     }
 }
 
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 impl Drop for Door {
     fn drop(&mut self) {
         self.end.cancel();
         // So that verbs say at once that nobody is there.
-        let _ = std::fs::remove_file(&self.file);
+        for file in &self.files {
+            let _ = std::fs::remove_file(file);
+        }
     }
 }
 

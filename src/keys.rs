@@ -34,6 +34,8 @@ pub(crate) enum Secret {
     NetworkKey,
     /// The admin endpoint's bearer token.
     AdminToken,
+    /// The hashes of its other tokens.
+    Tokens,
 }
 
 impl fmt::Display for Secret {
@@ -42,6 +44,7 @@ impl fmt::Display for Secret {
             Self::Identity => "identity key",
             Self::NetworkKey => "pre-shared key",
             Self::AdminToken => "admin token",
+            Self::Tokens => "list of tokens",
         })
     }
 }
@@ -143,7 +146,9 @@ impl FileError {
     /// What a person does about it.
     fn remedy(&self) -> String {
         match self {
-            Self::Missing { what: Secret::AdminToken, .. } => "start the daemon once: it writes one".to_owned(),
+            Self::Missing { what: Secret::AdminToken | Secret::Tokens, .. } => {
+                "start the daemon once: it writes one".to_owned()
+            }
             Self::Missing { what: Secret::Identity, .. } => {
                 "restore it from a backup, or make a new member with `muster init`; it is never made anew by itself"
                     .to_owned()
@@ -162,6 +167,9 @@ impl FileError {
                 Secret::Identity => "restore it from a backup: a new key would be another member".to_owned(),
                 Secret::NetworkKey => "copy swarm.key again from another member".to_owned(),
                 Secret::AdminToken => "remove it: the daemon writes a new one at its next start".to_owned(),
+                Secret::Tokens => {
+                    "restore it, or remove it and make the tokens anew with `muster token add`".to_owned()
+                }
             },
             Self::Exists { .. } => "choose another folder, or move it away".to_owned(),
             Self::System { .. } => "correct the path or its permissions and start again".to_owned(),
@@ -285,7 +293,19 @@ pub(crate) fn create_with(path: &Path, write: impl FnOnce(&mut File) -> io::Resu
 /// # Errors
 /// When the disk does not keep it.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
-    let temporary = Temporary::write(path, 0o644, |file| file.write_all(content))?;
+    replace_with_mode(path, content, 0o644)
+}
+
+/// The same for what nobody else may read.
+///
+/// # Errors
+/// When the disk does not keep it.
+pub(crate) fn replace_secret(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    replace_with_mode(path, content, 0o600)
+}
+
+fn replace_with_mode(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    let temporary = Temporary::write(path, mode, |file| file.write_all(content))?;
     std::fs::rename(&temporary.0, path).map_err(|cause| FileError::system("write", path, cause))?;
     sync_folder(path)
 }
@@ -347,6 +367,17 @@ fn sync_folder(path: &Path) -> Result<(), FileError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|cause| FileError::system("sync", folder, cause))
 }
 
+/// A new token: 64 hexadecimal digits by chance.
+pub(crate) fn token(chance: &mut impl Rng) -> Zeroizing<String> {
+    let mut bytes = Zeroizing::new([0; TOKEN_BYTES]);
+    chance.fill_bytes(bytes.as_mut());
+    let mut text = Zeroizing::new(String::with_capacity(2 * TOKEN_BYTES + 1));
+    for byte in bytes.iter() {
+        let _ = write!(*text, "{byte:02x}");
+    }
+    text
+}
+
 /// The bearer token of the admin endpoint: 64 hexadecimal digits.
 #[derive(Clone)]
 pub(crate) struct AdminToken(Zeroizing<String>);
@@ -381,12 +412,7 @@ impl AdminToken {
             Err(FileError::Missing { .. }) => {}
             known => return known,
         }
-        let mut bytes = Zeroizing::new([0; TOKEN_BYTES]);
-        chance.fill_bytes(bytes.as_mut());
-        let mut text = Zeroizing::new(String::with_capacity(2 * TOKEN_BYTES + 1));
-        for byte in bytes.iter() {
-            let _ = write!(*text, "{byte:02x}");
-        }
+        let mut text = token(chance);
         text.push('\n');
         create(&Self::path(data), text.as_bytes())?;
         Self::read(data)

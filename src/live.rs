@@ -20,6 +20,7 @@ use actors::{
     settings::Settings as ActorsSettings,
 };
 use futures::{FutureExt as _, future::BoxFuture};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
 use tokio::{
@@ -66,7 +67,8 @@ impl Offers for Handle {
 }
 
 /// A setting as it is shown.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SettingView")]
 pub(crate) struct Shown {
     /// As it is in force.
     #[serde(flatten)]
@@ -77,7 +79,8 @@ pub(crate) struct Shown {
 }
 
 /// What a change changed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "SettingsChanged")]
 pub(crate) struct Changed {
     /// Settings that are otherwise now.
     pub(crate) changed: Vec<One>,
@@ -86,7 +89,8 @@ pub(crate) struct Changed {
 }
 
 /// One setting that changed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "SettingChanged")]
 pub(crate) struct One {
     key: String,
     from: Json,

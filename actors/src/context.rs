@@ -164,6 +164,8 @@ pub struct Shared {
     pub addresses: Addresses,
     /// What is counted.
     pub stats: Stats,
+    /// Changes with every event of the journal, and with every new journal.
+    pub pulse: watch::Sender<u64>,
     /// Clock, chance, vitals.
     pub tree: Tree,
     /// Cancelled when the disk failed: what it holds is no longer known, so the process must end (exit 74).

@@ -16,7 +16,7 @@ use protocol::{
     },
     signed::Verified,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     alerts, bridge, claim, config,
@@ -26,8 +26,8 @@ use crate::{
     registry, resources, score, search,
     supervision::{Address, Class, Reply},
     view::{
-        ActorState, ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, IndexerView, PartView, PeerView,
-        RecordView, ResourceStep, SampleView, SearchView, SessionView, StatusView, Wanted,
+        ActorState, ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, FeedView, IndexerView, PartView,
+        PeerView, RecordView, ResourceStep, SampleView, SearchView, SessionView, StatusView, Wanted,
     },
 };
 
@@ -283,7 +283,21 @@ impl Handle {
     /// # Errors
     /// When the tree does not answer in time.
     pub async fn events(&self, since: u64) -> Result<Vec<EventView>, AskError> {
+        self.feed(since).await.map(|feed| feed.events)
+    }
+
+    /// The same, with which journal it is and what is kept of it.
+    ///
+    /// # Errors
+    /// When the tree does not answer in time.
+    pub async fn feed(&self, since: u64) -> Result<FeedView, AskError> {
         ask(&self.context.addresses.health, |reply| health::Msg::Events { since, reply }).await
+    }
+
+    /// Changes whenever there is something new to read in the journal.
+    #[must_use]
+    pub fn pulse(&self) -> watch::Receiver<u64> {
+        self.context.pulse.subscribe()
     }
 
     /// How the bus is; nothing where there is none.

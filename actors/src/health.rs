@@ -18,7 +18,7 @@ use crate::{
     context::{Context, inform},
     gate, peers, pool, registry, suggestions,
     supervision::{Class, Envelope, Reply, Seat},
-    view::{self, EventView, StatusView},
+    view::{self, EventView, FeedView, StatusView},
 };
 
 /// The actor.
@@ -38,6 +38,8 @@ pub struct State {
     context: Context,
     facts: Facts,
     journal: Journal,
+    /// Which journal it is: the moment at which it began.
+    journal_id: u64,
     complaints: Complaints,
     pool: PoolFacts,
     listen: Vec<Multiaddr>,
@@ -109,7 +111,7 @@ pub enum Msg {
         /// After this one.
         since: u64,
         /// The events.
-        reply: Reply<Vec<EventView>>,
+        reply: Reply<FeedView>,
     },
 }
 
@@ -136,11 +138,15 @@ impl Actor for Health {
         inform(&to.registry, Class::Control, registry::Msg::TellCounts);
         inform(&to.suggestions, Class::Control, suggestions::Msg::TellHealth);
         inform(&to.gate, Class::Control, gate::Msg::TellPolicy);
+        // Whoever reads on learns that there is another journal.
+        context.pulse.send_modify(|count| *count += 1);
+        let journal_id = u64::try_from(seat.now().wall.as_microsecond()).unwrap_or_default();
         Ok(State {
             seat,
             context,
             facts,
             journal: Journal::default(),
+            journal_id,
             complaints: Complaints::default(),
             pool: PoolFacts::default(),
             listen: Vec::new(),
@@ -194,6 +200,7 @@ impl State {
 
     fn noted(&mut self, kind: &'static str, subject: String, detail: String) {
         self.journal.note(self.seat.now().wall, kind, subject, detail);
+        self.context.pulse.send_modify(|count| *count += 1);
     }
 
     fn trouble(&mut self, what: &'static str, remedy: Option<String>) {
@@ -273,8 +280,9 @@ impl State {
         }
     }
 
-    fn events(&self, since: u64) -> Vec<EventView> {
-        self.journal
+    fn events(&self, since: u64) -> FeedView {
+        let events = self
+            .journal
             .since(since)
             .map(|event| EventView {
                 seq: event.seq,
@@ -283,6 +291,7 @@ impl State {
                 subject: event.subject.clone(),
                 detail: event.detail.clone(),
             })
-            .collect()
+            .collect();
+        FeedView { journal: self.journal_id, oldest: self.journal.oldest(), last: self.journal.last(), events }
     }
 }

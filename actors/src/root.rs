@@ -111,6 +111,7 @@ pub(crate) async fn start_with(
         stats: Stats::default(),
         tree: tree.clone(),
         fatal: CancellationToken::new(),
+        pulse: tokio::sync::watch::Sender::default(),
     });
     journal(&context);
     let root = Root::start(&tree, children(&context)).await?;

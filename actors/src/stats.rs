@@ -150,3 +150,95 @@ cells! {
     /// Messages that found a full mailbox or nobody home.
     messages_shed: Counter,
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    /// A member is one of hundreds that a Prometheus asks: what it serves must not grow with its peers.
+    const SERIES_MAX: usize = 128;
+
+    /// What the kind of a metric, or its encoding, says already; and units that are none of the base units.
+    const WORDS_REFUSED: [&str; 16] = [
+        "bucket",
+        "count",
+        "counter",
+        "created",
+        "gauge",
+        "histogram",
+        "info",
+        "kb",
+        "mb",
+        "milliseconds",
+        "ms",
+        "pct",
+        "percent",
+        "sum",
+        "total",
+        "us",
+    ];
+
+    fn text(stats: &Stats) -> String {
+        let mut registry = Registry::with_prefix("muster");
+        stats.register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    /// Names of series with their labels.
+    fn series(text: &str) -> Vec<&str> {
+        text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| Some(line.rsplit_once(' ')?.0)).collect()
+    }
+
+    #[test]
+    fn every_metric_has_a_name_of_its_own_as_prometheus_wants_it_and_a_word_of_help() {
+        let text = text(&Stats::default());
+        let told = |what: &str| -> Vec<(&str, &str)> {
+            text.lines().filter_map(|line| line.strip_prefix(what)?.split_once(' ')).collect()
+        };
+        let (kinds, help) = (told("# TYPE "), told("# HELP "));
+        let names: BTreeSet<&str> = kinds.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.len(), kinds.len(), "each is told once");
+        assert_eq!(help.iter().map(|(name, _)| *name).collect::<BTreeSet<_>>(), names);
+        for (name, words) in help {
+            assert!(words.len() > 5 && words.ends_with('.'), "{name}: {words:?}");
+        }
+        let served = series(&text);
+        for (name, kind) in kinds {
+            let words: Vec<&str> =
+                name.strip_prefix("muster_").unwrap_or_else(|| panic!("{name}")).split('_').collect();
+            for word in words {
+                assert!(
+                    !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()),
+                    "{name}"
+                );
+                assert!(!WORDS_REFUSED.contains(&word), "{name} says {word}");
+            }
+            let as_served = match kind {
+                "counter" => format!("{name}_total"),
+                "gauge" => name.to_owned(),
+                other => panic!("{name} is a {other}"),
+            };
+            assert!(served.contains(&as_served.as_str()), "{as_served} is not served");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn series_are_bounded_and_there_from_the_first_moment_on() {
+        let stats = Stats::default();
+        let first = text(&stats);
+        assert!(series(&first).len() <= SERIES_MAX, "{}", series(&first).len());
+        stats.beats_served.inc();
+        stats.sessions.set(100_000);
+        let later = text(&stats);
+        assert_eq!(series(&first), series(&later));
+        assert_ne!(first, later);
+    }
+}

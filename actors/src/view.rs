@@ -12,11 +12,12 @@ use protocol::{
     score::Explained,
     wire::Role,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// How one actor is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ActorState {
     /// Its `pre_start` runs.
@@ -32,7 +33,7 @@ pub enum ActorState {
 }
 
 /// One actor's vitals.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ActorView {
     /// Path in the tree: `root/node/pool/heartbeat/<peer id>`.
     pub name: String,
@@ -71,7 +72,7 @@ pub struct ActorView {
 }
 
 /// Where a member stands in the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// No indexer has answered yet.
@@ -87,18 +88,20 @@ pub enum Standing {
 }
 
 /// One member's overview.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct StatusView {
     /// Its name.
     pub name: String,
     /// Its peer id.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub peer_id: PeerId,
     /// Its DID.
     pub did: String,
     /// Program version.
     pub version: String,
     /// What it is.
+    #[schemars(schema_with = "shape::role")]
     pub role: Role,
     /// Network it belongs to.
     pub network_id: String,
@@ -111,6 +114,7 @@ pub struct StatusView {
     /// Why not, or what else an operator should know; each with its remedy.
     pub reasons: Vec<String>,
     /// Full addresses it listens on.
+    #[schemars(with = "Vec<String>")]
     pub listen: Vec<Multiaddr>,
     /// Start of the process.
     pub born_at: Timestamp,
@@ -144,10 +148,11 @@ pub struct StatusView {
 }
 
 /// A ban in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BanView {
     /// Who.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub peer_id: PeerId,
     /// From what: `all`, `publish`, `get`, `search` or `bandwidth`.
     pub from: String,
@@ -179,16 +184,18 @@ impl From<Ban> for BanView {
 }
 
 /// A known peer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PeerView {
     /// The peer.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub peer_id: PeerId,
     /// Its name, empty while unknown.
     pub name: String,
     /// Its DID, empty while unknown.
     pub did: String,
     /// What it said it is.
+    #[schemars(schema_with = "shape::role")]
     pub role: Role,
     /// Its program.
     pub agent: String,
@@ -201,9 +208,10 @@ pub struct PeerView {
 }
 
 /// One address of a peer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AddrView {
     /// The address.
+    #[schemars(with = "String")]
     pub addr: Multiaddr,
     /// Dials that succeeded.
     pub succeeded: u32,
@@ -212,7 +220,7 @@ pub struct AddrView {
 }
 
 /// How a member of the pool does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MemberState {
     /// First answer not yet in.
@@ -228,7 +236,7 @@ pub enum MemberState {
 }
 
 /// One part of a score.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PartView {
     /// `uptime`, `latency`, …
     pub name: String,
@@ -241,14 +249,16 @@ pub struct PartView {
 }
 
 /// One indexer of the pool.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct IndexerView {
     /// The indexer.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub peer_id: PeerId,
     /// Its name, empty while unknown.
     pub name: String,
     /// Where it is dialled.
+    #[schemars(with = "Vec<String>")]
     pub addrs: Vec<Multiaddr>,
     /// How it does.
     pub state: MemberState,
@@ -286,21 +296,23 @@ pub struct IndexerView {
 }
 
 /// Why an indexer has the score that it has.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainView {
     /// Its name, empty while unknown.
     pub name: String,
     /// How it does in the pool; absent when it is no member any more.
     pub indexer: Option<IndexerView>,
     /// The score, the rules and every event: enough to compute it again. Absent while nothing was seen of it.
+    #[schemars(with = "Option<BTreeMap<String, serde_json::Value>>")]
     pub explained: Option<Explained>,
 }
 
 /// One node's session at this indexer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SessionView {
     /// The node.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub peer_id: PeerId,
     /// Its name.
     pub name: String,
@@ -327,10 +339,11 @@ pub struct SessionView {
 }
 
 /// One verified record.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RecordView {
     /// The peer.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub peer_id: PeerId,
     /// Its DID.
     pub did: String,
@@ -347,7 +360,7 @@ pub struct RecordView {
 }
 
 /// What to look for: exactly one of the three.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Wanted {
     /// A peer id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -361,7 +374,7 @@ pub struct Wanted {
 }
 
 /// Why a search ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ended {
     /// Every indexer asked has answered.
@@ -383,7 +396,7 @@ pub enum Ended {
 }
 
 /// One step of a running search.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum SearchView {
     /// A verified peer that matches.
@@ -414,7 +427,7 @@ pub enum SearchView {
 }
 
 /// One step of a running search for resources.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ResourceStep {
     /// A verified resource that matches.
@@ -423,6 +436,7 @@ pub enum ResourceStep {
         query_id: String,
         /// Its creator.
         #[serde(with = "text")]
+        #[schemars(with = "String")]
         peer_id: PeerId,
         /// The resource exactly as it was signed.
         resource: Box<RawValue>,
@@ -453,7 +467,7 @@ pub enum ResourceStep {
 }
 
 /// Something that happened, for timelines.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct EventView {
     /// Counts this process's events, from 1.
     pub seq: u64,
@@ -465,6 +479,48 @@ pub struct EventView {
     pub subject: String,
     /// In words.
     pub detail: String,
+}
+
+/// What the rules' own types look like from outside; `protocol` describes nothing but itself.
+mod shape {
+    use protocol::{
+        alerts::{Severity, Topic},
+        relation::Relation,
+    };
+    use schemars::{Schema, SchemaGenerator, json_schema};
+
+    pub(super) fn role(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "properties": { "node": { "type": "boolean" }, "indexer": { "type": "boolean" } },
+            "required": ["node", "indexer"],
+        })
+    }
+
+    pub(super) fn topic(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": Topic::ALL.map(Topic::name) })
+    }
+
+    pub(super) fn severity(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": [Severity::Warning, Severity::Critical] })
+    }
+
+    pub(super) fn relation(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": Relation::ALL.map(Relation::name) })
+    }
+}
+
+/// Events after one, and which journal they are from.
+#[derive(Clone, Debug)]
+pub struct FeedView {
+    /// Which journal: a restart of the actor that keeps it begins another.
+    pub journal: u64,
+    /// The oldest event that is kept.
+    pub oldest: u64,
+    /// The last event.
+    pub last: u64,
+    /// Those after the one that was asked for, the oldest first.
+    pub events: Vec<EventView>,
 }
 
 /// Peer ids as their usual text.
@@ -482,10 +538,11 @@ mod text {
 }
 
 /// A resource, as it is held.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ResourceView {
     /// Whose it is.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub creator: PeerId,
     /// Its id there.
     pub id: String,
@@ -507,7 +564,7 @@ impl ResourceView {
 }
 
 /// A page of resources.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ListedView {
     /// In their order.
     pub resources: Vec<ResourceView>,
@@ -516,10 +573,11 @@ pub struct ListedView {
 }
 
 /// What was written down of a resource of ours.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlacedView {
     /// Ourselves.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub creator: PeerId,
     /// Which.
     pub id: String,
@@ -528,14 +586,16 @@ pub struct PlacedView {
 }
 
 /// What a peer is to us.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RelationView {
     /// Who.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub peer_id: PeerId,
     /// What we call it; may be empty.
     pub name: String,
     /// What it is.
+    #[schemars(schema_with = "shape::relation")]
     pub relation: Relation,
     /// Since when.
     pub changed_at: Timestamp,
@@ -549,7 +609,7 @@ impl From<::store::RelationRow> for RelationView {
 }
 
 /// Something that waits, or waited, for a partner or the bus.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OutboxView {
     /// Its number; the higher the newer.
     pub id: u64,
@@ -601,10 +661,11 @@ impl From<::store::OutboxRow> for OutboxView {
 }
 
 /// A planner session of ours.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanView {
     /// With whom.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub peer_id: PeerId,
     /// Since when.
     pub opened_at: Timestamp,
@@ -624,7 +685,7 @@ impl From<::store::PlanRow> for PlanView {
 }
 
 /// How the bus is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BridgeState {
     /// There is no connection.
@@ -636,7 +697,7 @@ pub enum BridgeState {
 }
 
 /// What the bus promises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BusMode {
     /// Each message at least once.
@@ -647,7 +708,7 @@ pub enum BusMode {
 }
 
 /// The bus, as this member sees it. Counts are those since its bridge was started.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BridgeView {
     /// Where it is, without user and password.
     pub url: String,
@@ -678,11 +739,13 @@ pub struct BridgeView {
 }
 
 /// Something that an operator should know.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AlertView {
     /// What about: `cpu`, `memory`, `disk`, `latency`, `peers`, `outbox`, `database_slow`, `database`, `bus`, `isolated`.
+    #[schemars(schema_with = "shape::topic")]
     pub topic: Topic,
     /// How bad it is.
+    #[schemars(schema_with = "shape::severity")]
     pub severity: Severity,
     /// Since when.
     pub since: Timestamp,
@@ -702,7 +765,7 @@ impl From<Alert> for AlertView {
 }
 
 /// What was measured at one time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SampleView {
     /// When.
     pub at: Timestamp,

@@ -144,9 +144,55 @@ impl Journal {
         self.events.push_back(Event { seq: self.last, at, kind, subject, detail });
     }
 
+    /// The number of the oldest event that is kept; of the next one while there is none.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        self.events.front().map_or(self.last + 1, |event| event.seq)
+    }
+
+    /// The number of the last event; 0 before the first.
+    #[must_use]
+    pub const fn last(&self) -> u64 {
+        self.last
+    }
+
     /// What came after event `seq`, oldest first.
     pub fn since(&self, seq: u64) -> impl Iterator<Item = &Event> {
         self.events.iter().skip_while(move |event| event.seq <= seq)
+    }
+}
+
+/// How far somebody has read: in which journal, and to which event of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The journal: a restart begins another, which counts from 1 again.
+    pub journal: u64,
+    /// The last event of it that was read; 0 for none.
+    pub seq: u64,
+}
+
+/// Why a reader cannot go on where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// So many events have been dropped unread.
+    Dropped(u64),
+    /// It read another journal, of which nobody knows any more how it ended.
+    Restarted,
+}
+
+impl Seen {
+    /// Where this reader goes on in a journal with these events, and what it has missed.
+    #[must_use]
+    pub const fn resumed(self, journal: u64, oldest: u64, last: u64) -> (Self, Option<Gap>) {
+        if self.journal != journal {
+            return (Self { journal, seq: 0 }, Some(Gap::Restarted));
+        }
+        if self.seq > last {
+            // Nobody can have read what has not happened: it goes on with what happens next.
+            return (Self { journal, seq: last }, None);
+        }
+        let dropped = oldest.saturating_sub(self.seq + 1);
+        (self, if dropped == 0 { None } else { Some(Gap::Dropped(dropped)) })
     }
 }
 
@@ -194,6 +240,33 @@ mod tests {
         let mut seed = [7; 32];
         seed[..2].copy_from_slice(&n.to_le_bytes());
         libp2p_identity::Keypair::ed25519_from_bytes(seed).unwrap().public().to_peer_id()
+    }
+
+    #[test]
+    fn a_reader_goes_on_where_it_was_and_is_told_what_it_missed() {
+        let seen = |journal, seq| Seen { journal, seq };
+        for (reader, oldest, last, expected) in [
+            (seen(7, 0), 1, 0, (seen(7, 0), None)),
+            (seen(7, 0), 1, 5, (seen(7, 0), None)),
+            (seen(7, 4), 1, 5, (seen(7, 4), None)),
+            (seen(7, 4), 5, 9, (seen(7, 4), None)),
+            (seen(7, 4), 6, 9, (seen(7, 4), Some(Gap::Dropped(1)))),
+            (seen(7, 9), 5, 9, (seen(7, 9), None)),
+            (seen(7, 10), 5, 9, (seen(7, 9), None)),
+            (seen(6, 4), 1, 5, (seen(7, 0), Some(Gap::Restarted))),
+        ] {
+            assert_eq!(reader.resumed(7, oldest, last), expected, "{reader:?} {oldest} {last}");
+        }
+    }
+
+    #[test]
+    fn a_journal_knows_its_oldest_and_its_last_event() {
+        let mut journal = Journal::default();
+        assert_eq!((journal.oldest(), journal.last()), (1, 0));
+        for _ in 0..=EVENTS_MAX {
+            journal.note(Timestamp::UNIX_EPOCH, "x", String::new(), String::new());
+        }
+        assert_eq!((journal.oldest(), journal.last()), (2, EVENTS_MAX as u64 + 1));
     }
 
     #[test]

@@ -6,24 +6,35 @@ use actors::view::BanView;
 use axum::{
     Json,
     extract::{
-        Path,
-        rejection::{JsonRejection, PathRejection},
+        Path, Query,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
     },
-    http::StatusCode,
+    http::{StatusCode, Uri},
 };
 use protocol::time::text;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Shared, problem::Problem, question::peer};
+use super::{
+    Shared,
+    cursor::{self, Page, Paging},
+    examples,
+    openapi::{answers, wishes},
+    problem::Problem,
+    question::peer,
+};
 
 /// What is to be done.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "BanWish")]
 pub(super) struct Wish {
+    /// Whom.
     peer_id: String,
     /// `"1h"`; without it the ban has no end.
     #[serde(default, rename = "for")]
     lasts: Option<String>,
+    /// Why; for operators, never told to the peer.
     #[serde(default)]
     reason: String,
 }
@@ -39,11 +50,35 @@ impl Wish {
 }
 
 /// Every ban in force.
-pub(super) async fn list(tree: Shared) -> Result<Json<Vec<BanView>>, Problem> {
-    Ok(Json(tree.bans().await?))
+#[utoipa::path(
+    get,
+    path = "/api/v1/bans",
+    params(Paging),
+    responses(
+        (status = 200, description = "The bans", body = Vec<answers::BanView>, example = json!(examples::bans())),
+    ),
+)]
+pub(super) async fn list(
+    tree: Shared,
+    uri: Uri,
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Result<Page<BanView>, Problem> {
+    let Query(paging) = paging?;
+    // A peer may be banned from several things, each once.
+    cursor::page(&uri, paging, tree.bans().await?, |ban| format!("{} {}", ban.peer_id, ban.from))
 }
 
 /// 204 once the peer is cut off and its ban is written down.
+#[utoipa::path(
+    post,
+    path = "/api/v1/bans",
+    summary = "Bans a peer, at once and over restarts",
+    request_body(
+        content = wishes::BanWish,
+        example = json!({ "peer_id": examples::NODE, "for": "1h", "reason": "too loud" }),
+    ),
+    responses((status = 204, description = "The peer is cut off and its ban is written down")),
+)]
 pub(super) async fn add(tree: Shared, wish: Result<Json<Wish>, JsonRejection>) -> Result<StatusCode, Problem> {
     let Json(wish) = wish?;
     tree.ban(peer(&wish.peer_id)?, wish.lasts()?, wish.reason).await?;
@@ -51,6 +86,13 @@ pub(super) async fn add(tree: Shared, wish: Result<Json<Wish>, JsonRejection>) -
 }
 
 /// 204 once no ban of the peer is left; 404 when there was none.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/bans/{peer}",
+    summary = "Takes every ban of a peer back",
+    params(("peer" = String, Path, description = "A peer id", example = json!(examples::NODE))),
+    responses((status = 204, description = "No ban of the peer is left")),
+)]
 pub(super) async fn remove(tree: Shared, id: Result<Path<String>, PathRejection>) -> Result<StatusCode, Problem> {
     let Path(id) = id?;
     tree.unban(peer(&id)?).await?;

@@ -11,16 +11,18 @@ use axum::{
     },
     http::StatusCode,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Shared, problem::Problem};
+use super::{Shared, openapi::wishes, problem::Problem};
 
 /// A stall beyond this tells no more about supervision than one of this length.
 const STALL_MS_MAX: u64 = 600_000;
 
 /// Which fault.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "FaultKind")]
 enum Kind {
     Panic,
     Error,
@@ -28,10 +30,13 @@ enum Kind {
 }
 
 /// What is to happen.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "FaultWish")]
 pub(super) struct Wish {
+    /// Which.
     fault: Kind,
+    /// How long a stall lasts, and for nothing else.
     #[serde(default)]
     ms: Option<u64>,
 }
@@ -50,6 +55,14 @@ impl Wish {
 }
 
 /// 204 when the actor's next message will meet the fault.
+#[utoipa::path(
+    post,
+    path = "/api/v1/chaos/actors/{*path}",
+    summary = "Injects a fault into one actor; exists only with MUSTER_CHAOS=1",
+    params(("path" = String, Path, description = "The actor's path in the tree", example = "root/node/pool")),
+    request_body(content = wishes::FaultWish, example = json!({ "fault": "stall", "ms": 5_000 })),
+    responses((status = 204, description = "The actor's next message will meet the fault")),
+)]
 pub(super) async fn inject(
     tree: Shared,
     path: Result<Path<String>, PathRejection>,

@@ -1,4 +1,5 @@
-//! Who may ask: the right host name, no foreign page, and the token where it is needed.
+//! Who may ask: the right host name, no foreign page, and where it is needed a token whose role is enough. What changes
+//! state is written down, with whoever did it.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -8,41 +9,105 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use subtle::ConstantTimeEq as _;
+use jiff::Timestamp;
 
-use super::problem::Problem;
-use crate::keys::AdminToken;
+use super::{
+    keyring::{Caller, Keyring},
+    problem::Problem,
+    roles,
+    trail::{Change, Trail},
+};
 
 /// What the guard goes by.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rules {
     /// Where the endpoint listens.
     pub(crate) ip: IpAddr,
     /// Further host names by which it may be called.
     pub(crate) hosts: Vec<String>,
-    /// What changes state needs this; everything does when the endpoint is not on loopback.
-    pub(crate) token: AdminToken,
+    /// What changes state needs one of these; everything does when the endpoint is not on loopback.
+    pub(crate) keyring: Arc<Keyring>,
+    /// Where changes are written down.
+    pub(crate) trail: Trail,
     /// Faults may be injected.
     pub(crate) chaos: bool,
 }
 
-/// Lets a question through, or says why not.
-pub(super) async fn check(State(rules): State<Arc<Rules>>, request: Request, next: Next) -> Response {
-    match rules.verdict(request.method(), request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+/// Why a question is not let through, and who asked it if that is known.
+#[derive(Debug)]
+struct Refusal {
+    problem: Problem,
+    caller: Option<Caller>,
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self { problem, caller: None }
     }
 }
 
+/// Lets a question through, or says why not.
+pub(super) async fn check(State(rules): State<Arc<Rules>>, request: Request, next: Next) -> Response {
+    let verdict = rules.verdict(request.method(), request.uri(), request.headers());
+    if reads(request.method()) {
+        return match verdict {
+            Ok(_) => next.run(request).await,
+            Err(refusal) => refusal.problem.into_response(),
+        };
+    }
+    let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+    let change = |caller: Caller| Change { who: caller.name, role: caller.role, method, path };
+    let trail = rules.trail.clone();
+    match verdict {
+        Ok(Some(caller)) => {
+            let change = change(caller);
+            // To its end and into the log, even if whoever asked does not wait for the answer.
+            let changing = tokio::spawn(async move {
+                let response = next.run(request).await;
+                trail.note(change, response.status().as_u16(), Timestamp::now()).await;
+                response
+            });
+            changing.await.unwrap_or_else(|_| {
+                // The panic hook has told why.
+                let words = "this failed in a way that it never should; the log says more";
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, words).into_response()
+            })
+        }
+        // Nothing changes without a token.
+        Ok(None) => Problem::new(StatusCode::UNAUTHORIZED, MISSING).into_response(),
+        Err(Refusal { problem, caller: Some(caller) }) => {
+            let response = problem.into_response();
+            trail.note(change(caller), response.status().as_u16(), Timestamp::now()).await;
+            response
+        }
+        Err(Refusal { problem, caller: None }) => problem.into_response(),
+    }
+}
+
+/// What is said to whoever shows no token.
+const MISSING: &str = "this needs a token, such as that of data/admin.token: \"Authorization: Bearer …\"";
+
+/// Whether this method only reads.
+fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
 impl Rules {
-    fn verdict(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    fn verdict(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Option<Caller>, Refusal> {
         let host = self.host(uri, headers)?;
         check_origin(&host, headers)?;
-        let reads = matches!(*method, Method::GET | Method::HEAD);
-        if reads && self.ip.is_loopback() {
-            return Ok(());
+        if reads(method) && self.ip.is_loopback() {
+            return Ok(None);
         }
-        self.check_token(headers)
+        let caller = self.caller(headers)?;
+        let needed = roles::needed(method.as_str(), uri.path());
+        if caller.role >= needed {
+            return Ok(Some(caller));
+        }
+        let Caller { name, role } = &caller;
+        let words =
+            format!("this needs the role {}, and the token {name:?} has the role {}", needed.name(), role.name());
+        Err(Refusal { problem: Problem::new(StatusCode::FORBIDDEN, words), caller: Some(caller) })
     }
 
     /// A page that made its own name resolve to our address (DNS rebinding) still calls us by that name.
@@ -81,16 +146,14 @@ impl Rules {
         self.ip.is_loopback() || self.ip.is_unspecified()
     }
 
-    fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
+    fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let refused = |words: &str| Problem::new(StatusCode::UNAUTHORIZED, words);
-        let given = single(headers, header::AUTHORIZATION)?
-            .ok_or_else(|| refused("this needs the token of data/admin.token: \"Authorization: Bearer …\""))?;
+        let given = single(headers, header::AUTHORIZATION)?.ok_or_else(|| refused(MISSING))?;
         let (scheme, given) = given.split_once(' ').unwrap_or_default();
-        let is_ours = given.trim().as_bytes().ct_eq(self.token.expose().as_bytes());
-        if scheme.eq_ignore_ascii_case("bearer") && bool::from(is_ours) {
-            return Ok(());
-        }
-        Err(refused("the token is not that of data/admin.token"))
+        let caller = self.keyring.caller(given.trim());
+        caller
+            .filter(|_| scheme.eq_ignore_ascii_case("bearer"))
+            .ok_or_else(|| refused("the token is neither that of data/admin.token nor one that was made here"))
     }
 }
 

@@ -1,10 +1,7 @@
 //! `/`: the dashboard. Its page, style and modules are compiled in and read by a browser as they stand in
 //! `src/dashboard`; they are the same for every member, and ask the other resources for what they show.
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
-};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use axum::{
     Router,
@@ -12,8 +9,6 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
-
-use super::Tree;
 
 /// Nothing but our own files is run or shown, nobody but us is asked, and no text is ever read as markup.
 pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -72,7 +67,7 @@ pub(super) fn files() -> impl Iterator<Item = &'static File> {
 }
 
 /// The page and its files.
-pub(super) fn routes() -> Router<Arc<dyn Tree>> {
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     files().fold(Router::new(), |router, file| {
         router.route(file.path, get(move |headers: HeaderMap| async move { file.answer(&headers) }))
     })

@@ -7,27 +7,38 @@ use axum::{
         Path, Query,
         rejection::{JsonRejection, PathRejection, QueryRejection},
     },
-    http::StatusCode,
+    http::{StatusCode, Uri},
 };
 use protocol::relation::Relation;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
     Shared,
+    cursor::{self, Page, Paging},
+    examples,
+    openapi::{answers, wishes},
     problem::Problem,
     question::{peer, wrong},
 };
 
 /// Which are listed.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Question {
+    /// Only `partner`, `known` or `blacklist`.
     relation: Option<String>,
+    /// Names the page: that of the `Link` of the one before. Pages are in the order of ids.
+    cursor: Option<String>,
+    /// How many, 1 to 500; with a cursor alone 100, with neither all there are.
+    limit: Option<u32>,
 }
 
 /// What a peer is to be.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "PartnerWish")]
 pub(super) struct Wish {
     /// Without it a partner.
     #[serde(default)]
@@ -38,18 +49,41 @@ pub(super) struct Wish {
 }
 
 /// Those that are anything to us.
+#[utoipa::path(
+    get,
+    path = "/api/v1/partners",
+    summary = "Peers that are anything to us",
+    params(Question),
+    responses(
+        (
+            status = 200,
+            description = "What peers are to us",
+            body = Vec<answers::RelationView>,
+            example = json!(examples::partners()),
+        ),
+    ),
+)]
 pub(super) async fn list(
     tree: Shared,
+    uri: Uri,
     question: Result<Query<Question>, QueryRejection>,
-) -> Result<Json<Vec<RelationView>>, Problem> {
-    let Query(question) = question?;
-    let wanted = question.relation.as_deref().map(relation).transpose().map_err(wrong)?;
+) -> Result<Page<RelationView>, Problem> {
+    let Query(Question { relation: named, cursor, limit }) = question?;
+    let wanted = named.as_deref().map(relation).transpose().map_err(wrong)?;
     let mut relations = tree.relations().await?;
     relations.retain(|view| wanted.is_none_or(|wanted| view.relation == wanted));
-    Ok(Json(relations))
+    cursor::page(&uri, Paging { cursor, limit }, relations, |view| view.peer_id.to_string())
 }
 
 /// 204 once the peer is that to us.
+#[utoipa::path(
+    put,
+    path = "/api/v1/partners/{peer}",
+    summary = "Makes a peer a partner, known, or blacklisted",
+    params(("peer" = String, Path, description = "A peer id", example = json!(examples::NODE))),
+    request_body(content = wishes::PartnerWish, example = json!({ "relation": "partner", "name": "lyon" })),
+    responses((status = 204, description = "The peer is that to us")),
+)]
 pub(super) async fn put(
     tree: Shared,
     id: Result<Path<String>, PathRejection>,
@@ -73,6 +107,13 @@ pub(super) async fn put(
 }
 
 /// 204 once the peer is nothing to us; 404 when it was nothing before.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/partners/{peer}",
+    summary = "Forgets what a peer is to us",
+    params(("peer" = String, Path, description = "A peer id", example = json!(examples::NODE))),
+    responses((status = 204, description = "The peer is nothing to us")),
+)]
 pub(super) async fn remove(tree: Shared, id: Result<Path<String>, PathRejection>) -> Result<StatusCode, Problem> {
     let Path(id) = id?;
     let peer = peer(&id)?;

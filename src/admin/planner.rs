@@ -6,41 +6,73 @@ use actors::{sharing::Author, view::PlanView};
 use axum::{
     Json,
     extract::{
-        Path,
-        rejection::{JsonRejection, PathRejection},
+        Path, Query,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
     },
-    http::StatusCode,
+    http::{StatusCode, Uri},
 };
 use protocol::{catalogue::GROUPS_MAX, json};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
     BODY_BYTES_MAX, Shared,
+    cursor::{self, Page, Paging},
+    examples,
+    openapi::{answers, wishes},
     problem::Problem,
     question::{peer, wrong},
     resources::text,
 };
 
 /// What a session is fed, and in whose name.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "PlannerWish")]
 pub(super) struct Wish {
     /// Without it the session is opened and no more.
     #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, serde_json::Value>>")]
     step: Option<Box<RawValue>>,
+    /// In whose name.
     #[serde(default)]
     user: Option<String>,
+    /// Of which groups.
     #[serde(default)]
     groups: Vec<String>,
 }
 
-/// Those that are open.
-pub(super) async fn list(tree: Shared) -> Result<Json<Vec<PlanView>>, Problem> {
-    Ok(Json(tree.plans().await?))
+/// Our planner sessions that are open.
+#[utoipa::path(
+    get,
+    path = "/api/v1/planner",
+    params(Paging),
+    responses(
+        (status = 200, description = "The sessions", body = Vec<answers::PlanView>, example = json!(examples::plans())),
+    ),
+)]
+pub(super) async fn list(
+    tree: Shared,
+    uri: Uri,
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Result<Page<PlanView>, Problem> {
+    let Query(paging) = paging?;
+    cursor::page(&uri, paging, tree.plans().await?, |plan| plan.peer_id.to_string())
 }
 
 /// 204 once the session is open and its step waits for the peer.
+#[utoipa::path(
+    post,
+    path = "/api/v1/planner/{peer}",
+    summary = "Opens a session where there is none, and feeds it a step",
+    params(("peer" = String, Path, description = "A peer id", example = json!(examples::NODE))),
+    request_body(
+        content = wishes::PlannerWish,
+        example = json!({ "step": { "task": "simulate" }, "user": "jane", "groups": ["research"] }),
+    ),
+    responses((status = 204, description = "The session is open and its step waits for the peer")),
+)]
 pub(super) async fn feed(
     tree: Shared,
     id: Result<Path<String>, PathRejection>,
@@ -60,6 +92,13 @@ pub(super) async fn feed(
 }
 
 /// 204 once the session is closed; 404 when there was none.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/planner/{peer}",
+    summary = "Closes a session",
+    params(("peer" = String, Path, description = "A peer id", example = json!(examples::NODE))),
+    responses((status = 204, description = "The session is closed; what was fed is still sent")),
+)]
 pub(super) async fn close(tree: Shared, id: Result<Path<String>, PathRejection>) -> Result<StatusCode, Problem> {
     let Path(id) = id?;
     tree.close_plan(peer(&id)?).await?;

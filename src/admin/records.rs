@@ -7,9 +7,23 @@ use axum::{
     http::StatusCode,
 };
 
-use super::{Shared, problem::Problem};
+use super::{Shared, examples, openapi::answers, problem::Problem};
 
 /// The records, or 404 when there is none.
+#[utoipa::path(
+    get,
+    path = "/api/v1/records/{key}",
+    summary = "Verified records of a member",
+    params(("key" = String, Path, description = "A DID, a peer id or an exact name", example = "paris")),
+    responses(
+        (
+            status = 200,
+            description = "The records, as they were signed",
+            body = Vec<answers::RecordView>,
+            example = json!(examples::records()),
+        ),
+    ),
+)]
 pub(super) async fn find(
     tree: Shared,
     key: Result<Path<String>, PathRejection>,

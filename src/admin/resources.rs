@@ -13,6 +13,7 @@ use axum::{
         Path, Query,
         rejection::{PathRejection, QueryRejection, StringRejection},
     },
+    http::{HeaderMap, Uri},
 };
 use protocol::{
     catalogue::{GROUPS_MAX, Kind, RESOURCE_BYTES_MAX},
@@ -23,7 +24,8 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
-    Shared,
+    Shared, cursor, examples,
+    openapi::answers,
     problem::Problem,
     question::{kind, limit, peer_or_self, wrong},
 };
@@ -32,14 +34,22 @@ use super::{
 pub(crate) const BODY_BYTES_MAX: usize = RESOURCE_BYTES_MAX + 16 * 1024;
 
 /// Which resources are listed.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Question {
+    /// Part of a name, description or owner.
     text: String,
+    /// Only `compute`, `storage`, `processing`, `data` or `workflow`.
     kind: Option<String>,
+    /// Only of this creator: a peer id, or `self`.
     creator: Option<String>,
+    /// Names the page: `next` of the one before.
     after: Option<String>,
+    /// How many, 1 to 500; 100 where nothing is said.
     limit: Option<u32>,
+    /// Names the page: that of the `Link` of the one before; the same as `after`.
+    cursor: Option<String>,
 }
 
 /// What a query says beside the resource. Groups repeat, so it is read as pairs.
@@ -87,11 +97,27 @@ pub(super) fn text(what: &str, value: String) -> Result<String, Problem> {
 }
 
 /// A page of what is held here.
+#[utoipa::path(
+    get,
+    path = "/api/v1/resources",
+    summary = "Resources that are held here, ours and those that partners told us",
+    params(Question),
+    responses(
+        (status = 200, description = "A page", body = answers::ListedView, example = json!(examples::resources())),
+    ),
+)]
 pub(super) async fn list(
     tree: Shared,
+    uri: Uri,
     question: Result<Query<Question>, QueryRejection>,
-) -> Result<Json<ListedView>, Problem> {
-    let Query(question) = question?;
+) -> Result<(HeaderMap, Json<ListedView>), Problem> {
+    let Query(mut question) = question?;
+    if let Some(cursor) = question.cursor.take() {
+        let after = cursor::read::<String>(&cursor)?;
+        if question.after.replace(after).is_some() {
+            return Err(wrong("got after beside a cursor, expected one of them"));
+        }
+    }
     let own = tree.peer_id();
     let after = |after: &String| {
         let (creator, id) = after
@@ -109,10 +135,28 @@ pub(super) async fn list(
         limit: limit(question.limit)?,
         text: question.text,
     };
-    Ok(Json(tree.resources(wanting).await?))
+    let listed = tree.resources(wanting).await?;
+    Ok((cursor::next(&uri, listed.next.as_ref()), Json(listed)))
 }
 
 /// One that is held here, or 404.
+#[utoipa::path(
+    get,
+    path = "/api/v1/resources/{creator}/{id}",
+    summary = "One resource that is held here",
+    params(
+        ("creator" = String, Path, description = "A peer id, or `self`", example = "self"),
+        ("id" = String, Path, description = "The resource's", example = "farm-1"),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "The resource",
+            body = answers::ResourceView,
+            example = json!(examples::resource()),
+        ),
+    ),
+)]
 pub(super) async fn show(
     tree: Shared,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -122,6 +166,26 @@ pub(super) async fn show(
 }
 
 /// A resource of ours, as it is from now on. Its JSON is read whatever its Content-Type says.
+#[utoipa::path(
+    put,
+    path = "/api/v1/resources/{id}",
+    summary = "Keeps a resource of ours as it is from now on",
+    params(
+        ("id" = String, Path, description = "The resource's", example = "farm-1"),
+        ("kind" = Option<String>, Query, description = "Where the resource does not tell it"),
+        ("user" = Option<String>, Query, description = "In whose name"),
+        ("group" = Option<Vec<String>>, Query, description = "Of which groups; repeats"),
+    ),
+    request_body(content = Object, example = json!({ "kind": "compute", "name": "Farm", "access": "public" })),
+    responses(
+        (
+            status = 200,
+            description = "It is written down, and partners that may see it hear of it",
+            body = answers::PlacedView,
+            example = json!(examples::placed()),
+        ),
+    ),
+)]
 pub(super) async fn put(
     tree: Shared,
     id: Result<Path<String>, PathRejection>,
@@ -135,6 +199,24 @@ pub(super) async fn put(
 }
 
 /// A resource of ours is gone; 404 when there was none.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/resources/{id}",
+    summary = "Lets a resource of ours go",
+    params(
+        ("id" = String, Path, description = "The resource's", example = "farm-1"),
+        ("user" = Option<String>, Query, description = "In whose name"),
+        ("group" = Option<Vec<String>>, Query, description = "Of which groups; repeats"),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "It is gone, and partners that could see it hear of it",
+            body = answers::PlacedView,
+            example = json!(examples::placed()),
+        ),
+    ),
+)]
 pub(super) async fn remove(
     tree: Shared,
     id: Result<Path<String>, PathRejection>,

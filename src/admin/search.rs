@@ -14,7 +14,7 @@ use axum::{
 use futures::{Stream, stream};
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, problem::Problem};
+use super::{Shared, examples, openapi::answers, problem::Problem};
 
 /// Often enough that proxies and readers do not take a quiet search for a dead one.
 pub(super) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -23,16 +23,36 @@ pub(super) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 const USER_CHARS_MAX: usize = 128;
 
 /// What is asked.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Question {
+    /// A name or a part of one.
     name: Option<String>,
+    /// A DID.
     did: Option<String>,
+    /// A peer id; exactly one of the three is given.
     peer_id: Option<String>,
+    /// Whose search it is: a user's next one ends the one before.
     user: Option<String>,
 }
 
 /// Starts a search; closing the stream closes it.
+#[utoipa::path(
+    get,
+    path = "/api/v1/search",
+    summary = "Searches for members; closing the stream closes the search",
+    params(Question),
+    responses(
+        (
+            status = 200,
+            description = "Events `hit` as they come, and one `end`",
+            body = answers::SearchView,
+            content_type = "text/event-stream",
+            example = json!(examples::search()),
+        ),
+    ),
+)]
 pub(super) async fn stream(
     tree: Shared,
     question: Result<Query<Question>, QueryRejection>,

@@ -18,7 +18,8 @@ use protocol::{
 };
 
 use super::{
-    Shared,
+    Shared, examples,
+    openapi::answers,
     problem::Problem,
     question::{kind, wrong},
     search::{KEEP_ALIVE_EVERY, user},
@@ -61,6 +62,27 @@ impl Question {
 }
 
 /// Starts a search; closing the stream closes it.
+#[utoipa::path(
+    get,
+    path = "/api/v1/searches",
+    summary = "Searches for resources of other members; closing the stream closes the search",
+    params(
+        ("scope" = Option<String>, Query, description = "`all`, `known` or `partner`"),
+        ("text" = Option<String>, Query, description = "Part of a name, description or owner"),
+        ("kind" = Option<String>, Query, description = "Only `compute`, `storage`, `processing`, `data` or `workflow`"),
+        ("group" = Option<Vec<String>>, Query, description = "Groups of the asker, which owners see; repeats"),
+        ("user" = Option<String>, Query, description = "Whose search it is: a user's next one ends the one before"),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "Events `hit` as they come, and one `end`",
+            body = answers::ResourceStep,
+            content_type = "text/event-stream",
+            example = json!(examples::searches()),
+        ),
+    ),
+)]
 pub(super) async fn stream(
     tree: Shared,
     pairs: Result<Query<Vec<(String, String)>>, QueryRejection>,

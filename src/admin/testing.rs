@@ -7,9 +7,9 @@ use actors::{
     handle::{AskError, Fault, Wanting},
     sharing::Author,
     view::{
-        ActorView, AlertView, BanView, BridgeView, Ended, EventView, ExplainView, IndexerView, ListedView, OutboxView,
-        PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView,
-        SessionView, Standing, StatusView, Wanted,
+        ActorView, AlertView, BanView, BridgeView, Ended, EventView, ExplainView, FeedView, IndexerView, ListedView,
+        OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView,
+        SearchView, SessionView, Standing, StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
@@ -26,7 +26,7 @@ use protocol::{
 };
 use serde_json::value::RawValue;
 use store::{Destination, Fate};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::tree::{Answer, Tree};
 
@@ -61,6 +61,10 @@ pub(crate) struct Still {
     pub(crate) plans: Mutex<Vec<PlanView>>,
     /// Steps that it was told to feed, and in whose name.
     pub(crate) fed: Mutex<Vec<(Vec<u8>, Author)>>,
+    /// The journal that it shows: which, how many of its events were dropped, and how many there ever were.
+    pub(crate) journal: Mutex<(u64, u64, u64)>,
+    /// Tells of changes of that.
+    pub(crate) pulse: watch::Sender<u64>,
 }
 
 /// Whose search, among whom, for what, of which kind, in which groups.
@@ -82,6 +86,12 @@ pub(crate) fn resource(id: &str) -> ResourceView {
 }
 
 impl Still {
+    /// Shows another journal from now on.
+    pub(crate) fn journals(&self, journal: u64, dropped: u64, last: u64) {
+        *self.journal.lock().unwrap() = (journal, dropped, last);
+        self.pulse.send_modify(|count| *count += 1);
+    }
+
     fn answer<T: Send + 'static>(&self, value: T) -> Answer<'_, T> {
         let away = AskError::Away { actor: "root/node".to_owned() };
         ready(if self.is_away { Err(away) } else { Ok(value) }).boxed()
@@ -91,6 +101,11 @@ impl Still {
 /// The peer that it is.
 pub(crate) fn peer() -> libp2p_identity::PeerId {
     Keypair::ed25519_from_bytes([7; 32]).unwrap().public().to_peer_id()
+}
+
+fn event(seq: u64) -> EventView {
+    let (kind, subject, detail) = ("member_joined".to_owned(), String::new(), String::new());
+    EventView { seq, at: jiff::Timestamp::UNIX_EPOCH, kind, subject, detail }
 }
 
 fn record() -> RecordView {
@@ -243,13 +258,17 @@ impl Tree for Still {
     }
 
     fn events(&self, since: u64) -> Answer<'_, Vec<EventView>> {
-        self.answer(vec![EventView {
-            seq: since + 1,
-            at: jiff::Timestamp::UNIX_EPOCH,
-            kind: "member_joined".to_owned(),
-            subject: String::new(),
-            detail: String::new(),
-        }])
+        self.answer(vec![event(since + 1)])
+    }
+
+    fn feed(&self, since: u64) -> Answer<'_, FeedView> {
+        let (journal, dropped, last) = *self.journal.lock().unwrap();
+        let events = (since.max(dropped) + 1..=last).map(event).collect();
+        self.answer(FeedView { journal, oldest: dropped + 1, last, events })
+    }
+
+    fn pulse(&self) -> watch::Receiver<u64> {
+        self.pulse.subscribe()
     }
 
     fn metrics(&self) -> String {

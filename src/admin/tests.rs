@@ -15,35 +15,52 @@ use axum::{
 use http_body_util::BodyExt as _;
 use rand::{SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 use super::{
-    Rules, Tree, page, router,
+    Keyring, Rules, Trail, Tree, page, router,
     testing::{Still, peer},
 };
 use crate::keys::AdminToken;
 
-struct Endpoint {
-    tree: Arc<Still>,
+pub(super) struct Endpoint {
+    pub(super) tree: Arc<Still>,
     ip: IpAddr,
     hosts: Vec<String>,
     chaos: bool,
-    token: AdminToken,
+    pub(super) token: AdminToken,
+    pub(super) keyring: Arc<Keyring>,
+    trail: Trail,
+    _folder: TempDir,
 }
 
-fn endpoint(ip: &str) -> Endpoint {
+pub(super) fn endpoint(ip: &str) -> Endpoint {
     let folder = tempfile::tempdir().unwrap();
     let token = AdminToken::read_or_create(folder.path(), &mut StdRng::seed_from_u64(7)).unwrap();
-    Endpoint { tree: Arc::default(), ip: ip.parse().unwrap(), hosts: Vec::new(), chaos: false, token }
+    let keyring = Arc::new(Keyring::open(folder.path(), &token).unwrap());
+    let trail = Trail::open(folder.path()).unwrap();
+    let (tree, ip, hosts, chaos) = (Arc::default(), ip.parse().unwrap(), Vec::new(), false);
+    Endpoint { tree, ip, hosts, chaos, token, keyring, trail, _folder: folder }
 }
 
 impl Endpoint {
-    async fn send(&self, request: Request<Body>) -> Response {
-        let rules = Rules { ip: self.ip, hosts: self.hosts.clone(), token: self.token.clone(), chaos: self.chaos };
-        router(Arc::clone(&self.tree) as Arc<dyn Tree>, rules).oneshot(request).await.unwrap()
+    pub(super) async fn send(&self, request: Request<Body>) -> Response {
+        self.router().oneshot(request).await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> Response {
+    fn router(&self) -> axum::Router {
+        let rules = Rules {
+            ip: self.ip,
+            hosts: self.hosts.clone(),
+            keyring: Arc::clone(&self.keyring),
+            trail: self.trail.clone(),
+            chaos: self.chaos,
+        };
+        router(Arc::clone(&self.tree) as Arc<dyn Tree>, rules)
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Response {
         self.send(Request::get(path).header(header::HOST, "localhost:7300").body(Body::empty()).unwrap()).await
     }
 
@@ -64,12 +81,12 @@ impl Endpoint {
     }
 }
 
-async fn text(response: Response) -> String {
+pub(super) async fn text(response: Response) -> String {
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-async fn json_of(response: Response) -> Value {
+pub(super) async fn json_of(response: Response) -> Value {
     serde_json::from_str(&text(response).await).unwrap()
 }
 
@@ -438,7 +455,7 @@ async fn metrics_name_their_form_and_nothing_may_be_cached_or_framed() {
 }
 
 impl Endpoint {
-    async fn told(&self, method: &str, path: &str, token: Option<&str>, body: &Value) -> Response {
+    pub(super) async fn told(&self, method: &str, path: &str, token: Option<&str>, body: &Value) -> Response {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -805,4 +822,49 @@ async fn the_outbox_is_asked_by_destination_fate_and_page() {
     assert_eq!(asked[0], (None, None, None, 100));
     assert_eq!(asked[1], (Some(Destination::Bus), Some(Fate::Waiting), Some(9), 500));
     assert_eq!(asked[2].0, Some(Destination::Peer(peer())));
+}
+
+/// Every path of the router, read from the router itself.
+fn paths() -> Vec<String> {
+    let routes = super::routes(true);
+    let shown = format!("{routes:?}");
+    let mut paths: Vec<String> = shown
+        .split('"')
+        .filter(|text| text.starts_with('/') && !text.contains("__private"))
+        .map(str::to_owned)
+        .collect();
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+#[tokio::test]
+async fn every_route_of_the_router_is_described_and_nothing_else_is() {
+    let endpoint = Endpoint { chaos: true, ..endpoint("127.0.0.1") };
+    let document: Value = serde_json::from_str(super::openapi::text()).unwrap();
+    let page: Vec<&str> = page::files().map(|file| file.path).collect();
+    let mut routed = std::collections::BTreeSet::new();
+    for path in paths().into_iter().filter(|path| !page.contains(&path.as_str())) {
+        // Whoever does not know a method tells those that it knows.
+        let asked = path.replace(['{', '}', '*'], "");
+        let response = endpoint.told("BREW", &asked, Some(endpoint.token.expose()), &Value::Null).await;
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        let known = response.headers()[header::ALLOW].to_str().unwrap().to_lowercase();
+        // HEAD comes with each GET by itself.
+        for method in known.split(',').map(str::trim).filter(|method| *method != "head") {
+            routed.insert((path.replace("{*", "{"), method.to_owned()));
+        }
+    }
+    assert!(routed.len() >= 36, "{}: {routed:?}", routed.len());
+    let described = document["paths"].as_object().unwrap().iter().flat_map(|(path, methods)| {
+        methods.as_object().unwrap().keys().map(move |method| (path.clone(), method.clone()))
+    });
+    assert_eq!(routed, described.collect());
+}
+
+#[tokio::test]
+async fn the_description_is_served_as_it_is_checked_in() {
+    let response = endpoint("127.0.0.1").get("/api/v1/openapi.json").await;
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+    assert_eq!(text(response).await, super::openapi::text());
 }

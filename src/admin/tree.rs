@@ -6,16 +6,16 @@ use actors::{
     handle::{AskError, Fault, Handle, Wanting},
     sharing::Author,
     view::{
-        ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, IndexerView, ListedView, OutboxView,
-        PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView,
-        SessionView, StatusView, Wanted,
+        ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, FeedView, IndexerView, ListedView,
+        OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView,
+        SearchView, SessionView, StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use libp2p_identity::PeerId;
 use protocol::{catalogue::Kind, relation::Relation, search::resources::Scope};
 use store::{Destination, Fate};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// An answer that an actor may owe.
 pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, AskError>>;
@@ -55,6 +55,10 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn bus(&self) -> Answer<'_, Option<BridgeView>>;
     /// What happened after an event.
     fn events(&self, since: u64) -> Answer<'_, Vec<EventView>>;
+    /// The same, with which journal it is and what is kept of it.
+    fn feed(&self, since: u64) -> Answer<'_, FeedView>;
+    /// Changes whenever there is something new to read in the journal.
+    fn pulse(&self) -> watch::Receiver<u64>;
     /// The metrics in OpenMetrics text.
     fn metrics(&self) -> String;
     /// Injects a fault into one actor.
@@ -155,6 +159,14 @@ impl Tree for Handle {
 
     fn events(&self, since: u64) -> Answer<'_, Vec<EventView>> {
         Self::events(self, since).boxed()
+    }
+
+    fn feed(&self, since: u64) -> Answer<'_, FeedView> {
+        Self::feed(self, since).boxed()
+    }
+
+    fn pulse(&self) -> watch::Receiver<u64> {
+        Self::pulse(self)
     }
 
     fn metrics(&self) -> String {

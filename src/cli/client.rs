@@ -1,6 +1,10 @@
 //! Asks a daemon through its admin endpoint: one connection per question, each with a deadline.
 
-use std::{fmt, io, time::Duration};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use eventsource_stream::{Event, Eventsource};
@@ -14,7 +18,12 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::{net::TcpStream, task::AbortHandle, time::timeout};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    task::AbortHandle,
+    time::timeout,
+};
+use tokio_util::either::Either;
 
 use super::exit::{Exit, Failure};
 
@@ -31,13 +40,15 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 #[derive(Clone)]
 pub(crate) struct Client {
     authority: String,
+    /// Reached by this socket instead.
+    socket: Option<PathBuf>,
     token: Option<String>,
 }
 
 impl fmt::Debug for Client {
     // Written by hand so that the token is never shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("authority", &self.authority).finish_non_exhaustive()
+        f.debug_struct("Client").field("place", &self.place()).finish_non_exhaustive()
     }
 }
 
@@ -52,7 +63,13 @@ struct Problem {
 impl Client {
     /// A client of the endpoint at `authority`: `127.0.0.1:7300`.
     pub(crate) fn to(authority: impl Into<String>) -> Self {
-        Self { authority: authority.into(), token: None }
+        Self { authority: authority.into(), socket: None, token: None }
+    }
+
+    /// A client of the endpoint behind the Unix socket at this path.
+    pub(crate) fn to_socket(path: impl AsRef<Path>) -> Self {
+        let socket = Some(path.as_ref().to_owned());
+        Self { authority: "localhost".to_owned(), socket, token: None }
     }
 
     /// Shows this token with every question.
@@ -67,8 +84,11 @@ impl Client {
         let wrong = |why: &str| {
             Failure::new(Exit::Usage, format!("\"{url}\" is no admin address"))
                 .why(why)
-                .next("give it as http://HOST:PORT, for example http://127.0.0.1:7300")
+                .next("give it as http://HOST:PORT, for example http://127.0.0.1:7300, or as unix:/PATH")
         };
+        if let Some(path) = url.strip_prefix("unix:") {
+            return if path.is_empty() { Err(wrong("it has no path")) } else { Ok(Self::to_socket(path)) };
+        }
         let whole = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         let uri: Uri = whole.parse().map_err(|_| wrong("it cannot be read"))?;
         if uri.scheme_str() != Some("http") {
@@ -141,6 +161,18 @@ impl Client {
         }))
     }
 
+    async fn connect(&self) -> io::Result<Either<TcpStream, UnixStream>> {
+        match &self.socket {
+            Some(path) => UnixStream::connect(path).await.map(Either::Right),
+            None => TcpStream::connect(&self.authority).await.map(Either::Left),
+        }
+    }
+
+    /// Where it is, in words.
+    fn place(&self) -> String {
+        self.socket.as_ref().map_or_else(|| self.authority.clone(), |path| format!("unix:{}", path.display()))
+    }
+
     async fn exchange<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -150,7 +182,7 @@ impl Client {
         let body = timeout(ANSWER_DEADLINE, self.fetch(method, path, body));
         let body = body.await.map_err(|_| self.late(ANSWER_DEADLINE))??;
         serde_json::from_slice(&body).map_err(|cause| {
-            Failure::new(Exit::Failed, format!("{} answered {path} with something else", self.authority))
+            Failure::new(Exit::Failed, format!("{} answered {path} with something else", self.place()))
                 .why(cause.to_string())
                 .next("is it a muster of the same version? `curl` the address and look")
         })
@@ -174,7 +206,7 @@ impl Client {
         accept: &'static str,
         body: Option<Bytes>,
     ) -> Result<(Response<Incoming>, Connection), Failure> {
-        let socket = timeout(CONNECT_DEADLINE, TcpStream::connect(&self.authority))
+        let socket = timeout(CONNECT_DEADLINE, self.connect())
             .await
             .map_err(|_| self.unreachable(&io::ErrorKind::TimedOut.into()))?
             .map_err(|cause| self.unreachable(&cause))?;
@@ -220,7 +252,7 @@ impl Client {
     }
 
     fn refused(&self, path: &str, status: StatusCode, problem: &Problem) -> Failure {
-        let who = &self.authority;
+        let who = self.place();
         let words = if problem.detail.is_empty() { &problem.title } else { &problem.detail };
         let words = if words.is_empty() { format!("{who} answered {path} with {status}") } else { words.clone() };
         match status {
@@ -240,19 +272,19 @@ impl Client {
     }
 
     fn unreachable(&self, cause: &io::Error) -> Failure {
-        Failure::new(Exit::Unreachable, format!("no daemon answers at {}", self.authority))
+        Failure::new(Exit::Unreachable, format!("no daemon answers at {}", self.place()))
             .why(cause.to_string())
             .next("start it with `muster run --config FILE`, or name another with --config, --admin or --demo")
     }
 
     fn cut_off(&self, cause: &str) -> Failure {
-        Failure::new(Exit::Unreachable, format!("{} ended the conversation", self.authority))
+        Failure::new(Exit::Unreachable, format!("{} ended the conversation", self.place()))
             .why(cause)
             .next("is it a muster, and is it still running? `muster status` tells")
     }
 
     fn late(&self, after: Duration) -> Failure {
-        Failure::new(Exit::TimedOut, format!("{} did not answer within {} s", self.authority, after.as_secs()))
+        Failure::new(Exit::TimedOut, format!("{} did not answer within {} s", self.place(), after.as_secs()))
             .next("`muster tree` shows which actor is stuck; the log says why")
     }
 }
@@ -310,8 +342,17 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_is_named_by_its_path() {
+        let client = Client::from_url("unix:/run/muster/admin.sock").unwrap();
+        assert_eq!(client.socket.as_deref(), Some(Path::new("/run/muster/admin.sock")));
+        assert_eq!((client.place().as_str(), client.authority()), ("unix:/run/muster/admin.sock", "localhost"));
+    }
+
+    #[test]
     fn what_is_no_address_is_a_usage_error() {
-        for url in ["", "http://", "http://localhost", "https://localhost:7300", "http://localhost:7300/api", "a b"] {
+        for url in
+            ["", "unix:", "http://", "http://localhost", "https://localhost:7300", "http://localhost:7300/api", "a b"]
+        {
             assert_eq!(Client::from_url(url).unwrap_err().exit, Exit::Usage, "{url}");
         }
     }

@@ -1,6 +1,7 @@
 //! The command line: one file per verb.
 
 mod alerts;
+mod audit;
 mod backup;
 mod ban;
 pub(crate) mod client;
@@ -16,6 +17,7 @@ mod indexers;
 pub(crate) mod init;
 mod man;
 mod migrate;
+mod openapi;
 mod outbox;
 pub(crate) mod output;
 mod partner;
@@ -27,6 +29,7 @@ mod run;
 mod search;
 mod sessions;
 mod status;
+mod token;
 mod tree;
 
 use std::{
@@ -54,6 +57,9 @@ use crate::{
 /// Name of the file in the data folder that tells where the admin endpoint listens.
 pub(crate) const ADMIN_ADDRESS: &str = "admin.addr";
 
+/// Name of the one that tells where its Unix socket is, where it has one.
+pub(crate) const ADMIN_SOCKET: &str = "admin.socket";
+
 /// A roll call for a federation of clouds.
 #[derive(Debug, Parser)]
 #[command(name = "muster", version, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
@@ -80,8 +86,8 @@ pub(crate) struct At {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// The daemon's admin address [default: the variable MUSTER_ADMIN, if it is set]; its token, where one is needed, is
-    /// taken from MUSTER_ADMIN_TOKEN.
+    /// The daemon's admin address, http://HOST:PORT or unix:/PATH [default: the variable MUSTER_ADMIN, if it is set]; its
+    /// token, where one is needed, is taken from MUSTER_ADMIN_TOKEN.
     #[arg(long, global = true, value_name = "URL", conflicts_with = "config")]
     pub(crate) admin: Option<String>,
 
@@ -145,6 +151,11 @@ enum Verb {
     Backup(backup::Args),
     /// Make a member again from its backup.
     Restore(restore::Args),
+    /// Give tokens to those who may read, operate or administer a member, and take them back.
+    #[command(subcommand)]
+    Token(token::Verb),
+    /// Show who changed what and when.
+    Audit(audit::Args),
     /// Check a configuration, show it, compare it, describe it.
     #[command(subcommand)]
     Config(config::Verb),
@@ -152,6 +163,8 @@ enum Verb {
     Completions(completions::Args),
     /// Write the manual's pages into a folder.
     Man(man::Args),
+    /// Write the description of the admin endpoint, in OpenAPI 3.1.
+    Openapi,
     #[command(flatten)]
     Demo(demo::Verb),
 }
@@ -276,6 +289,10 @@ impl Context {
 /// The running daemon of a member, found by what it wrote into its folder.
 fn daemon_of(config: &Config, token: Option<String>) -> Result<Client, Failure> {
     let data = config.data();
+    // The socket cannot be anybody else's, as a port may be by now.
+    if let Ok(socket) = std::fs::read_to_string(data.join(ADMIN_SOCKET)) {
+        return Ok(Client::to_socket(socket.trim_end_matches('\n')).with_token(token));
+    }
     let path = data.join(ADMIN_ADDRESS);
     let address = std::fs::read_to_string(&path).map_err(|cause| {
         Failure::new(Exit::Unreachable, format!("no daemon runs on {}", data.display()))
@@ -337,7 +354,10 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Undrain(args) => asked(drain::undrain(&args, context)),
         Verb::Backup(args) => asked(backup::run(&args, context)),
         Verb::Restore(args) => restore::run(&args, context),
+        Verb::Token(verb) => asked(token::run(&verb, context)),
+        Verb::Audit(args) => asked(audit::run(&args, context)),
         Verb::Config(verb) => config::run(&verb, context),
+        Verb::Openapi => openapi::run(),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args, context),
         // They hear Ctrl-C themselves: it is how the demo is ended.

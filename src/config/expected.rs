@@ -200,6 +200,7 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("supervision.stop_within", Span(100, 60_000)),
     ("admin.listen", Socket),
     ("admin.hosts", Hosts(16)),
+    ("admin.socket", File),
     ("log.level", Level),
     ("log.format", OneOf(&LOG_FORMATS)),
 ];

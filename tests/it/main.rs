@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod admin;
 mod alerts;
 mod backup;
 mod bad_input;

@@ -348,6 +348,7 @@ impl Member {
             stats: Stats::default(),
             tree: tree.clone(),
             fatal: CancellationToken::new(),
+            pulse: tokio::sync::watch::Sender::default(),
         });
         // Unbounded: what one test orders and hears, a few thousand, and gone with it.
         let (to_orders, orders) = mpsc::unbounded_channel();

@@ -415,10 +415,21 @@ impl Member {
     /// Tells its admin endpoint to do something, with its token.
     #[track_caller]
     pub(crate) fn tell(&self, path: &str, body: &str) -> http::Answer {
-        let token = fs::read_to_string(self.dir.join("data/admin.token")).unwrap();
-        let bearer = format!("Bearer {}", token.trim());
+        self.tell_as("POST", path, &self.token(), body)
+    }
+
+    /// The same by another method, with another token.
+    #[track_caller]
+    pub(crate) fn tell_as(&self, method: &str, path: &str, token: &str, body: &str) -> http::Answer {
+        let bearer = format!("Bearer {token}");
         let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
-        self.inside(|| http::ask("POST", self.admin(), path, &headers, body)).unwrap()
+        self.inside(|| http::ask(method, self.admin(), path, &headers, body)).unwrap()
+    }
+
+    /// The token with which everything may be done.
+    #[track_caller]
+    pub(crate) fn token(&self) -> String {
+        fs::read_to_string(self.dir.join("data/admin.token")).unwrap().trim().to_owned()
     }
 
     /// Tells its admin endpoint to change something, with its token.
