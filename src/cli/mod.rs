@@ -11,6 +11,7 @@ mod drain;
 mod events;
 pub(crate) mod exit;
 mod get;
+mod help;
 mod id;
 mod indexers;
 pub(crate) mod init;
@@ -35,7 +36,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 use libp2p_identity::PeerId;
 use tokio::runtime::{Builder, Runtime};
 
@@ -216,17 +217,21 @@ impl Context {
     /// The daemon of a verb that changes it: with its token, read from its folder where the environment does not tell it.
     pub(crate) fn client_that_changes(&self) -> Result<Client, Failure> {
         let client = self.client()?;
-        let is_by_address = self.at.admin.is_some()
-            || (!self.at.demo && self.at.config.is_none() && self.environment.get("MUSTER_ADMIN").is_some());
         match self.environment.get("MUSTER_ADMIN_TOKEN") {
             Some(_) => Ok(client),
-            None if is_by_address => Err(Failure::new(Exit::NotAllowed, "this verb needs the daemon's token")
+            None if self.is_by_address() => Err(Failure::new(Exit::NotAllowed, "this verb needs the daemon's token")
                 .next("use --config FILE as the user that runs the daemon, or set MUSTER_ADMIN_TOKEN")),
             None => {
                 let token = AdminToken::read(&self.config()?.data())?.expose().to_owned();
                 Ok(client.with_token(Some(token)))
             }
         }
+    }
+
+    /// Whether the daemon is named by its address: its folder may be on another machine.
+    pub(crate) fn is_by_address(&self) -> bool {
+        self.at.admin.is_some()
+            || (!self.at.demo && self.at.config.is_none() && self.environment.get("MUSTER_ADMIN").is_some())
     }
 
     /// The peer id that a text names: itself, or in a demo a member's. Names of the network are nobody's for sure.
@@ -293,7 +298,8 @@ fn daemon_of(config: &Config, token: Option<String>) -> Result<Client, Failure> 
 
 /// Reads the command line and does what it says.
 pub(crate) fn main() -> Exit {
-    let cli = match Cli::try_parse() {
+    let parsed = help::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };

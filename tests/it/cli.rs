@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Federation, Port, muster, muster_in, private_file, shown_mode};
+use crate::harness::{Federation, Port, Terminal, muster, muster_in, private_file, shown_mode};
 
 #[test]
 fn every_verb_that_reads_answers_in_json() {
@@ -21,6 +21,89 @@ fn every_verb_that_reads_answers_in_json() {
     }
     let yaml = paris.verb(&["status", "--output", "yaml"]).ok().out;
     assert!(yaml.contains("name: paris"), "{yaml}");
+}
+
+#[test]
+fn every_verb_that_reads_speaks_every_form() {
+    let federation = Federation::converged(1, &["paris"]);
+    let paris = federation.member("paris");
+    let peer = paris.peer_id.clone();
+    let (config, folder) = (paris.config(), paris.dir.join("pages"));
+    let (config, folder) = (config.to_str().unwrap(), folder.to_str().unwrap());
+    let lists = [
+        &["peers"][..],
+        &["indexers"],
+        &["sessions"],
+        &["tree"],
+        &["events"],
+        &["alerts"],
+        &["outbox"],
+        &["search", "paris"],
+        &["get", &peer],
+        &["resource", "ls"],
+        &["partner", "ls"],
+        &["planner", "ls"],
+        &["ban", "ls"],
+    ];
+    let files = [
+        &["id", "--config", config][..],
+        &["config", "check", "--config", config],
+        &["config", "show", "--config", config],
+        &["config", "diff", "--config", config],
+        &["config", "schema"],
+        &["man", "--dir", folder],
+    ];
+    let ask = |verb: &[&str], form: &str| {
+        let line = [verb, &["--output", form]].concat();
+        // What has no daemon is no verb of one.
+        let ended = if files.contains(&verb) { muster(&line) } else { paris.verb(&line) };
+        assert!([Some(0), Some(7)].contains(&ended.code), "{line:?}: {ended:?}");
+        ended
+    };
+    for verb in lists.into_iter().chain(files).chain([&["status"][..]]) {
+        let streams = verb[0] == "search";
+        if streams {
+            drop(ask(verb, "json").json_lines())
+        } else {
+            drop(ask(verb, "json").json())
+        }
+        ask(verb, "jsonl").json_lines();
+        for document in ask(verb, "yaml").out.split("---\n").filter(|text| !text.is_empty()) {
+            let read: Result<Value, _> = serde_yaml_ng::from_str(document);
+            assert!(read.is_ok(), "{verb:?}: {document}");
+        }
+        let table = ask(verb, "table").out;
+        assert!(!table.is_empty() && !table.contains('\u{1b}'), "{verb:?}: {table}");
+    }
+}
+
+#[test]
+fn colours_are_for_terminals_and_for_those_who_ask_for_them() {
+    let federation = Federation::converged(1, &[]);
+    let at = format!("http://{}", federation.member("indexer-1").admin());
+    let line = ["--admin", at.as_str(), "status"];
+    let has_colour = |text: &str| text.contains('\u{1b}');
+    let piped = |variables: &[(&str, &str)]| {
+        let ended = muster_in(std::path::Path::new("/"), variables, &line).ok();
+        has_colour(&ended.out)
+    };
+    assert!(!piped(&[]), "a pipe gets plain text");
+    assert!(piped(&[("CLICOLOR_FORCE", "1")]));
+    assert!(!piped(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]), "no is no");
+    let on_a_terminal = |variables: &[(&str, &str)]| {
+        let (code, text) = Terminal::run(&line, variables).end();
+        assert_eq!(code, Some(0), "{text}");
+        has_colour(&text)
+    };
+    assert!(on_a_terminal(&[]));
+    assert!(!on_a_terminal(&[("NO_COLOR", "1")]));
+    assert!(!on_a_terminal(&[("CLICOLOR", "0")]));
+    assert!(!on_a_terminal(&[("TERM", "dumb")]));
+    // Errors and help keep to the same.
+    let (_, text) = Terminal::run(&["--help"], &[("NO_COLOR", "1")]).end();
+    assert!(text.contains("Look after:") && !has_colour(&text), "{text}");
+    assert!(has_colour(&Terminal::run(&["--help"], &[]).end().1));
+    assert!(!has_colour(&muster(&["fly"]).err));
 }
 
 #[test]
