@@ -24,9 +24,10 @@ use crate::{
     pool::{self, MemberView},
     registry, resources, score, search,
     supervision::{Address, Class, Reply},
+    swarm,
     view::{
-        ActorState, ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, IndexerView, PartView, PeerView,
-        RecordView, ResourceStep, SampleView, SearchView, SessionView, StatusView, Wanted,
+        ActorState, ActorView, AlertView, BanView, BinView, BridgeView, EventView, ExplainView, IndexerView, PartView,
+        PeerView, RecordView, ResourceStep, SampleView, SearchView, SessionView, StatusView, Wanted,
     },
 };
 
@@ -135,6 +136,21 @@ impl Handle {
     /// When the tree does not answer in time.
     pub async fn peers(&self) -> Result<Vec<PeerView>, AskError> {
         ask(&self.context.addresses.peers, peers::Msg::Look).await
+    }
+
+    /// The DHT's routing table, bin by bin; those without a peer are left out.
+    ///
+    /// # Errors
+    /// When the tree does not answer in time.
+    pub async fn table(&self) -> Result<Vec<BinView>, AskError> {
+        let addresses = &self.context.addresses;
+        let mut bins = ask(&addresses.swarm, |reply| swarm::Msg::Do(swarm::Command::Table { reply })).await?;
+        let ids = bins.iter().flat_map(|bin| &bin.peers).map(|peer| peer.peer_id).collect();
+        let names = ask(&addresses.peers, |reply| peers::Msg::Names { peers: ids, reply }).await?;
+        for (peer, name) in bins.iter_mut().flat_map(|bin| &mut bin.peers).zip(names) {
+            peer.name = name;
+        }
+        Ok(bins)
     }
 
     /// The pool, best first.

@@ -211,6 +211,29 @@ pub struct AddrView {
     pub failed: u32,
 }
 
+/// A bin of the DHT's routing table: the peers whose keys begin as ours does, so far and no farther.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BinView {
+    /// Leading bits that their keys have in common with ours: 0 is the farther half of all.
+    pub common: u32,
+    /// Those that stand in it, the least lately heard first.
+    pub peers: Vec<TablePeerView>,
+}
+
+/// A peer of the routing table: an indexer that said hello.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TablePeerView {
+    /// The peer.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// Its name, empty while unknown.
+    pub name: String,
+    /// A connection is open.
+    pub connected: bool,
+    /// Where it is asked.
+    pub addrs: Vec<Multiaddr>,
+}
+
 /// How a member of the pool does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -27,6 +27,7 @@ mod searches;
 mod serve;
 mod sessions;
 mod status;
+mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tree;
@@ -66,6 +67,7 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/api/v1/indexers", get(indexers::list))
         .route("/api/v1/indexers/{id}/explain", get(indexers::explain))
         .route("/api/v1/sessions", get(sessions::list))
+        .route("/api/v1/table", get(table::list))
         .route("/api/v1/records/{key}", get(records::find))
         .route("/api/v1/events", get(events::list))
         .route("/api/v1/alerts", get(alerts::list))

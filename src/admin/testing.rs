@@ -7,9 +7,9 @@ use actors::{
     handle::{AskError, Fault, Wanting},
     sharing::Author,
     view::{
-        ActorView, AlertView, BanView, BridgeView, Ended, EventView, ExplainView, IndexerView, ListedView, OutboxView,
-        PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView,
-        SessionView, Standing, StatusView, Wanted,
+        ActorView, AlertView, BanView, BinView, BridgeView, Ended, EventView, ExplainView, IndexerView, ListedView,
+        OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView,
+        SearchView, SessionView, Standing, StatusView, TablePeerView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
@@ -146,6 +146,11 @@ impl Tree for Still {
 
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>> {
         self.answer(Vec::new())
+    }
+
+    fn table(&self) -> Answer<'_, Vec<BinView>> {
+        let at = TablePeerView { peer_id: peer(), name: "lyon".to_owned(), connected: true, addrs: Vec::new() };
+        self.answer(vec![BinView { common: 3, peers: vec![at] }])
     }
 
     fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView> {

@@ -6,9 +6,9 @@ use actors::{
     handle::{AskError, Fault, Handle, Wanting},
     sharing::Author,
     view::{
-        ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, IndexerView, ListedView, OutboxView,
-        PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView,
-        SessionView, StatusView, Wanted,
+        ActorView, AlertView, BanView, BinView, BridgeView, EventView, ExplainView, IndexerView, ListedView,
+        OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView,
+        SearchView, SessionView, StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -30,6 +30,8 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn peers(&self) -> Answer<'_, Vec<PeerView>>;
     /// The pool.
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>>;
+    /// The DHT's routing table.
+    fn table(&self) -> Answer<'_, Vec<BinView>>;
     /// Why an indexer has its score.
     fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView>;
     /// The sessions.
@@ -112,6 +114,10 @@ impl Tree for Handle {
 
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>> {
         Self::indexers(self).boxed()
+    }
+
+    fn table(&self) -> Answer<'_, Vec<BinView>> {
+        Self::table(self).boxed()
     }
 
     fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView> {

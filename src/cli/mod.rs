@@ -27,6 +27,7 @@ mod run;
 mod search;
 mod sessions;
 mod status;
+mod table;
 mod tree;
 
 use std::{
@@ -120,6 +121,8 @@ enum Verb {
     Get(get::Args),
     /// Show the tree of actors with their vitals.
     Tree(tree::Args),
+    /// Show the routing table: which indexers a member asks in the DHT, by distance.
+    Table,
     /// Show what is wrong with a member and its host.
     Alerts,
     /// Show what happened lately.
@@ -330,6 +333,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Search(args) => asked(search::run(&args, context)),
         Verb::Get(args) => asked(get::run(&args, context)),
         Verb::Tree(args) => asked(tree::run(&args, context)),
+        Verb::Table => asked(table::run(context)),
         Verb::Alerts => asked(alerts::run(context)),
         Verb::Events(args) => asked(events::run(&args, context)),
         Verb::Resource(verb) => asked(resource::run(&verb, context)),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Federation, Port, Terminal, muster, muster_in, private_file, shown_mode};
+use crate::harness::{Federation, PATIENCE, Port, Terminal, muster, muster_in, private_file, shown_mode, until_true};
 
 #[test]
 fn every_verb_that_reads_answers_in_json() {
@@ -35,6 +35,7 @@ fn every_verb_that_reads_speaks_every_form() {
         &["indexers"],
         &["sessions"],
         &["tree"],
+        &["table"],
         &["events"],
         &["alerts"],
         &["outbox"],
@@ -75,6 +76,32 @@ fn every_verb_that_reads_speaks_every_form() {
         let table = ask(verb, "table").out;
         assert!(!table.is_empty() && !table.contains('\u{1b}'), "{verb:?}: {table}");
     }
+}
+
+#[test]
+fn the_routing_table_holds_the_indexers_that_a_member_greeted() {
+    let federation = Federation::converged(3, &["paris"]);
+    let ids = ["indexer-1", "indexer-2", "indexer-3"].map(|name| federation.member(name).peer_id.clone());
+    let paris = federation.member("paris");
+    until_true("paris has all indexers in its table", PATIENCE, || {
+        let bins = paris.verb(&["table", "--output", "json"]).ok().json();
+        let bins = bins.as_array().unwrap().clone();
+        let commons: Vec<u64> = bins.iter().map(|bin| bin["common"].as_u64().unwrap()).collect();
+        assert!(commons.is_sorted() && commons.iter().all(|common| *common < 256), "{bins:?}");
+        let peers: Vec<&Value> = bins.iter().flat_map(|bin| bin["peers"].as_array().unwrap()).collect();
+        // Nodes serve nothing of the DHT, and nobody stands in his own table.
+        assert!(peers.iter().all(|peer| ids.iter().any(|id| peer["peer_id"] == **id)), "{bins:?}");
+        peers.len() == ids.len() && peers.iter().all(|peer| peer["connected"] == true && peer["name"] != "")
+    });
+    let key = |id: &str| libp2p::kad::KBucketKey::from(id.parse::<libp2p::PeerId>().unwrap());
+    for bin in paris.verb(&["table", "--output", "jsonl"]).ok().json_lines() {
+        for peer in bin["peers"].as_array().unwrap() {
+            let distance = key(&paris.peer_id).distance(&key(peer["peer_id"].as_str().unwrap()));
+            assert_eq!(bin["common"], 255 - distance.ilog2().unwrap(), "{bin}");
+        }
+    }
+    let shown = paris.verb(&["table"]).ok().out;
+    assert!(shown.contains("indexer-2") && shown.contains("3 indexers in"), "{shown}");
 }
 
 #[test]

@@ -48,6 +48,7 @@ use crate::{
     context::{Context, inform},
     health, peers, pool, presence, relay, resources, suggestions,
     supervision::Class,
+    view::{BinView, TablePeerView},
 };
 
 /// Streams that wait for a connection, in all; each is one actor's or one request's.
@@ -70,6 +71,9 @@ const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
 /// How often expired DHT records are dropped.
 const SHELF_EVERY: Duration = Duration::from_secs(30);
+
+/// Bits of a key of the DHT.
+const ID_BITS: u32 = 256;
 
 /// One open connection.
 struct Connection {
@@ -191,6 +195,7 @@ impl Driver {
                 self.swarm.behaviour_mut().kad.stop_providing(&kad::RecordKey::new(&dht::indexers_key()));
             }
             Command::TellPeers => self.tell_peers(),
+            Command::Table { reply } => reply.send(self.bins()),
             Command::Publish { topic, text, reply } => self.publish(topic, text, reply),
         }
     }
@@ -876,6 +881,27 @@ impl Driver {
             }
         }
         table::has_place(Subnet::of(ip), others)
+    }
+
+    /// The routing table by how many leading bits ids have in common with ours. Kademlia bounds it: 256 bins of 20 peers.
+    fn bins(&mut self) -> Vec<BinView> {
+        let connected: HashSet<PeerId> = self.connections.values().map(|connection| connection.peer).collect();
+        let bins = self.swarm.behaviour_mut().kad.kbuckets().filter_map(|bucket| {
+            // The distance of a bin begins with as many noughts as its ids have bits in common with ours.
+            let common = ID_BITS.checked_sub(1 + bucket.range().1.ilog2()?)?;
+            let peer = |peer_id: PeerId, addrs: Vec<Multiaddr>| TablePeerView {
+                peer_id,
+                name: String::new(),
+                connected: connected.contains(&peer_id),
+                addrs,
+            };
+            let peers =
+                bucket.iter().map(|entry| peer(*entry.node.key.preimage(), entry.node.value.iter().cloned().collect()));
+            Some(BinView { common, peers: peers.collect() })
+        });
+        let mut bins: Vec<BinView> = bins.filter(|bin| !bin.peers.is_empty()).collect();
+        bins.sort_by_key(|bin| bin.common);
+        bins
     }
 }
 
