@@ -18,7 +18,7 @@ pub mod gc;
 pub mod handle;
 pub mod health;
 pub mod heartbeat;
-mod host;
+pub mod host;
 mod leave;
 pub mod lookup;
 pub mod outbox;

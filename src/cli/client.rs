@@ -85,7 +85,6 @@ impl Client {
     }
 
     /// The address.
-    #[cfg(test)]
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }

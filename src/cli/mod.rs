@@ -7,6 +7,7 @@ pub(crate) mod client;
 mod completions;
 mod config;
 mod demo;
+mod doctor;
 mod drain;
 mod events;
 pub(crate) mod exit;
@@ -127,6 +128,8 @@ enum Verb {
     Alerts,
     /// Show what happened lately.
     Events(events::Args),
+    /// Look for what is wrong with a member, running or not: evidence, and what to do.
+    Doctor,
     /// Offer resources, change them, list what is offered.
     #[command(subcommand)]
     Resource(resource::Verb),
@@ -336,6 +339,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Table => asked(table::run(context)),
         Verb::Alerts => asked(alerts::run(context)),
         Verb::Events(args) => asked(events::run(&args, context)),
+        Verb::Doctor => asked(doctor::run(context)),
         Verb::Resource(verb) => asked(resource::run(&verb, context)),
         Verb::Partner(verb) => asked(partner::run(&verb, context)),
         Verb::Outbox(args) => asked(outbox::run(&args, context)),
