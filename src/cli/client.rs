@@ -94,6 +94,13 @@ impl Client {
         self.exchange(Method::GET, path, None).await
     }
 
+    /// Asks for `path` and reads the answer as text.
+    pub(crate) async fn text(&self, path: &str) -> Result<String, Failure> {
+        let body = timeout(ANSWER_DEADLINE, self.fetch(Method::GET, path, None));
+        let body = body.await.map_err(|_| self.late(ANSWER_DEADLINE))??;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     /// Tells it to change something, and reads the answer as JSON.
     pub(crate) async fn change<T: DeserializeOwned>(
         &self,

@@ -31,6 +31,7 @@ const GROUPS: [Group; 7] = [
             ("indexers", "muster indexers --explain"),
             ("sessions", "muster sessions"),
             ("tree", "muster tree --watch"),
+            ("top", "muster --demo top --on lyon"),
             ("table", "muster table"),
             ("events", "muster events --since 120"),
             ("alerts", "muster alerts --output jsonl"),

@@ -29,6 +29,7 @@ mod search;
 mod sessions;
 mod status;
 mod table;
+mod top;
 mod tree;
 
 use std::{
@@ -122,6 +123,8 @@ enum Verb {
     Get(get::Args),
     /// Show the tree of actors with their vitals.
     Tree(tree::Args),
+    /// Watch a member live: peers, actors, searches, events.
+    Top,
     /// Show the routing table: which indexers a member asks in the DHT, by distance.
     Table,
     /// Show what is wrong with a member and its host.
@@ -336,6 +339,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Search(args) => asked(search::run(&args, context)),
         Verb::Get(args) => asked(get::run(&args, context)),
         Verb::Tree(args) => asked(tree::run(&args, context)),
+        Verb::Top => asked(top::run(context)),
         Verb::Table => asked(table::run(context)),
         Verb::Alerts => asked(alerts::run(context)),
         Verb::Events(args) => asked(events::run(&args, context)),

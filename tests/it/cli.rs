@@ -106,6 +106,34 @@ fn the_routing_table_holds_the_indexers_that_a_member_greeted() {
 }
 
 #[test]
+fn the_live_view_is_drawn_switched_and_left_and_only_on_a_terminal() {
+    let federation = Federation::converged(1, &["paris"]);
+    let paris = federation.member("paris");
+    let at = format!("http://{}", paris.admin());
+    let mut terminal = Terminal::run(&["--admin", &at, "top"], &[]);
+    terminal.until_shown("1 peers");
+    terminal.until_shown("indexer-1");
+    terminal.types("2");
+    terminal.until_shown("root/store");
+    terminal.types("\t");
+    terminal.until_shown("per second");
+    terminal.types("4");
+    terminal.until_shown("at (UTC)");
+    terminal.types("q");
+    let (code, text) = terminal.end();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("\u{1b}[?1049h") && text.trim_end().contains("\u{1b}[?1049l"), "the screen is given back");
+
+    let piped = paris.verb(&["top"]);
+    assert_eq!(piped.code, Some(2), "{piped:?}");
+    assert!(piped.err.contains("muster status") && piped.out.is_empty(), "{piped:?}");
+    let port = Port::free();
+    let (code, text) = Terminal::run(&["--admin", &format!("127.0.0.1:{}", port.number), "top"], &[]).end();
+    assert_eq!(code, Some(3), "{text}");
+    assert!(!text.contains("\u{1b}[?1049h"), "the words stay where they can be read: {text:?}");
+}
+
+#[test]
 fn colours_are_for_terminals_and_for_those_who_ask_for_them() {
     let federation = Federation::converged(1, &[]);
     let at = format!("http://{}", federation.member("indexer-1").admin());
