@@ -3,6 +3,7 @@
 mod alerts;
 mod backup;
 mod ban;
+mod bundle;
 pub(crate) mod client;
 mod completions;
 mod config;
@@ -133,6 +134,8 @@ enum Verb {
     Events(events::Args),
     /// Look for what is wrong with a member, running or not: evidence, and what to do.
     Doctor,
+    /// Write an archive for whoever helps: how a member is, without its secrets.
+    Bundle(bundle::Args),
     /// Offer resources, change them, list what is offered.
     #[command(subcommand)]
     Resource(resource::Verb),
@@ -344,6 +347,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Alerts => asked(alerts::run(context)),
         Verb::Events(args) => asked(events::run(&args, context)),
         Verb::Doctor => asked(doctor::run(context)),
+        Verb::Bundle(args) => asked(bundle::run(&args, context)),
         Verb::Resource(verb) => asked(resource::run(&verb, context)),
         Verb::Partner(verb) => asked(partner::run(&verb, context)),
         Verb::Outbox(args) => asked(outbox::run(&args, context)),

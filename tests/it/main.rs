@@ -10,6 +10,7 @@ mod alerts;
 mod backup;
 mod bad_input;
 mod balance;
+mod bundle;
 mod bus;
 mod chaos;
 mod checks;
