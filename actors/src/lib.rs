@@ -7,6 +7,7 @@ pub mod alerts;
 pub mod audit;
 pub mod auditor;
 mod bandwidth;
+pub mod beacon;
 pub mod bridge;
 pub mod claim;
 pub mod context;

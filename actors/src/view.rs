@@ -234,6 +234,33 @@ pub struct TablePeerView {
     pub addrs: Vec<Multiaddr>,
 }
 
+/// Whom a beacon reached, and how fast.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TraceView {
+    /// The fastest first.
+    pub reached: Vec<ReachedView>,
+    /// Half of them took no longer, milliseconds; absent when nobody was reached.
+    pub p50_ms: Option<f64>,
+    /// 99 of 100 took no longer, milliseconds.
+    pub p99_ms: Option<f64>,
+    /// There were more than are counted.
+    pub truncated: bool,
+    /// For how long echoes were waited for, milliseconds.
+    pub listened_ms: u64,
+}
+
+/// A member that a beacon reached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReachedView {
+    /// Who.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// Its name, empty while unknown.
+    pub name: String,
+    /// From sending the beacon to its echo, without the time that it was held back there, milliseconds.
+    pub after_ms: f64,
+}
+
 /// How a member of the pool does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -30,6 +30,7 @@ mod status;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
+mod trace;
 mod tree;
 
 use std::{sync::Arc, time::Duration};
@@ -68,6 +69,7 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/api/v1/indexers/{id}/explain", get(indexers::explain))
         .route("/api/v1/sessions", get(sessions::list))
         .route("/api/v1/table", get(table::list))
+        .route("/api/v1/trace", post(trace::begin))
         .route("/api/v1/records/{key}", get(records::find))
         .route("/api/v1/events", get(events::list))
         .route("/api/v1/alerts", get(alerts::list))

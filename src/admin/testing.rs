@@ -9,7 +9,7 @@ use actors::{
     view::{
         ActorView, AlertView, BanView, BinView, BridgeView, Ended, EventView, ExplainView, IndexerView, ListedView,
         OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView,
-        SearchView, SessionView, Standing, StatusView, TablePeerView, Wanted,
+        SearchView, SessionView, Standing, StatusView, TablePeerView, TraceView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
@@ -151,6 +151,11 @@ impl Tree for Still {
     fn table(&self) -> Answer<'_, Vec<BinView>> {
         let at = TablePeerView { peer_id: peer(), name: "lyon".to_owned(), connected: true, addrs: Vec::new() };
         self.answer(vec![BinView { common: 3, peers: vec![at] }])
+    }
+
+    fn trace(&self) -> Answer<'_, TraceView> {
+        let (reached, listened_ms) = (Vec::new(), 5_000);
+        self.answer(TraceView { reached, p50_ms: None, p99_ms: None, truncated: false, listened_ms })
     }
 
     fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView> {

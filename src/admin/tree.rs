@@ -8,7 +8,7 @@ use actors::{
     view::{
         ActorView, AlertView, BanView, BinView, BridgeView, EventView, ExplainView, IndexerView, ListedView,
         OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView,
-        SearchView, SessionView, StatusView, Wanted,
+        SearchView, SessionView, StatusView, TraceView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -32,6 +32,8 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>>;
     /// The DHT's routing table.
     fn table(&self) -> Answer<'_, Vec<BinView>>;
+    /// Sends a beacon, and says whom it reached.
+    fn trace(&self) -> Answer<'_, TraceView>;
     /// Why an indexer has its score.
     fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView>;
     /// The sessions.
@@ -118,6 +120,10 @@ impl Tree for Handle {
 
     fn table(&self) -> Answer<'_, Vec<BinView>> {
         Self::table(self).boxed()
+    }
+
+    fn trace(&self) -> Answer<'_, TraceView> {
+        Self::trace(self).boxed()
     }
 
     fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView> {

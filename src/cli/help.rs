@@ -68,6 +68,7 @@ const GROUPS: [Group; 7] = [
         title: "Look after",
         verbs: &[
             ("doctor", "muster doctor --config paris/muster.toml || echo 'something is to be done'"),
+            ("trace", "muster --demo trace"),
             ("bundle", "muster bundle --config paris/muster.toml --to paris.tar.gz"),
             ("backup", "muster backup --config paris/muster.toml --to paris.tar"),
             ("restore", "muster restore --from paris.tar --dir paris-again"),

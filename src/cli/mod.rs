@@ -31,6 +31,7 @@ mod sessions;
 mod status;
 mod table;
 mod top;
+mod trace;
 mod tree;
 
 use std::{
@@ -126,6 +127,8 @@ enum Verb {
     Tree(tree::Args),
     /// Watch a member live: peers, actors, searches, events.
     Top,
+    /// Send a beacon, and show how many members a broadcast reaches and how fast.
+    Trace,
     /// Show the routing table: which indexers a member asks in the DHT, by distance.
     Table,
     /// Show what is wrong with a member and its host.
@@ -343,6 +346,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Get(args) => asked(get::run(&args, context)),
         Verb::Tree(args) => asked(tree::run(&args, context)),
         Verb::Top => asked(top::run(context)),
+        Verb::Trace => asked(trace::run(context)),
         Verb::Table => asked(table::run(context)),
         Verb::Alerts => asked(alerts::run(context)),
         Verb::Events(args) => asked(events::run(&args, context)),

@@ -37,5 +37,6 @@ mod search;
 mod sharing;
 #[path = "../thin/mod.rs"]
 mod thin;
+mod trace;
 mod units;
 mod verbs;

@@ -21,6 +21,7 @@ use libp2p::{
 use protocol::{
     PeerId,
     addr::{self, Subnet},
+    beacon::Ears,
     dht::{self, Valid},
     hello,
     presence::topic::Listener,
@@ -45,6 +46,7 @@ use super::{
     transport,
 };
 use crate::{
+    beacon,
     context::{Context, inform},
     health, peers, pool, presence, relay, resources, suggestions,
     supervision::Class,
@@ -123,6 +125,8 @@ pub(super) struct Driver {
     listener: Listener,
     /// Questions about resources, whoever answers them.
     questions: Answering,
+    /// Beacons of others.
+    ears: Ears,
     checks: JoinSet<Checked>,
     shelf: Shelf,
     shelf_swept: Instant,
@@ -146,6 +150,7 @@ impl Driver {
             queries: HashMap::new(),
             listener: Listener::new(context.own.peer_id),
             questions: Answering::new(context.own.peer_id, context.own.profile.requests_factor()),
+            ears: Ears::new(context.own.peer_id, context.own.profile.requests_factor()),
             checks: JoinSet::new(),
             shelf: Shelf::new(context.settings.dht.clone()),
             shelf_swept: Instant::now(),
@@ -667,6 +672,7 @@ impl Driver {
                 let verdict = match message.topic.as_str() {
                     wire::TOPIC_PRESENCE => self.take_word(&message),
                     wire::TOPIC_NODE_SEARCH => self.take_question(&message),
+                    wire::TOPIC_BEACON => self.take_beacon(&message),
                     _ => self.take_query(&message),
                 };
                 match verdict {
@@ -707,6 +713,23 @@ impl Driver {
             }
             Err(error) => {
                 debug!(%author, %error, "a question about resources is not heard");
+                match error.is_authors_fault() {
+                    true => gossipsub::MessageAcceptance::Reject,
+                    false => gossipsub::MessageAcceptance::Ignore,
+                }
+            }
+        }
+    }
+
+    fn take_beacon(&mut self, message: &gossipsub::Message) -> gossipsub::MessageAcceptance {
+        let Some(author) = message.source else { return gossipsub::MessageAcceptance::Reject };
+        match self.ears.heard(author, &message.data, self.context.now()) {
+            Ok(id) => {
+                inform(&self.context.addresses.beacon, Class::Search, beacon::Msg::Heard { author, id });
+                gossipsub::MessageAcceptance::Accept
+            }
+            Err(error) => {
+                debug!(%author, %error, "a beacon is not heard");
                 match error.is_authors_fault() {
                     true => gossipsub::MessageAcceptance::Reject,
                     false => gossipsub::MessageAcceptance::Ignore,
