@@ -501,6 +501,38 @@ impl FolderLock {
     }
 }
 
+/// Whether a folder is held, as one finds it who does not want it.
+#[derive(Debug)]
+pub(crate) enum Hold {
+    /// Nobody ever held it.
+    Never,
+    /// Nobody holds it, and nobody can take it while this is kept.
+    Free(#[expect(dead_code, reason = "kept, never read: closing it lets others in")] File),
+    /// Somebody does; its process, when it is told.
+    Held(Option<u32>),
+}
+
+impl Hold {
+    /// Looks at a folder's lock, and writes nothing.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn look(data: &Path) -> Result<Self, LockError> {
+        let path = data.join("lock");
+        let system = |cause| LockError::System { path: path.clone(), cause };
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Self::Never),
+            Err(cause) => return Err(system(cause)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Self::Free(file)),
+            Err(TryLockError::WouldBlock) => Ok(Self::Held(holder(&mut file))),
+            Err(TryLockError::Error(cause)) => Err(system(cause)),
+        }
+    }
+}
+
 fn holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(16).read_to_string(&mut text).ok()?;
@@ -685,6 +717,22 @@ mod tests {
         assert_eq!(failure.exit, Exit::Failed);
         assert_eq!(failure.what, format!("another muster (process {pid}) runs on {path}"));
         drop(held);
+        FolderLock::take(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn who_only_looks_at_a_folder_is_told_its_holder_and_takes_nothing() {
+        let folder = folder();
+        assert!(matches!(Hold::look(folder.path()).unwrap(), Hold::Never));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is made");
+        let held = FolderLock::take(folder.path()).unwrap();
+        let pid = std::process::id();
+        assert!(matches!(Hold::look(folder.path()).unwrap(), Hold::Held(Some(holder)) if holder == pid));
+        drop(held);
+        let free = Hold::look(folder.path()).unwrap();
+        assert!(matches!(free, Hold::Free(_)));
+        assert!(FolderLock::take(folder.path()).is_err(), "nobody comes in while it is looked at");
+        drop(free);
         FolderLock::take(folder.path()).unwrap();
     }
 

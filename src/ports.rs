@@ -76,7 +76,7 @@ pub(crate) async fn wait_free(listeners: &[Multiaddr]) -> Result<(), Failure> {
 }
 
 /// The TCP socket of an address; none where its port is not chosen yet.
-fn socket(address: &Multiaddr) -> Option<SocketAddr> {
+pub(crate) fn socket(address: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = address.iter();
     let ip: IpAddr = match parts.next()? {
         Protocol::Ip4(ip) => ip.into(),

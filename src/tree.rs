@@ -87,7 +87,8 @@ async fn leap(config: &Config, keys: &Keys, store: &Store) -> Result<(), Failure
     Ok(())
 }
 
-fn unusable(error: &OpenError) -> Failure {
+/// Why the database cannot be used, as the end of a start.
+pub(crate) fn unusable(error: &OpenError) -> Failure {
     let exit = match error {
         error if error.is_io() => Exit::InputOutput,
         // A server may only be late: it is worth another start.

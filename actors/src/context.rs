@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    alerts, audit, auditor, bridge, claim, config, gate, gc, health, outbox, peers, planner, policy, pool, presence,
-    registry, relay, resources, score, search,
+    alerts, audit, auditor, beacon, bridge, claim, config, gate, gc, health, outbox, peers, planner, policy, pool,
+    presence, registry, relay, resources, score, search,
     settings::Settings,
     sharing,
     stats::Stats,
@@ -64,6 +64,8 @@ pub struct Addresses {
     pub score: Address<score::Msg>,
     /// Searches of our users.
     pub search: Address<search::Msg>,
+    /// Broadcasts that measure broadcasts.
+    pub beacon: Address<beacon::Msg>,
     /// Searches for resources.
     pub resources: Address<resources::Msg>,
     /// Our indexers.
@@ -121,6 +123,7 @@ impl Addresses {
             policy: tree.address(root.child("policy"), "policy", BOUND_BUSY),
             score: tree.address(root.child("score"), "score", BOUND),
             search: tree.address(root.child("search"), "search", BOUND_BUSY),
+            beacon: tree.address(root.child("beacon"), "beacon", BOUND),
             resources: tree.address(node.child("resources"), "resources", BOUND_BUSY),
             pool: tree.address(node.child("pool"), "pool", BOUND),
             claim: tree.address(node.child("claim"), "claim", BOUND),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use protocol::{
     PeerId,
+    beacon::LISTEN_FOR,
     catalogue::{Kind, ResourceQuery},
     change::Refusal,
     record::PeerRecord,
@@ -19,15 +20,17 @@ use protocol::{
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    alerts, bridge, claim, config,
+    alerts, beacon, bridge, claim, config,
     context::Context,
     gate, health, lookup, peers,
     pool::{self, MemberView},
     registry, resources, score, search,
     supervision::{Address, Class, Reply},
+    swarm,
     view::{
-        ActorState, ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, FeedView, IndexerView, PartView,
-        PeerView, RecordView, ResourceStep, SampleView, SearchView, SessionView, StatusView, Wanted,
+        ActorState, ActorView, AlertView, BanView, BinView, BridgeView, EventView, ExplainView, FeedView, IndexerView,
+        PartView, PeerView, ReachedView, RecordView, ResourceStep, SampleView, SearchView, SessionView, StatusView,
+        TraceView, Wanted,
     },
 };
 
@@ -150,6 +153,47 @@ impl Handle {
     /// When the tree does not answer in time.
     pub async fn peers(&self) -> Result<Vec<PeerView>, AskError> {
         ask(&self.context.addresses.peers, peers::Msg::Look).await
+    }
+
+    /// The DHT's routing table, bin by bin; those without a peer are left out.
+    ///
+    /// # Errors
+    /// When the tree does not answer in time.
+    pub async fn table(&self) -> Result<Vec<BinView>, AskError> {
+        let addresses = &self.context.addresses;
+        let mut bins = ask(&addresses.swarm, |reply| swarm::Msg::Do(swarm::Command::Table { reply })).await?;
+        let ids = bins.iter().flat_map(|bin| &bin.peers).map(|peer| peer.peer_id).collect();
+        let names = ask(&addresses.peers, |reply| peers::Msg::Names { peers: ids, reply }).await?;
+        for (peer, name) in bins.iter_mut().flat_map(|bin| &mut bin.peers).zip(names) {
+            peer.name = name;
+        }
+        Ok(bins)
+    }
+
+    /// Sends a beacon and waits for its echoes.
+    ///
+    /// # Errors
+    /// When one was sent a moment ago, or the tree does not answer in time.
+    pub async fn trace(&self) -> Result<TraceView, AskError> {
+        let addresses = &self.context.addresses;
+        let begin = |reply| beacon::Msg::Begin { reply };
+        let reach = addresses.beacon.ask(Class::Control, begin, LISTEN_FOR + ASK_WITHIN).await?;
+        let reach = reach.map_err(|too_soon| AskError::NotYet(too_soon.to_string()))?;
+        let ids = reach.reached.iter().map(|(peer, _)| *peer).collect();
+        let names = ask(&addresses.peers, |reply| peers::Msg::Names { peers: ids, reply }).await?;
+        let millis = |time: Duration| time.as_secs_f64() * 1e3;
+        let percentile = |percent| reach.percentile(percent).map(millis);
+        let (p50_ms, p99_ms) = (percentile(50), percentile(99));
+        let reached = reach.reached.iter().zip(names);
+        let reached =
+            reached.map(|((peer_id, took), name)| ReachedView { peer_id: *peer_id, name, after_ms: millis(*took) });
+        Ok(TraceView {
+            reached: reached.collect(),
+            p50_ms,
+            p99_ms,
+            truncated: reach.is_truncated,
+            listened_ms: u64::try_from(LISTEN_FOR.as_millis()).unwrap_or(u64::MAX),
+        })
     }
 
     /// The pool, best first.

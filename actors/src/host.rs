@@ -16,12 +16,13 @@ pub struct Host {
 
 impl Host {
     /// Of the machine we run on, with the file system of this folder.
-    pub(crate) fn of(data: PathBuf) -> Self {
+    #[must_use]
+    pub fn of(data: PathBuf) -> Self {
         Self { system: System::new().ok(), data, has_looked: false }
     }
 
     /// Shares in use, 0 to 1. The processors' is that since the look before, so the first has none.
-    pub(crate) fn look(&mut self) -> BTreeMap<Topic, f64> {
+    pub fn look(&mut self) -> BTreeMap<Topic, f64> {
         let (cpu, memory) = self.system_figures().unwrap_or_default();
         let figures = [(Topic::Cpu, cpu), (Topic::Memory, memory), (Topic::Disk, self.disk())];
         figures.into_iter().filter_map(|(topic, figure)| Some((topic, figure?))).collect()

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    alerts, audit, auditor, bridge, claim, config,
+    alerts, audit, auditor, beacon, bridge, claim, config,
     context::{Addresses, Context, Own, Shared, inform},
     gate, gc,
     handle::Handle,
@@ -233,6 +233,7 @@ pub(crate) fn children(context: &Context, look_up: look_up::LookUp) -> Vec<Child
         child!(context, peers, Peers),
         child!(context, score, Score),
         child!(context, search, Search),
+        child!(context, beacon, Beacon),
     ];
     if context.own.role.indexer {
         let branch = vec![

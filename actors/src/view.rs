@@ -219,6 +219,59 @@ pub struct AddrView {
     pub failed: u32,
 }
 
+/// A bin of the DHT's routing table: the peers whose keys begin as ours does, so far and no farther.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct BinView {
+    /// Leading bits that their keys have in common with ours: 0 is the farther half of all.
+    pub common: u32,
+    /// Those that stand in it, the least lately heard first.
+    pub peers: Vec<TablePeerView>,
+}
+
+/// A peer of the routing table: an indexer that said hello.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct TablePeerView {
+    /// The peer.
+    #[serde(with = "text")]
+    #[schemars(with = "String")]
+    pub peer_id: PeerId,
+    /// Its name, empty while unknown.
+    pub name: String,
+    /// A connection is open.
+    pub connected: bool,
+    /// Where it is asked.
+    #[schemars(with = "Vec<String>")]
+    pub addrs: Vec<Multiaddr>,
+}
+
+/// Whom a beacon reached, and how fast.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct TraceView {
+    /// The fastest first.
+    pub reached: Vec<ReachedView>,
+    /// Half of them took no longer, milliseconds; absent when nobody was reached.
+    pub p50_ms: Option<f64>,
+    /// 99 of 100 took no longer, milliseconds.
+    pub p99_ms: Option<f64>,
+    /// There were more than are counted.
+    pub truncated: bool,
+    /// For how long echoes were waited for, milliseconds.
+    pub listened_ms: u64,
+}
+
+/// A member that a beacon reached.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ReachedView {
+    /// Who.
+    #[serde(with = "text")]
+    #[schemars(with = "String")]
+    pub peer_id: PeerId,
+    /// Its name, empty while unknown.
+    pub name: String,
+    /// From sending the beacon to its echo, without the time that it was held back there, milliseconds.
+    pub after_ms: f64,
+}
+
 /// How a member of the pool does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -198,7 +198,9 @@ impl Default for Settings {
 }
 
 impl Settings {
-    fn bound(&self, topic: Topic) -> Bound {
+    /// What the figure of a topic may be.
+    #[must_use]
+    pub fn bound(&self, topic: Topic) -> Bound {
         let millis = |span: Duration| span.as_secs_f64() * 1e3;
         match topic {
             Topic::Cpu => Bound::AtMost(self.cpu_max),

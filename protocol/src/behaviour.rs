@@ -86,7 +86,8 @@ impl Kind {
             Protocol::Search => Some(Self::Search),
             Protocol::Bandwidth => Some(Self::Bandwidth),
             // Events are counted by the member that takes them, whichever its role; see [`crate::event`].
-            Protocol::Hello | Protocol::Leave | Protocol::SearchResponse | Protocol::Event(_) => None,
+            // Echoes count for nothing unless we sent the beacon.
+            Protocol::Hello | Protocol::Leave | Protocol::SearchResponse | Protocol::Echo | Protocol::Event(_) => None,
         }
     }
 }

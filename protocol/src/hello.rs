@@ -10,8 +10,8 @@ use crate::{
     identity::{Did, peer_id_of},
     signed::CLOCK_SKEW,
     wire::{
-        Hello, KADEMLIA_PROTOCOL, Protocol, RefusalCode, Refused, Role, TOPIC_NODE_SEARCH, TOPIC_PRESENCE,
-        TOPIC_SEARCH_PEER, VERSION,
+        Hello, KADEMLIA_PROTOCOL, Protocol, RefusalCode, Refused, Role, TOPIC_BEACON, TOPIC_NODE_SEARCH,
+        TOPIC_PRESENCE, TOPIC_SEARCH_PEER, VERSION,
     },
 };
 
@@ -194,14 +194,17 @@ pub fn capabilities(role: Role) -> Vec<&'static str> {
     }
     // Indexers pass on what nodes ask each other.
     capabilities.push(TOPIC_NODE_SEARCH);
+    capabilities.push(TOPIC_BEACON);
     capabilities
 }
 
-/// What a peer's record says of them: every node takes events, and a record that all indexers keep need not repeat it.
+/// What a peer's record says of them: every node takes events, every member beacons, and a record that all indexers keep need
+/// not repeat it.
 #[must_use]
 pub fn record_capabilities(role: Role) -> Vec<&'static str> {
-    let is_event = |id: &&str| matches!(Protocol::from_id(id), Some(Protocol::Event(_)));
-    capabilities(role).into_iter().filter(|id| !is_event(id)).collect()
+    let is_usual =
+        |id: &&str| *id == TOPIC_BEACON || matches!(Protocol::from_id(id), Some(Protocol::Event(_) | Protocol::Echo));
+    capabilities(role).into_iter().filter(|id| !is_usual(id)).collect()
 }
 
 /// Whether the peer said that it takes this: a protocol id or a topic. Nothing else is sent to it.

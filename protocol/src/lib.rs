@@ -9,6 +9,7 @@ pub mod admission;
 pub mod alerts;
 pub mod bandwidth;
 pub mod bans;
+pub mod beacon;
 pub mod behaviour;
 pub mod book;
 pub mod bus;

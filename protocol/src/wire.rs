@@ -41,13 +41,15 @@ pub enum Protocol {
     Audit,
     /// Bytes there and back, by which either side measures the link; see [`crate::bandwidth`].
     Bandwidth,
+    /// One exchange: a member says that a beacon reached it; see [`crate::beacon`].
+    Echo,
     /// Events between nodes, each answered once it is kept; see [`crate::event`].
     Event(Verb),
 }
 
 impl Protocol {
     /// Every protocol, in the order of `docs/protocol.md`.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Hello,
         Self::Heartbeat,
         Self::Publish,
@@ -59,6 +61,7 @@ impl Protocol {
         Self::Witness,
         Self::Audit,
         Self::Bandwidth,
+        Self::Echo,
         Self::Event(Verb::Create),
         Self::Event(Verb::Update),
         Self::Event(Verb::Delete),
@@ -85,7 +88,8 @@ impl Protocol {
             Self::Witness => 8,
             Self::Audit => 9,
             Self::Bandwidth => 10,
-            Self::Event(verb) => 11 + verb as usize,
+            Self::Echo => 11,
+            Self::Event(verb) => 12 + verb as usize,
         }
     }
 
@@ -93,7 +97,7 @@ impl Protocol {
     #[must_use]
     pub const fn is_taken_by(self, role: Role) -> bool {
         match self {
-            Self::Hello | Self::Leave | Self::Witness => true,
+            Self::Hello | Self::Leave | Self::Witness | Self::Echo => true,
             Self::Event(_) => role.node,
             _ => role.indexer,
         }
@@ -114,6 +118,7 @@ impl Protocol {
             Self::Witness => "/opencloud/witness/1.0",
             Self::Audit => "/muster/audit/1.0",
             Self::Bandwidth => "/opencloud/probe/1.0",
+            Self::Echo => "/muster/echo/1.0",
             Self::Event(Verb::Create) => "/opencloud/resource/create/1.0",
             Self::Event(Verb::Update) => "/opencloud/resource/update/1.0",
             Self::Event(Verb::Delete) => "/opencloud/resource/delete/1.0",
@@ -136,7 +141,7 @@ impl Protocol {
     #[must_use]
     pub const fn value_bytes_max(self) -> usize {
         match self {
-            Self::Hello | Self::Leave | Self::Witness => 4 * 1024,
+            Self::Hello | Self::Leave | Self::Witness | Self::Echo => 4 * 1024,
             Self::Publish => 16 * 1024,
             Self::Heartbeat | Self::Candidates | Self::Search | Self::SearchResponse | Self::Audit => 64 * 1024,
             Self::Bandwidth => crate::bandwidth::PAYLOAD_BYTES,
@@ -155,6 +160,9 @@ pub const TOPIC_NODE_SEARCH: &str = "oc-node-search";
 /// Topic on which indexers say that they come, go, or found another one dead.
 pub const TOPIC_PRESENCE: &str = "oc-presence";
 
+/// Topic of beacons, which every member hears.
+pub const TOPIC_BEACON: &str = "muster-beacon";
+
 /// Kademlia's protocol id in this network.
 pub const KADEMLIA_PROTOCOL: &str = "/oc/kad/1.0.0";
 
@@ -170,6 +178,24 @@ pub struct AddrInfo {
     /// Where it says it can be reached.
     #[serde(rename = "Addrs", default)]
     pub addrs: Vec<Multiaddr>,
+}
+
+/// A broadcast that is answered by whoever hears it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beacon {
+    /// 128 random bits in hexadecimal.
+    pub id: String,
+    /// When it was sent.
+    pub at: Timestamp,
+}
+
+/// The answer to a beacon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// The beacon's.
+    pub id: String,
+    /// Milliseconds from when it was heard to when this was written.
+    pub held_ms: u64,
 }
 
 /// What a peer offers to be.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use actors::view::{
-    ActorState, ActorView, AddrView, AlertView, BanView, BridgeState, BridgeView, BusMode, Ended, EventView,
+    ActorState, ActorView, AddrView, AlertView, BanView, BinView, BridgeState, BridgeView, BusMode, Ended, EventView,
     ExplainView, IndexerView, ListedView, MemberState, OutboxView, PartView, PeerView, PlacedView, PlanView,
-    RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView, SessionView, Standing, StatusView,
+    ReachedView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView, SessionView, Standing,
+    StatusView, TablePeerView, TraceView,
 };
 use jiff::{SignedDuration, Timestamp};
 use libp2p_identity::PeerId;
@@ -304,6 +305,26 @@ pub(super) fn outbox() -> Vec<OutboxView> {
 
 pub(super) fn plans() -> Vec<PlanView> {
     vec![PlanView { peer_id: peer(NODE), opened_at: at(0), ends_at: at(86_400), fed: 2, waiting: 1 }]
+}
+
+pub(super) fn table() -> Vec<BinView> {
+    let peers = vec![TablePeerView {
+        peer_id: peer(INDEXER),
+        name: "indexer-1".to_owned(),
+        connected: true,
+        addrs: vec![addr()],
+    }];
+    vec![BinView { common: 0, peers }]
+}
+
+pub(super) fn trace() -> TraceView {
+    TraceView {
+        reached: vec![ReachedView { peer_id: peer(NODE), name: "paris".to_owned(), after_ms: 3.5 }],
+        p50_ms: Some(3.5),
+        p99_ms: Some(3.5),
+        truncated: false,
+        listened_ms: 3_000,
+    }
 }
 
 pub(super) fn bans() -> Vec<BanView> {

@@ -37,9 +37,11 @@ mod serve;
 mod sessions;
 pub(crate) mod socket;
 mod status;
+mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tokens;
+mod trace;
 mod trail;
 mod tree;
 
@@ -124,6 +126,8 @@ fn usual(chaos: bool) -> OpenApiRouter<Held> {
         .routes(routes!(indexers::list))
         .routes(routes!(indexers::explain))
         .routes(routes!(sessions::list))
+        .routes(routes!(table::list))
+        .routes(routes!(trace::begin))
         .routes(routes!(records::find))
         .routes(routes!(events::list))
         .routes(routes!(feed::stream))

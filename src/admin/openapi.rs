@@ -74,6 +74,7 @@ pub(super) mod answers {
         AlertView: view::AlertView,
         AuditEntry: admin::trail::Entry,
         BanView: view::BanView,
+        BinView: view::BinView,
         BridgeView: view::BridgeView,
         EventView: view::EventView,
         ExplainView: view::ExplainView,
@@ -97,6 +98,7 @@ pub(super) mod answers {
         SettingsChanged: crate::live::Changed,
         StatusView: view::StatusView,
         TokenView: admin::keyring::TokenView,
+        TraceView: view::TraceView,
     }
 
     pub(super) fn all(generator: &mut SchemaGenerator) {

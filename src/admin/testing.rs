@@ -7,9 +7,9 @@ use actors::{
     handle::{AskError, Fault, Wanting},
     sharing::Author,
     view::{
-        ActorView, AlertView, BanView, BridgeView, Ended, EventView, ExplainView, FeedView, IndexerView, ListedView,
-        OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView,
-        SearchView, SessionView, Standing, StatusView, Wanted,
+        ActorView, AlertView, BanView, BinView, BridgeView, Ended, EventView, ExplainView, FeedView, IndexerView,
+        ListedView, OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView,
+        SampleView, SearchView, SessionView, Standing, StatusView, TablePeerView, TraceView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
@@ -161,6 +161,16 @@ impl Tree for Still {
 
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>> {
         self.answer(Vec::new())
+    }
+
+    fn table(&self) -> Answer<'_, Vec<BinView>> {
+        let at = TablePeerView { peer_id: peer(), name: "lyon".to_owned(), connected: true, addrs: Vec::new() };
+        self.answer(vec![BinView { common: 3, peers: vec![at] }])
+    }
+
+    fn trace(&self) -> Answer<'_, TraceView> {
+        let (reached, listened_ms) = (Vec::new(), 5_000);
+        self.answer(TraceView { reached, p50_ms: None, p99_ms: None, truncated: false, listened_ms })
     }
 
     fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView> {

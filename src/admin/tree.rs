@@ -6,9 +6,9 @@ use actors::{
     handle::{AskError, Fault, Handle, Wanting},
     sharing::Author,
     view::{
-        ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, FeedView, IndexerView, ListedView,
+        ActorView, AlertView, BanView, BinView, BridgeView, EventView, ExplainView, FeedView, IndexerView, ListedView,
         OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView,
-        SearchView, SessionView, StatusView, Wanted,
+        SearchView, SessionView, StatusView, TraceView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -30,6 +30,10 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn peers(&self) -> Answer<'_, Vec<PeerView>>;
     /// The pool.
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>>;
+    /// The DHT's routing table.
+    fn table(&self) -> Answer<'_, Vec<BinView>>;
+    /// Sends a beacon, and says whom it reached.
+    fn trace(&self) -> Answer<'_, TraceView>;
     /// Why an indexer has its score.
     fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView>;
     /// The sessions.
@@ -116,6 +120,14 @@ impl Tree for Handle {
 
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>> {
         Self::indexers(self).boxed()
+    }
+
+    fn table(&self) -> Answer<'_, Vec<BinView>> {
+        Self::table(self).boxed()
+    }
+
+    fn trace(&self) -> Answer<'_, TraceView> {
+        Self::trace(self).boxed()
     }
 
     fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView> {

@@ -105,7 +105,6 @@ impl Client {
     }
 
     /// The address.
-    #[cfg(test)]
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
@@ -113,6 +112,13 @@ impl Client {
     /// Asks for `path` and reads the answer as JSON.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.exchange(Method::GET, path, None).await
+    }
+
+    /// Asks for `path` and reads the answer as text.
+    pub(crate) async fn text(&self, path: &str) -> Result<String, Failure> {
+        let body = timeout(ANSWER_DEADLINE, self.fetch(Method::GET, path, None));
+        let body = body.await.map_err(|_| self.late(ANSWER_DEADLINE))??;
+        Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
     /// Tells it to change something, and reads the answer as JSON.

@@ -1,9 +1,8 @@
 //! `muster completions`: what a shell needs to complete the command line.
 
-use clap::CommandFactory as _;
 use clap_complete::{Shell, generate};
 
-use super::{Cli, exit::Failure, output::say};
+use super::{exit::Failure, help::command, output::say};
 
 /// Flags of the verb.
 #[derive(Debug, clap::Args)]
@@ -19,7 +18,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 fn script(shell: Shell) -> String {
     let mut script = Vec::new();
-    generate(shell, &mut Cli::command(), "muster", &mut script);
+    generate(shell, &mut command(), "muster", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
@@ -31,7 +30,7 @@ mod tests {
     fn every_shell_learns_every_verb() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
             let script = script(shell);
-            for verb in Cli::command().get_subcommands() {
+            for verb in command().get_subcommands() {
                 assert!(script.contains(verb.get_name()), "{shell}: {}", verb.get_name());
             }
         }

@@ -130,6 +130,14 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_names_every_code() {
+        const REFERENCE: &str = include_str!("../../docs/cli.md");
+        let rows = REFERENCE.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse::<u8>().ok());
+        let codes: Vec<u8> = rows.collect();
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 70, 74, 78, 130]);
+    }
+
+    #[test]
     fn the_codes_are_those_that_scripts_know() {
         let codes = [
             (Exit::Ok, 0),

@@ -5,12 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::CommandFactory as _;
 use serde::Serialize;
 
 use super::{
-    Cli, Context,
+    Context,
     exit::{Exit, Failure},
+    help::command,
 };
 
 /// Flags of the verb.
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
 
 fn write(dir: &Path) -> std::io::Result<usize> {
     fs::create_dir_all(dir)?;
-    clap_mangen::generate_to(Cli::command(), dir)?;
+    clap_mangen::generate_to(command(), dir)?;
     Ok(fs::read_dir(dir)?
         .filter_map(Result::ok)
         .filter(|entry| entry.path().extension().is_some_and(|it| it == "1"))
@@ -59,7 +59,7 @@ mod tests {
     fn every_verb_has_its_page() {
         let folder = tempfile::tempdir().unwrap();
         let pages = write(&folder.path().join("man1")).unwrap();
-        assert!(pages > Cli::command().get_subcommands().count(), "{pages}");
+        assert!(pages > command().get_subcommands().count(), "{pages}");
         let page = fs::read_to_string(folder.path().join("man1/muster-partner-add.1")).unwrap();
         assert!(page.contains("partner"), "{page}");
         assert_eq!(write(&folder.path().join("man1")).unwrap(), pages, "a second time is no other");

@@ -4,14 +4,17 @@ mod alerts;
 mod audit;
 mod backup;
 mod ban;
+mod bundle;
 pub(crate) mod client;
 mod completions;
 mod config;
 mod demo;
+mod doctor;
 mod drain;
 mod events;
 pub(crate) mod exit;
 mod get;
+mod help;
 mod id;
 mod indexers;
 pub(crate) mod init;
@@ -29,7 +32,10 @@ mod run;
 mod search;
 mod sessions;
 mod status;
+mod table;
 mod token;
+mod top;
+mod trace;
 mod tree;
 
 use std::{
@@ -39,7 +45,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 use libp2p_identity::PeerId;
 use tokio::runtime::{Builder, Runtime};
 
@@ -125,10 +131,20 @@ enum Verb {
     Get(get::Args),
     /// Show the tree of actors with their vitals.
     Tree(tree::Args),
+    /// Watch a member live: peers, actors, searches, events.
+    Top,
+    /// Send a beacon, and show how many members a broadcast reaches and how fast.
+    Trace,
+    /// Show the routing table: which indexers a member asks in the DHT, by distance.
+    Table,
     /// Show what is wrong with a member and its host.
     Alerts,
     /// Show what happened lately.
     Events(events::Args),
+    /// Look for what is wrong with a member, running or not: evidence, and what to do.
+    Doctor,
+    /// Write an archive for whoever helps: how a member is, without its secrets.
+    Bundle(bundle::Args),
     /// Offer resources, change them, list what is offered.
     #[command(subcommand)]
     Resource(resource::Verb),
@@ -229,17 +245,21 @@ impl Context {
     /// The daemon of a verb that changes it: with its token, read from its folder where the environment does not tell it.
     pub(crate) fn client_that_changes(&self) -> Result<Client, Failure> {
         let client = self.client()?;
-        let is_by_address = self.at.admin.is_some()
-            || (!self.at.demo && self.at.config.is_none() && self.environment.get("MUSTER_ADMIN").is_some());
         match self.environment.get("MUSTER_ADMIN_TOKEN") {
             Some(_) => Ok(client),
-            None if is_by_address => Err(Failure::new(Exit::NotAllowed, "this verb needs the daemon's token")
+            None if self.is_by_address() => Err(Failure::new(Exit::NotAllowed, "this verb needs the daemon's token")
                 .next("use --config FILE as the user that runs the daemon, or set MUSTER_ADMIN_TOKEN")),
             None => {
                 let token = AdminToken::read(&self.config()?.data())?.expose().to_owned();
                 Ok(client.with_token(Some(token)))
             }
         }
+    }
+
+    /// Whether the daemon is named by its address: its folder may be on another machine.
+    pub(crate) fn is_by_address(&self) -> bool {
+        self.at.admin.is_some()
+            || (!self.at.demo && self.at.config.is_none() && self.environment.get("MUSTER_ADMIN").is_some())
     }
 
     /// The peer id that a text names: itself, or in a demo a member's. Names of the network are nobody's for sure.
@@ -311,7 +331,8 @@ fn daemon_of(config: &Config, token: Option<String>) -> Result<Client, Failure> 
 
 /// Reads the command line and does what it says.
 pub(crate) fn main() -> Exit {
-    let cli = match Cli::try_parse() {
+    let parsed = help::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
@@ -343,8 +364,13 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Search(args) => asked(search::run(&args, context)),
         Verb::Get(args) => asked(get::run(&args, context)),
         Verb::Tree(args) => asked(tree::run(&args, context)),
+        Verb::Top => asked(top::run(context)),
+        Verb::Trace => asked(trace::run(context)),
+        Verb::Table => asked(table::run(context)),
         Verb::Alerts => asked(alerts::run(context)),
         Verb::Events(args) => asked(events::run(&args, context)),
+        Verb::Doctor => asked(doctor::run(context)),
+        Verb::Bundle(args) => asked(bundle::run(&args, context)),
         Verb::Resource(verb) => asked(resource::run(&verb, context)),
         Verb::Partner(verb) => asked(partner::run(&verb, context)),
         Verb::Outbox(args) => asked(outbox::run(&args, context)),

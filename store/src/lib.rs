@@ -54,7 +54,7 @@ pub use self::{
     relations::{RELATIONS_MAX, RelationRow},
     resources::{Listing, RESOURCES_READ_MAX, ResourceRow, Sight, StandingRow},
     seqs::{SEQ_MAX, SEQS_MAX},
-    sqlite::{Copied, Opened, SetAside, copy_database},
+    sqlite::{Copied, Examined, Opened, SetAside, copy_database},
     write::{Applied, Refusal, RefusedWrite, WRITES_MAX, Write},
 };
 

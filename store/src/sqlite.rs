@@ -11,7 +11,7 @@ pub(crate) use self::writer::Turn;
 use self::writer::{Link, Writer};
 pub use self::{
     copy::{Copied, copy_database},
-    open::{Opened, SetAside},
+    open::{Examined, Opened, SetAside},
 };
 use crate::{
     StoreError, error,

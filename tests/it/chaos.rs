@@ -57,6 +57,9 @@ fn f11_any_actor_that_panics_is_restarted_alone_and_the_tree_shows_it() {
             if ["sharing", "outbox", "planner", "resources", "policy"].contains(&kind.as_str()) {
                 stir(member, &federation.member("lyon").peer_id);
             }
+            if kind == "beacon" {
+                muster(&["--config", member.config().to_str().unwrap(), "trace"]);
+            }
             until_true(&format!("{} of {} was restarted", victim.name, member.name), PATIENCE, || {
                 find(&member.actors(), &victim.name).is_some_and(|now| {
                     now.restarts > victim.restarts

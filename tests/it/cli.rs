@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Federation, Port, muster, muster_in, private_file, shown_mode};
+use crate::harness::{Federation, PATIENCE, Port, Terminal, muster, muster_in, private_file, shown_mode, until_true};
 
 #[test]
 fn every_verb_that_reads_answers_in_json() {
@@ -21,6 +21,145 @@ fn every_verb_that_reads_answers_in_json() {
     }
     let yaml = paris.verb(&["status", "--output", "yaml"]).ok().out;
     assert!(yaml.contains("name: paris"), "{yaml}");
+}
+
+#[test]
+fn every_verb_that_reads_speaks_every_form() {
+    let federation = Federation::converged(1, &["paris"]);
+    let paris = federation.member("paris");
+    let peer = paris.peer_id.clone();
+    let (config, folder) = (paris.config(), paris.dir.join("pages"));
+    let (config, folder) = (config.to_str().unwrap(), folder.to_str().unwrap());
+    let lists = [
+        &["peers"][..],
+        &["indexers"],
+        &["sessions"],
+        &["tree"],
+        &["table"],
+        &["events"],
+        &["alerts"],
+        &["outbox"],
+        &["search", "paris"],
+        &["get", &peer],
+        &["resource", "ls"],
+        &["partner", "ls"],
+        &["planner", "ls"],
+        &["ban", "ls"],
+    ];
+    let files = [
+        &["id", "--config", config][..],
+        &["doctor", "--config", config],
+        &["config", "check", "--config", config],
+        &["config", "show", "--config", config],
+        &["config", "diff", "--config", config],
+        &["config", "schema"],
+        &["man", "--dir", folder],
+    ];
+    let ask = |verb: &[&str], form: &str| {
+        let line = [verb, &["--output", form]].concat();
+        // What has no daemon is no verb of one.
+        let ended = if files.contains(&verb) { muster(&line) } else { paris.verb(&line) };
+        assert!([Some(0), Some(7)].contains(&ended.code) || verb[0] == "doctor", "{line:?}: {ended:?}");
+        ended
+    };
+    for verb in lists.into_iter().chain(files).chain([&["status"][..]]) {
+        let streams = verb[0] == "search";
+        if streams {
+            drop(ask(verb, "json").json_lines())
+        } else {
+            drop(ask(verb, "json").json())
+        }
+        ask(verb, "jsonl").json_lines();
+        for document in ask(verb, "yaml").out.split("---\n").filter(|text| !text.is_empty()) {
+            let read: Result<Value, _> = serde_yaml_ng::from_str(document);
+            assert!(read.is_ok(), "{verb:?}: {document}");
+        }
+        let table = ask(verb, "table").out;
+        assert!(!table.is_empty() && !table.contains('\u{1b}'), "{verb:?}: {table}");
+    }
+}
+
+#[test]
+fn the_routing_table_holds_the_indexers_that_a_member_greeted() {
+    let federation = Federation::converged(3, &["paris"]);
+    let ids = ["indexer-1", "indexer-2", "indexer-3"].map(|name| federation.member(name).peer_id.clone());
+    let paris = federation.member("paris");
+    until_true("paris has all indexers in its table", PATIENCE, || {
+        let bins = paris.verb(&["table", "--output", "json"]).ok().json();
+        let bins = bins.as_array().unwrap().clone();
+        let commons: Vec<u64> = bins.iter().map(|bin| bin["common"].as_u64().unwrap()).collect();
+        assert!(commons.is_sorted() && commons.iter().all(|common| *common < 256), "{bins:?}");
+        let peers: Vec<&Value> = bins.iter().flat_map(|bin| bin["peers"].as_array().unwrap()).collect();
+        // Nodes serve nothing of the DHT, and nobody stands in his own table.
+        assert!(peers.iter().all(|peer| ids.iter().any(|id| peer["peer_id"] == **id)), "{bins:?}");
+        peers.len() == ids.len() && peers.iter().all(|peer| peer["connected"] == true && peer["name"] != "")
+    });
+    let key = |id: &str| libp2p::kad::KBucketKey::from(id.parse::<libp2p::PeerId>().unwrap());
+    for bin in paris.verb(&["table", "--output", "jsonl"]).ok().json_lines() {
+        for peer in bin["peers"].as_array().unwrap() {
+            let distance = key(&paris.peer_id).distance(&key(peer["peer_id"].as_str().unwrap()));
+            assert_eq!(bin["common"], 255 - distance.ilog2().unwrap(), "{bin}");
+        }
+    }
+    let shown = paris.verb(&["table"]).ok().out;
+    assert!(shown.contains("indexer-2") && shown.contains("3 indexers in"), "{shown}");
+}
+
+#[test]
+fn the_live_view_is_drawn_switched_and_left_and_only_on_a_terminal() {
+    let federation = Federation::converged(1, &["paris"]);
+    let paris = federation.member("paris");
+    let at = format!("http://{}", paris.admin());
+    let mut terminal = Terminal::run(&["--admin", &at, "top"], &[]);
+    terminal.until_shown("1 peers");
+    terminal.until_shown("indexer-1");
+    terminal.types("2");
+    terminal.until_shown("root/store");
+    terminal.types("\t");
+    terminal.until_shown("per second");
+    terminal.types("4");
+    terminal.until_shown("at (UTC)");
+    terminal.types("q");
+    let (code, text) = terminal.end();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("\u{1b}[?1049h") && text.trim_end().contains("\u{1b}[?1049l"), "the screen is given back");
+
+    let piped = paris.verb(&["top"]);
+    assert_eq!(piped.code, Some(2), "{piped:?}");
+    assert!(piped.err.contains("muster status") && piped.out.is_empty(), "{piped:?}");
+    let port = Port::free();
+    let (code, text) = Terminal::run(&["--admin", &format!("127.0.0.1:{}", port.number), "top"], &[]).end();
+    assert_eq!(code, Some(3), "{text}");
+    assert!(!text.contains("\u{1b}[?1049h"), "the words stay where they can be read: {text:?}");
+}
+
+#[test]
+fn colours_are_for_terminals_and_for_those_who_ask_for_them() {
+    let federation = Federation::converged(1, &[]);
+    let at = format!("http://{}", federation.member("indexer-1").admin());
+    let line = ["--admin", at.as_str(), "status"];
+    let has_colour = |text: &str| text.contains('\u{1b}');
+    let piped = |variables: &[(&str, &str)]| {
+        let ended = muster_in(std::path::Path::new("/"), variables, &line).ok();
+        has_colour(&ended.out)
+    };
+    assert!(!piped(&[]), "a pipe gets plain text");
+    assert!(piped(&[("CLICOLOR_FORCE", "1")]));
+    assert!(!piped(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]), "no is no");
+    let on_a_terminal = |variables: &[(&str, &str)]| {
+        let (code, text) = Terminal::run(&line, variables).end();
+        assert_eq!(code, Some(0), "{text}");
+        has_colour(&text)
+    };
+    assert!(on_a_terminal(&[]));
+    assert!(!on_a_terminal(&[("NO_COLOR", "1")]));
+    assert!(!on_a_terminal(&[("CLICOLOR", "0")]));
+    assert!(!on_a_terminal(&[("TERM", "dumb")]));
+    // Errors and help keep to the same.
+    let (_, text) = Terminal::run(&["--help"], &[("NO_COLOR", "1")]).end();
+    assert!(text.contains("Look after:") && !has_colour(&text), "{text}");
+    assert!(has_colour(&Terminal::run(&["--help"], &[]).end().1));
+    assert!(!has_colour(&muster(&["fly"]).err));
 }
 
 #[test]

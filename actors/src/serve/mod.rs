@@ -6,6 +6,7 @@
 mod audit;
 mod bandwidth;
 mod candidates;
+mod echo;
 mod event;
 mod get;
 mod heartbeat;
@@ -101,6 +102,7 @@ async fn serve(context: Context, inbound: Inbound, greet: mpsc::Sender<Greeting>
         Protocol::Witness => witness::serve(&context, peer, inbound.stream).await,
         Protocol::Audit => audit::serve(&context, peer, inbound.stream).await,
         Protocol::Bandwidth => bandwidth::serve(&context, peer, inbound.stream).await,
+        Protocol::Echo => echo::serve(&context, peer, inbound.stream).await,
         Protocol::Event(Verb::Search) => resources::serve(&context, peer, inbound.stream).await,
         Protocol::Event(Verb::Verify) => verify::serve(&context, peer, inbound.stream).await,
         Protocol::Event(verb) => event::serve(&context, peer, verb, inbound.stream).await,

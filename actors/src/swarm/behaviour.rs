@@ -22,10 +22,11 @@ use super::{
 pub(super) const GOSSIP_BYTES_MAX: usize = 16 * 1024;
 
 /// What indexers gossip about; no other topic is subscribed to or passed on.
-const TOPICS_OF_INDEXERS: &[&str] = &[wire::TOPIC_SEARCH_PEER, wire::TOPIC_PRESENCE, wire::TOPIC_NODE_SEARCH];
+const TOPICS_OF_INDEXERS: &[&str] =
+    &[wire::TOPIC_SEARCH_PEER, wire::TOPIC_PRESENCE, wire::TOPIC_NODE_SEARCH, wire::TOPIC_BEACON];
 
 /// What nodes gossip about.
-const TOPICS_OF_NODES: &[&str] = &[wire::TOPIC_NODE_SEARCH];
+const TOPICS_OF_NODES: &[&str] = &[wire::TOPIC_NODE_SEARCH, wire::TOPIC_BEACON];
 
 /// A whole `/name/` value: 16 claims of at most 2 KiB each, and their brackets.
 const VALUE_BYTES_MAX: usize = 33 * 1024;

@@ -21,6 +21,7 @@ use libp2p::{
 use protocol::{
     PeerId,
     addr::{self, Subnet},
+    beacon::Ears,
     dht::{self, Valid},
     hello,
     presence::topic::Listener,
@@ -45,9 +46,11 @@ use super::{
     transport,
 };
 use crate::{
+    beacon,
     context::{Context, inform},
     health, peers, pool, presence, relay, resources, suggestions,
     supervision::Class,
+    view::{BinView, TablePeerView},
 };
 
 /// Streams that wait for a connection, in all; each is one actor's or one request's.
@@ -70,6 +73,9 @@ const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
 /// How often expired DHT records are dropped.
 const SHELF_EVERY: Duration = Duration::from_secs(30);
+
+/// Bits of a key of the DHT.
+const ID_BITS: u32 = 256;
 
 /// One open connection.
 struct Connection {
@@ -119,6 +125,8 @@ pub(super) struct Driver {
     listener: Listener,
     /// Questions about resources, whoever answers them.
     questions: Answering,
+    /// Beacons of others.
+    ears: Ears,
     checks: JoinSet<Checked>,
     shelf: Shelf,
     shelf_swept: Instant,
@@ -142,6 +150,7 @@ impl Driver {
             queries: HashMap::new(),
             listener: Listener::new(context.own.peer_id),
             questions: Answering::new(context.own.peer_id, context.own.profile.requests_factor()),
+            ears: Ears::new(context.own.peer_id, context.own.profile.requests_factor()),
             checks: JoinSet::new(),
             shelf: Shelf::new(context.settings.dht.clone()),
             shelf_swept: Instant::now(),
@@ -191,6 +200,7 @@ impl Driver {
                 self.swarm.behaviour_mut().kad.stop_providing(&kad::RecordKey::new(&dht::indexers_key()));
             }
             Command::TellPeers => self.tell_peers(),
+            Command::Table { reply } => reply.send(self.bins()),
             Command::Publish { topic, text, reply } => self.publish(topic, text, reply),
         }
     }
@@ -662,6 +672,7 @@ impl Driver {
                 let verdict = match message.topic.as_str() {
                     wire::TOPIC_PRESENCE => self.take_word(&message),
                     wire::TOPIC_NODE_SEARCH => self.take_question(&message),
+                    wire::TOPIC_BEACON => self.take_beacon(&message),
                     _ => self.take_query(&message),
                 };
                 match verdict {
@@ -702,6 +713,23 @@ impl Driver {
             }
             Err(error) => {
                 debug!(%author, %error, "a question about resources is not heard");
+                match error.is_authors_fault() {
+                    true => gossipsub::MessageAcceptance::Reject,
+                    false => gossipsub::MessageAcceptance::Ignore,
+                }
+            }
+        }
+    }
+
+    fn take_beacon(&mut self, message: &gossipsub::Message) -> gossipsub::MessageAcceptance {
+        let Some(author) = message.source else { return gossipsub::MessageAcceptance::Reject };
+        match self.ears.heard(author, &message.data, self.context.now()) {
+            Ok(id) => {
+                inform(&self.context.addresses.beacon, Class::Search, beacon::Msg::Heard { author, id });
+                gossipsub::MessageAcceptance::Accept
+            }
+            Err(error) => {
+                debug!(%author, %error, "a beacon is not heard");
                 match error.is_authors_fault() {
                     true => gossipsub::MessageAcceptance::Reject,
                     false => gossipsub::MessageAcceptance::Ignore,
@@ -876,6 +904,27 @@ impl Driver {
             }
         }
         table::has_place(Subnet::of(ip), others)
+    }
+
+    /// The routing table by how many leading bits ids have in common with ours. Kademlia bounds it: 256 bins of 20 peers.
+    fn bins(&mut self) -> Vec<BinView> {
+        let connected: HashSet<PeerId> = self.connections.values().map(|connection| connection.peer).collect();
+        let bins = self.swarm.behaviour_mut().kad.kbuckets().filter_map(|bucket| {
+            // The distance of a bin begins with as many noughts as its ids have bits in common with ours.
+            let common = ID_BITS.checked_sub(1 + bucket.range().1.ilog2()?)?;
+            let peer = |peer_id: PeerId, addrs: Vec<Multiaddr>| TablePeerView {
+                peer_id,
+                name: String::new(),
+                connected: connected.contains(&peer_id),
+                addrs,
+            };
+            let peers =
+                bucket.iter().map(|entry| peer(*entry.node.key.preimage(), entry.node.value.iter().cloned().collect()));
+            Some(BinView { common, peers: peers.collect() })
+        });
+        let mut bins: Vec<BinView> = bins.filter(|bin| !bin.peers.is_empty()).collect();
+        bins.sort_by_key(|bin| bin.common);
+        bins
     }
 }
 

@@ -39,7 +39,8 @@ use self::{
 use crate::{
     context::Context,
     serve,
-    supervision::{Envelope, Hold, Seat},
+    supervision::{Envelope, Hold, Reply, Seat},
+    view::BinView,
 };
 
 /// Commands between the actor and the driver; the driver takes one in microseconds.
@@ -174,6 +175,11 @@ pub enum Command {
     Unprovide,
     /// Tell the peer book again where we listen and who is connected.
     TellPeers,
+    /// Who stands in the routing table of the DHT?
+    Table {
+        /// Its bins, the farthest half of all ids first.
+        reply: Reply<Vec<BinView>>,
+    },
     /// Gossip to whoever takes this topic.
     Publish {
         /// About what: the topic's name on the wire.

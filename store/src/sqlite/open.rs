@@ -42,6 +42,17 @@ pub struct Opened {
     pub set_aside: Option<SetAside>,
 }
 
+/// What a database file is found to be by whoever only looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Examined {
+    /// There is none yet, or one without a byte.
+    Nothing,
+    /// It is ours and passes SQLite's own check.
+    Sound,
+    /// It does not, in SQLite's words: the next start sets it aside.
+    Damaged(String),
+}
+
 /// A damaged database that was moved out of the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetAside {
@@ -80,6 +91,19 @@ impl Store {
         let store = started?;
         forget_oldest(&path);
         Ok(Opened { store, set_aside })
+    }
+
+    /// Looks at the database file at `path` as an opening would, and leaves it as it is. Nobody else may have it open.
+    ///
+    /// # Errors
+    /// What would end an opening: see [`OpenError`].
+    pub async fn examine(path: &Path) -> Result<Examined, OpenError> {
+        let path = path::absolute(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        Ok(match examine(&path).await? {
+            Found::Nothing => Examined::Nothing,
+            Found::Sound => Examined::Sound,
+            Found::Damaged(damage) => Examined::Damaged(damage),
+        })
     }
 
     /// An empty database that is gone with the process: for tests, and for thousands of nodes in one process.
@@ -549,6 +573,20 @@ mod tests {
         let again = open(&path).await.unwrap();
         assert_eq!(mode(&path), 0o600, "a wider mode is taken back");
         assert_eq!(again.store.peers(10).await.unwrap().rows, [peer_row(1)]);
+    }
+
+    #[tokio::test]
+    async fn who_examines_a_database_finds_its_damage_and_changes_nothing() {
+        let temp = TempDir::new().unwrap();
+        assert_eq!(Store::examine(&temp.path().join("muster.db")).await.unwrap(), Examined::Nothing);
+        let path = filled(temp.path()).await;
+        assert_eq!(Store::examine(&path).await.unwrap(), Examined::Sound);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.iter_mut().skip(4_096).for_each(|byte| *byte = !*byte);
+        fs::write(&path, &bytes).unwrap();
+        let before = contents(temp.path());
+        assert!(matches!(Store::examine(&path).await.unwrap(), Examined::Damaged(_)));
+        assert_eq!(contents(temp.path()), before);
     }
 
     #[test]

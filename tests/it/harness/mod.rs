@@ -12,6 +12,7 @@ mod network;
 mod ports;
 mod postgres;
 mod process;
+mod terminal;
 
 pub(crate) use browser::Browser;
 pub(crate) use federation::{Federation, Member, Spec, private_file, ticks};
@@ -22,6 +23,7 @@ pub(crate) use postgres::Postgres;
 pub(crate) use process::{
     Ended, command, muster, muster_in, shown_mode, snapshot, until_free, wait_status, wait_with_deadline,
 };
+pub(crate) use terminal::Terminal;
 
 use std::{
     path::{Path, PathBuf},
