@@ -31,6 +31,20 @@ pub enum ActorState {
     Stopped,
 }
 
+impl ActorState {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stuck => "stuck",
+            Self::Waiting => "waiting",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// One actor's vitals.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ActorView {

@@ -23,6 +23,7 @@ mod problem;
 mod question;
 mod records;
 mod resources;
+mod restart;
 mod search;
 mod searches;
 mod serve;
@@ -63,6 +64,7 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/metrics", get(metrics::show))
         .route("/api/v1/status", get(status::show))
         .route("/api/v1/actors", get(actors::list))
+        .route("/api/v1/actors/{name}/restart", post(restart::order))
         .route("/api/v1/peers", get(peers::list))
         .route("/api/v1/indexers", get(indexers::list))
         .route("/api/v1/indexers/{id}/explain", get(indexers::explain))

@@ -4,7 +4,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use actors::{
-    handle::{AskError, Fault, Wanting},
+    handle::{AskError, CannotRestart, Fault, Wanting},
     sharing::Author,
     view::{
         ActorView, AlertView, BanView, BridgeView, Ended, EventView, ExplainView, IndexerView, ListedView, OutboxView,
@@ -39,6 +39,8 @@ pub(crate) struct Still {
     pub(crate) is_ready: bool,
     /// Faults it was given.
     pub(crate) injected: Mutex<Vec<(String, Fault)>>,
+    /// Actors that it was told to restart.
+    pub(crate) restarted: Mutex<Vec<String>>,
     /// Searches it was given.
     pub(crate) searched: Mutex<Vec<(String, Wanted)>>,
     /// Searches for resources that it was given: whose, among whom, for what, of which kind, in which groups.
@@ -261,6 +263,15 @@ impl Tree for Still {
             return Err(AskError::Unknown { what: "actor", name: actor.to_owned() });
         }
         self.injected.lock().unwrap().push((actor.to_owned(), fault));
+        Ok(())
+    }
+
+    fn restart(&self, actor: &str) -> Result<(), CannotRestart> {
+        match actor {
+            "root" => return Err(CannotRestart::Root),
+            "root/none" => return Err(CannotRestart::Unknown { actor: actor.to_owned() }),
+            _ => self.restarted.lock().unwrap().push(actor.to_owned()),
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actors::{
-    handle::{AskError, Fault, Handle, Wanting},
+    handle::{AskError, CannotRestart, Fault, Handle, Wanting},
     sharing::Author,
     view::{
         ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, IndexerView, ListedView, OutboxView,
@@ -59,6 +59,8 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// Injects a fault into one actor.
     fn inject(&self, actor: &str, fault: Fault) -> Result<(), AskError>;
+    /// Has one actor restarted by its supervisor.
+    fn restart(&self, actor: &str) -> Result<(), CannotRestart>;
     /// The bans in force.
     fn bans(&self) -> Answer<'_, Vec<BanView>>;
     /// Bans a peer, for a time or without end.
@@ -163,6 +165,10 @@ impl Tree for Handle {
 
     fn inject(&self, actor: &str, fault: Fault) -> Result<(), AskError> {
         Self::inject(self, actor, fault)
+    }
+
+    fn restart(&self, actor: &str) -> Result<(), CannotRestart> {
+        Self::restart(self, actor)
     }
 
     fn bans(&self) -> Answer<'_, Vec<BanView>> {
