@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use protocol::{
-    PeerId,
+    PeerId, Timestamp,
     catalogue::{Kind, ResourceQuery},
     change::Refusal,
     record::PeerRecord,
@@ -26,8 +26,8 @@ use crate::{
     registry, resources, score, search,
     supervision::{Address, Class, Reply},
     view::{
-        ActorState, ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, IndexerView, PartView, PeerView,
-        RecordView, ResourceStep, SampleView, SearchView, SessionView, StatusView, Wanted,
+        ActorState, ActorView, AlertView, BanView, BridgeView, CurveView, EventView, ExplainView, IndexerView,
+        PartView, PeerView, RecordView, ResourceStep, SampleView, SearchView, SessionView, StatusView, Wanted,
     },
 };
 
@@ -230,6 +230,14 @@ impl Handle {
         let score = explained.as_ref().and_then(|explained| explained.score.clone());
         let indexer = member.map(|member| indexer_view(member, score, name.clone()));
         Ok(ExplainView { name, indexer, explained: explained.map(|explained| *explained) })
+    }
+
+    /// What the scores of an indexer were at each judgement after this moment, or those of all.
+    ///
+    /// # Errors
+    /// When the tree does not answer in time.
+    pub async fn score_history(&self, peer: Option<PeerId>, since: Timestamp) -> Result<Vec<CurveView>, AskError> {
+        ask(&self.context.addresses.score, |reply| score::Msg::History { peer, since, reply }).await
     }
 
     /// The sessions of an indexer; empty for a node.

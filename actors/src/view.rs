@@ -310,6 +310,33 @@ pub struct ExplainView {
     pub explained: Option<Explained>,
 }
 
+/// What the scores of one indexer were.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CurveView {
+    /// Whose.
+    #[serde(with = "text")]
+    pub peer_id: PeerId,
+    /// One at each judgement, the oldest first; at most [`protocol::score::SAMPLES_MAX`].
+    pub samples: Vec<ScoreView>,
+}
+
+/// A score at one time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScoreView {
+    /// When it was judged.
+    pub at: Timestamp,
+    /// 0 to 100.
+    pub value: f64,
+    /// Lower end of its confidence interval, 0 to 100.
+    pub low: f64,
+    /// Upper end, 0 to 100: by this it is judged.
+    pub high: f64,
+    /// Below this the upper end may not be, 0 to 100.
+    pub threshold: f64,
+    /// Its parts by their names, each 0 to 1; those without evidence are absent.
+    pub parts: BTreeMap<String, f64>,
+}
+
 /// One node's session at this indexer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionView {

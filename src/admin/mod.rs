@@ -8,6 +8,7 @@ mod bans;
 mod bus;
 mod chaos;
 mod config;
+mod curves;
 mod drain;
 mod events;
 mod guard;
@@ -67,6 +68,7 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/api/v1/actors/{name}/restart", post(restart::order))
         .route("/api/v1/peers", get(peers::list))
         .route("/api/v1/indexers", get(indexers::list))
+        .route("/api/v1/indexers/history", get(curves::list))
         .route("/api/v1/indexers/{id}/explain", get(indexers::explain))
         .route("/api/v1/sessions", get(sessions::list))
         .route("/api/v1/records/{key}", get(records::find))

@@ -7,9 +7,9 @@ use actors::{
     handle::{AskError, CannotRestart, Fault, Wanting},
     sharing::Author,
     view::{
-        ActorView, AlertView, BanView, BridgeView, Ended, EventView, ExplainView, IndexerView, ListedView, OutboxView,
-        PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView,
-        SessionView, Standing, StatusView, Wanted,
+        ActorView, AlertView, BanView, BridgeView, CurveView, Ended, EventView, ExplainView, IndexerView, ListedView,
+        OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView,
+        ScoreView, SearchView, SessionView, Standing, StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
@@ -173,6 +173,13 @@ impl Tree for Still {
             indexer: None,
             explained: book.explain(&self::peer(), at(801)),
         })
+    }
+
+    fn score_history(&self, peer: Option<PeerId>, since: Timestamp) -> Answer<'_, Vec<CurveView>> {
+        let parts = [("uptime".to_owned(), 0.5)].into();
+        let one = ScoreView { at: Timestamp::UNIX_EPOCH, value: 50.0, low: 40.0, high: 60.0, threshold: 20.0, parts };
+        let samples = if one.at > since { vec![one] } else { Vec::new() };
+        self.answer(vec![CurveView { peer_id: peer.unwrap_or_else(self::peer), samples }])
     }
 
     fn search_resources(

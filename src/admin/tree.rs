@@ -6,12 +6,13 @@ use actors::{
     handle::{AskError, CannotRestart, Fault, Handle, Wanting},
     sharing::Author,
     view::{
-        ActorView, AlertView, BanView, BridgeView, EventView, ExplainView, IndexerView, ListedView, OutboxView,
-        PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView,
-        SessionView, StatusView, Wanted,
+        ActorView, AlertView, BanView, BridgeView, CurveView, EventView, ExplainView, IndexerView, ListedView,
+        OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView,
+        SearchView, SessionView, StatusView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
+use jiff::Timestamp;
 use libp2p_identity::PeerId;
 use protocol::{catalogue::Kind, relation::Relation, search::resources::Scope};
 use store::{Destination, Fate};
@@ -32,6 +33,8 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn indexers(&self) -> Answer<'_, Vec<IndexerView>>;
     /// Why an indexer has its score.
     fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView>;
+    /// What scores were after a moment: those of one indexer, or of all.
+    fn score_history(&self, peer: Option<PeerId>, since: Timestamp) -> Answer<'_, Vec<CurveView>>;
     /// The sessions.
     fn sessions(&self) -> Answer<'_, Vec<SessionView>>;
     /// Records by DID, peer id or exact name.
@@ -118,6 +121,10 @@ impl Tree for Handle {
 
     fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView> {
         Self::explain(self, peer).boxed()
+    }
+
+    fn score_history(&self, peer: Option<PeerId>, since: Timestamp) -> Answer<'_, Vec<CurveView>> {
+        Self::score_history(self, peer, since).boxed()
     }
 
     fn sessions(&self) -> Answer<'_, Vec<SessionView>> {
