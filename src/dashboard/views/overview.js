@@ -2,8 +2,9 @@
 
 import { badge, code, english, Facts, make, part, section, soft } from "../draw.js";
 import { clock, known, moment, number, span, who, withNames } from "../say.js";
-import { ENOUGH, watch } from "../source.js";
+import { watch } from "../source.js";
 import { named, t } from "../words.js";
+import { watchBus } from "./bus.js";
 
 const EVERY = 1_000;
 const BUS_EVERY = 3_000;
@@ -35,13 +36,15 @@ export function show(main, signal) {
     facts.show(details(now));
     tellTroubles(troubles, now.reasons.map(english));
   }, ({ message }) => tellTroubles(troubles, [english(message)]));
-  watch("/api/v1/bus", BUS_EVERY, signal, (now) => {
+  watchBus(BUS_EVERY, signal, (now) => {
     bus = badge(BUSES[now.state] ?? "idle", named("bus", now.state));
     tell();
-  }, (problem) => {
-    bus = problem.status === 404 ? badge("idle", t("none")) : badge("bad", t("unknown"));
+  }, () => {
+    bus = badge("idle", t("none"));
     tell();
-    return problem.status === 404 && ENOUGH;
+  }, () => {
+    bus = badge("bad", t("unknown"));
+    tell();
   });
 
   let seen = 0;
