@@ -5,13 +5,19 @@ import { clock } from "./say.js";
 import { t } from "./words.js";
 
 // Room for what stands beside the lines.
-const EDGE = { left: 44, right: 14, top: 12, bottom: 26 };
+const EDGE = { right: 14, top: 12, bottom: 26 };
+// A letter of the axes, and their distance.
+const LETTER = 7;
+const APART = 6;
 // A pane that is not shown has no width.
 const NARROWEST = 160;
 // Where the upright axis says its value, as shares of the most.
 const GRID = [0, 0.5, 1];
 
-/** One drawing. `lines` are `{ name, kind }` in the order of a sample's values; `say` says a value with its unit. */
+/**
+ * One drawing. `lines` are `{ kind }` in the order of a sample's values, `band` which two of them bound an area; `say` says a value
+ * with its unit; `most` is the top of the upright axis, for which there may be a function of the greatest value.
+ */
 export class Plot {
   #pane;
   #chart = draw("svg", { role: "img" });
@@ -34,20 +40,22 @@ export class Plot {
   }
 
   #draw() {
-    const { name, height, most, say, lines, band } = this.#of;
+    const { name, height, say, lines, band } = this.#of;
     const width = Math.max(NARROWEST, this.#pane.clientWidth);
     const samples = this.#samples;
+    const most = top(this.#of.most, samples);
+    const left = LETTER * Math.max(...GRID.map((share) => say(share * most).length)) + 2 * APART;
     const signature = `${width} ${samples.length} ${samples.at(-1)?.at}`;
     this.#pane.hidden = samples.length < 2;
     if (this.#chart.shown === signature || samples.length < 2) return;
     this.#chart.shown = signature;
     const [first, last] = [samples[0].at, samples.at(-1).at];
-    const x = (at) => EDGE.left + ((at - first) / Math.max(1, last - first)) * (width - EDGE.left - EDGE.right);
+    const x = (at) => left + ((at - first) / Math.max(1, last - first)) * (width - left - EDGE.right);
     const y = (value) => EDGE.top + (1 - value / most) * (height - EDGE.top - EDGE.bottom);
     const point = (at, value) => `${x(at).toFixed(1)},${y(Math.min(most, Math.max(0, value))).toFixed(1)}`;
     const grid = GRID.flatMap((share) => [
-      draw("line", { class: "grid", x1: EDGE.left, x2: width - EDGE.right, y1: y(share * most), y2: y(share * most) }),
-      draw("text", { x: EDGE.left - 6, y: y(share * most) + 4, "text-anchor": "end" }, say(share * most)),
+      draw("line", { class: "grid", x1: left, x2: width - EDGE.right, y1: y(share * most), y2: y(share * most) }),
+      draw("text", { x: left - APART, y: y(share * most) + 4, "text-anchor": "end" }, say(share * most)),
     ]);
     const times = [[first, "start"], [last, "end"]].map(([at, anchor]) =>
       draw("text", { x: x(at), y: height - 6, "text-anchor": anchor }, clock(at)));
@@ -61,6 +69,9 @@ export class Plot {
     this.#chart.replaceChildren(...areas, ...grid, ...times, ...drawn);
   }
 }
+
+const top = (most, samples) =>
+  typeof most === "number" ? most : most(Math.max(0, ...samples.flatMap(({ values }) => values.filter((value) => value !== undefined))));
 
 /** Samples that follow each other and have this value. */
 function stretches(samples, index) {

@@ -78,7 +78,6 @@ const WORDS = {
   remedy: ["What to do", "Que faire"],
   measured_lately: ["Measured in the last hours", "Mesuré ces dernières heures"],
   no_samples: ["Nothing was measured yet.", "Rien n’a encore été mesuré."],
-  span_from_to: ["{0} to {1}", "{0} à {1}"],
 
   // Overview.
   events: ["Latest events", "Derniers événements"],
@@ -107,6 +106,11 @@ const WORDS = {
   represented_by: ["Represented by", "Représenté par"],
   indexers_known: ["Other indexers known", "Autres indexeurs connus"],
   record: ["Record", "Fiche"],
+  record_number: ["Record number", "Numéro de fiche"],
+  actors_well: ["{0} well", "{0} en forme"],
+  actors_ill: ["{0} of {1} not well", "{0} sur {1} en difficulté"],
+  alerts_critical: ["{0}, {1} of them critical", "{0}, dont {1} critiques"],
+  alerts_all_critical: ["{0} critical", "critiques : {0}"],
   standing_joining: ["joining", "en cours d’arrivée"],
   standing_joined: ["joined", "arrivé"],
   standing_whole: ["whole", "complet"],
@@ -207,7 +211,7 @@ const WORDS = {
   setting: ["Setting", "Réglage"],
   origin: ["Set in", "Fixé dans"],
   built_in: ["built in", "valeur d’origine"],
-  change: ["A change is gone by", "Un changement vaut"],
+  change: ["A change counts", "Un changement vaut"],
   change_live: ["at once", "aussitôt"],
   change_restart: ["after a restart", "après un redémarrage"],
   variable: ["Variable", "Variable"],

@@ -240,7 +240,7 @@ fn faults_appear_in_the_dashboard_and_heal_there() {
     says(&mut browser, row, "running");
     let answer = federation.member("paris").tell("/api/v1/chaos/actors/root/score", r#"{"fault":"panic"}"#);
     assert_eq!(answer.code, 204, "{answer:?}");
-    says(&mut browser, &format!("{row} td:last-child"), "panic");
+    browser.until("its cause is shown", &format!("{}.includes('panic')", cell("root/score", "Last failure")));
     browser.until("the restart is counted", &format!("document.querySelector(\"{row}\").cells[3].textContent === '1'"));
     says(&mut browser, &format!("{row}[data-state=running]"), "score");
     says(&mut browser, "[data-summary]", "0 not well, restarts: 1");

@@ -11,7 +11,8 @@ const EVERY = 1_000;
 const DEPTH_MAX = 16;
 
 const STATES = { running: "good", starting: "idle", stuck: "bad", waiting: "warn", stopped: "idle" };
-const isIll = ({ state }) => state === "stuck" || state === "waiting" || state === "stopped";
+/** It does not do its work now. */
+export const isIll = ({ state }) => state === "stuck" || state === "waiting" || state === "stopped";
 
 export function show(main, signal) {
   const folded = new Set();
@@ -28,6 +29,7 @@ export function show(main, signal) {
       { head: "state", cell: (actor) => badge(STATES[actor.state] ?? "idle", stateOf(actor)) },
       { head: "uptime", number: true, cell: ({ uptime_ms }) => span(uptime_ms) },
       { head: "restarts", number: true, cell: ({ restarts }) => number(restarts) },
+      { head: "last_failure", cell: failure },
       { head: "by_hand", cell: byHand },
       { head: "handled", number: true, cell: ({ handled }) => number(handled) },
       { head: "in_flight", number: true, cell: ({ in_flight: now, in_flight_max: most }) => t("now_most", number(now), number(most)) },
@@ -35,7 +37,6 @@ export function show(main, signal) {
       { head: "handle_p50", number: true, cell: ({ handle_p50_us }) => micros(handle_p50_us) },
       { head: "handle_p99", number: true, cell: ({ handle_p99_us }) => micros(handle_p99_us) },
       { head: "wait_p99", number: true, cell: ({ wait_p99_us }) => micros(wait_p99_us) },
-      { head: "last_failure", cell: failure },
     ],
     dress: (line, { depth, state }) => {
       line.style.setProperty("--depth", depth);

@@ -29,7 +29,7 @@ export function show(main, signal, about) {
       { head: "setting", name: true, cell: ({ key }) => code(key) },
       { head: "value", cell: value },
       { head: "origin", cell: origin },
-      { head: "change", cell: ({ live }) => t(live ? "change_live" : "change_restart") },
+      { head: "change", cell: ({ live }) => live ? badge("good", t("change_live")) : badge("idle", t("change_restart")) },
       { head: "variable", cell: ({ variable }) => code(variable) },
     ],
     dress: (line, setting) => line.toggleAttribute("data-waiting", isWaiting(setting)),

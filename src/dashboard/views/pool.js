@@ -14,6 +14,8 @@ const SEEN_MAX = 50;
 
 const STATES = { answering: "good", joining: "idle", suspect: "warn", down: "bad", standby: "idle" };
 const MARKS = ["referent", "seed", "sticky"];
+// In the order of the daemon.
+const PARTS = ["uptime", "challenges", "latency", "fill", "fill_consistency", "witnesses", "dht"];
 // The lines of the large drawing, as the values of a sample.
 const LINES = [{ kind: "score" }, { kind: "threshold" }, { kind: "bound" }, { kind: "bound" }];
 const BAND = [2, 3];
@@ -61,7 +63,7 @@ function why(main, signal, about) {
   const whole = section(main, "why_score");
   whole.querySelector("h2").setAttribute("tabindex", "-1");
   whole.querySelector("h2").dataset.first = "";
-  whole.append(make("p", {}, part(strong(t("of_peer"))), " ", ...who(about).map(part), " ", make("code", {}, about)));
+  whole.append(make("p", {}, part(strong(t("of_peer"))), " ", part(strong(whoText(about))), " ", make("code", {}, about)));
   const facts = new Facts(whole);
   const over = overTime(whole, signal);
   const parts = new Table(whole, {
@@ -70,7 +72,7 @@ function why(main, signal, about) {
     empty: "no_evidence",
     columns: [
       { head: "part", name: true, cell: ({ name }) => named("part", name) },
-      { head: "value", number: true, cell: ({ value }) => known(value, (value) => number(value, 3)) },
+      { head: "value", number: true, cell: ({ value }) => known(value, (value) => `${number(100 * value, 1)} %`) },
       { head: "weight", number: true, cell: ({ share }) => `${number(share * 100)} %` },
       { head: "points", number: true, cell: ({ value, share }) => known(value, (value) => number(100 * share * value, 1)) },
       { head: "evidence", cell: ({ evidence }) => english(evidence) },
@@ -101,25 +103,20 @@ function overTime(parent, signal) {
   const panes = make("div");
   parent.append(title, note, panes);
   let whole = null;
-  const parts = new Map();
+  let parts = [];
   const begin = () => {
-    const say = (value) => number(value);
-    whole = new Plot(panes, signal, { name: t("score_of_100"), height: 200, most: 100, say, lines: LINES, band: BAND });
+    whole = new Plot(panes, signal, { name: t("score_of_100"), height: 200, most: 100, say: number, lines: LINES, band: BAND });
+    const grid = make("div", { class: "plots" });
     panes.append(legend([
       { kind: "score", words: t("score_of_100") }, { kind: "band", words: t("score_bounds_95") }, { kind: "threshold", words: t("goes_below") },
-    ]));
-    panes.append(make("div", { class: "plots", "data-parts": true }));
-  };
-  const partOf = (name) => {
-    if (!parts.has(name)) {
+    ]), grid);
+    parts = PARTS.map((part) => {
       const words = make("figcaption");
       const figure = make("figure", {}, words);
-      panes.querySelector("[data-parts]").append(figure);
+      grid.append(figure);
       const say = (value) => `${number(100 * value)} %`;
-      const plot = new Plot(figure, signal, { name: named("part", name), height: 96, most: 1, say, lines: [{ kind: "score" }] });
-      parts.set(name, { plot, words });
-    }
-    return parts.get(name);
+      return { part, figure, words, plot: new Plot(figure, signal, { name: named("part", part), height: 96, most: 1, say, lines: [{ kind: "score" }] }) };
+    });
   };
   return (samples) => {
     const seen = samples.map((sample) => ({ ...sample, when: Date.parse(sample.at) }));
@@ -127,11 +124,10 @@ function overTime(parent, signal) {
     if (seen.length < 2) return;
     if (!whole) begin();
     whole.show(seen.map(({ when, value, threshold, low, high }) => ({ at: when, values: [value, threshold, low, high] })));
-    for (const name of new Set(seen.flatMap((sample) => Object.keys(sample.parts)))) {
-      const { plot, words } = partOf(name);
-      const now = seen.at(-1).parts[name];
-      fill(words, [strong(named("part", name)), " ", known(now, (value) => `${number(100 * value, 1)} %`)]);
-      plot.show(seen.map(({ when, parts: values }) => ({ at: when, values: [values[name]] })));
+    for (const { part, figure, words, plot } of parts) {
+      figure.hidden = !seen.some((sample) => part in sample.parts);
+      fill(words, [strong(named("part", part)), " ", known(seen.at(-1).parts[part], (value) => `${number(100 * value, 1)} %`)]);
+      plot.show(seen.map(({ when, parts: values }) => ({ at: when, values: [values[part]] })));
     }
   };
 }
