@@ -103,6 +103,7 @@ at("language").addEventListener("change", ({ target }) => {
 });
 at("pause").addEventListener("click", () => {
   state.isPaused = !state.isPaused;
+  dispatchEvent(new Event("pause"));
   tellPause();
 });
 // Followed, it would be the address of a view.

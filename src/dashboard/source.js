@@ -90,3 +90,42 @@ export function watch(path, every, signal, show, fail) {
   signal.addEventListener("abort", () => clearTimeout(timer));
   look();
 }
+
+/**
+ * Hears what happens as it happens, while the page is seen and not paused, and goes on after the last event that came: none is
+ * told twice. Where the daemon has no such stream, or no place for one more, it is asked every so many milliseconds instead.
+ */
+export function hear(every, signal, heard, fail) {
+  let seen = 0;
+  let stream = null;
+  const take = (events) => {
+    const news = events.filter(({ seq }) => seq > seen);
+    seen = events.at(-1)?.seq ?? seen;
+    heard(news);
+  };
+  const close = () => {
+    stream?.close();
+    stream = null;
+  };
+  const ends = new AbortController();
+  signal.addEventListener("abort", () => ends.abort());
+  const askInstead = () => {
+    ends.abort();
+    if (!signal.aborted) watch(() => `/api/v1/events?since=${seen}`, every, signal, take, fail);
+  };
+  const look = () => {
+    if (document.hidden || state.isPaused || ends.signal.aborted) return close();
+    if (stream) return;
+    stream = new EventSource(`/api/v1/events/stream?since=${seen}`);
+    stream.addEventListener("happened", ({ data }) => take([JSON.parse(data)]));
+    // Another journal, whose numbers begin anew, or one that lost what we had not heard.
+    stream.addEventListener("gap", ({ data }) => { if (JSON.parse(data).reason === "restarted") seen = 0; });
+    // A browser comes back by itself to what broke, and gives up what was refused.
+    stream.addEventListener("error", () => { if (stream?.readyState === EventSource.CLOSED) askInstead(); });
+    stream.addEventListener("open", () => heard([]));
+  };
+  document.addEventListener("visibilitychange", look, { signal: ends.signal });
+  addEventListener("pause", look, { signal: ends.signal });
+  ends.signal.addEventListener("abort", close);
+  look();
+}

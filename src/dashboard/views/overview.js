@@ -2,7 +2,7 @@
 
 import { badge, code, english, Facts, make, part, section, soft } from "../draw.js";
 import { clock, known, moment, number, span, who, withNames } from "../say.js";
-import { watch } from "../source.js";
+import { hear, watch } from "../source.js";
 import { named, t } from "../words.js";
 import { isIll } from "./actors.js";
 import { watchBus } from "./bus.js";
@@ -48,9 +48,7 @@ export function show(main, signal) {
   watchBus(PARTS_EVERY, signal, ({ state }) => say("bus", badge(BUSES[state] ?? "idle", named("bus", state))),
     () => say("bus", badge("idle", t("none"))), unknown("bus"));
 
-  let seen = 0;
-  watch(() => `/api/v1/events?since=${seen}`, EVERY, signal, (events) => {
-    seen = events.at(-1)?.seq ?? seen;
+  hear(EVERY, signal, (events) => {
     for (const event of events.slice(-EVENTS_MAX)) log.prepend(line(event));
     while (log.childElementCount > EVENTS_MAX) log.lastElementChild.remove();
     quiet.textContent = log.childElementCount === 0 ? t("no_events") : "";
