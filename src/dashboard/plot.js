@@ -60,8 +60,12 @@ export class Plot {
     const times = [[first, "start"], [last, "end"]].map(([at, anchor]) =>
       draw("text", { x: x(at), y: height - 6, "text-anchor": anchor }, clock(at)));
     const areas = band ? [draw("polygon", { class: "band", points: between(samples, band, point) })] : [];
-    const drawn = lines.flatMap(({ kind }, index) => stretches(samples, index).map((stretch) =>
-      draw("polyline", { class: `line ${kind}`, points: stretch.map(({ at, values }) => point(at, values[index])).join(" ") })));
+    const drawn = lines.flatMap(({ kind }, index) => stretches(samples, index).map((stretch) => {
+      const points = stretch.map(({ at, values }) => point(at, values[index]));
+      // One alone is no line, and would not be seen.
+      const [cx, cy] = points[0].split(",");
+      return points.length === 1 ? draw("circle", { class: `dot ${kind}`, cx, cy, r: 2.5 }) : draw("polyline", { class: `line ${kind}`, points: points.join(" ") });
+    }));
     this.#chart.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.#chart.setAttribute("width", width);
     this.#chart.setAttribute("height", height);
@@ -80,7 +84,7 @@ function stretches(samples, index) {
     if (sample.values[index] === undefined) all.push([]);
     else all.at(-1).push(sample);
   }
-  return all.filter((stretch) => stretch.length > 1);
+  return all.filter((stretch) => stretch.length > 0);
 }
 
 function between(samples, [low, high], point) {

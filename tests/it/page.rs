@@ -212,8 +212,8 @@ fn the_dashboard_shows_what_is_in_every_view() {
         for view in VIEWS {
             go(&mut browser, view);
             assert_usable_by_all(&mut browser, view);
-            assert_usable_by_keyboard(&mut browser, view);
             browser.shoot(&format!("{view}-{scheme}-{language}-{width}"));
+            assert_usable_by_keyboard(&mut browser, view);
         }
     }
     assert_eq!(refused(&browser).len(), before, "{:?}", refused(&browser));

@@ -375,7 +375,7 @@ impl Children {
     /// # Errors
     /// When a budget is spent and the failure is to go up; the other children are then stopped already.
     pub async fn on_event(&mut self, event: SupervisionEvent) -> Result<Option<Outcome>, Failure> {
-        let is_killed = matches!(event, SupervisionEvent::ActorTerminated(_, None, _));
+        let is_no_failure = matches!(event, SupervisionEvent::ActorTerminated(..));
         let (actor, mut cause) = match event {
             SupervisionEvent::ActorFailed(actor, error) => (actor, Some(in_words(&*error))),
             SupervisionEvent::ActorTerminated(actor, Some(_), _) => (actor, None),
@@ -388,7 +388,8 @@ impl Children {
         let Some(key) = self.by_actor.remove(&actor.get_id()) else { return Ok(None) };
         let child = self.children.get(&key);
         let policy = child.map(|child| child.spec.policy);
-        if is_killed {
+        // ractor tells a kill like an end of its own accord.
+        if is_no_failure {
             cause = child.and_then(|child| child.spec.vitals.why_killed()).or(cause);
         }
         match (cause, policy) {
