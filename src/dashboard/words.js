@@ -152,6 +152,8 @@ const WORDS = {
   event_member_suspected: ["pool member suspected", "membre du pool suspecté"],
   event_member_removed: ["pool member removed", "membre du pool retiré"],
   event_member_down: ["pool member down", "membre du pool en panne"],
+  event_settings_changed: ["settings changed", "réglages modifiés"],
+  event_settings_refused: ["settings refused", "réglages refusés"],
   event_standby_ready: ["standby ready", "remplaçant prêt"],
   event_others_asked: ["others asked", "autres interrogés"],
   event_peer_left: ["peer left", "pair parti"],

@@ -109,16 +109,15 @@ pub(crate) async fn measure(base: &Path, register: &Register, is_quick: bool) ->
         beating.spawn(async move {
             loop {
                 tokio::time::sleep(BEAT_EVERY).await;
-                if sailor.beats.beat().await.is_err() {
-                    return;
+                if let Err(cause) = sailor.beats.beat().await {
+                    return Broken::new(format!("node {}, while the dashboard was looked at: {cause}", sailor.number));
                 }
             }
         });
     }
     rows.extend(in_browser(address, crowd).await?);
     if let Some(lost) = beating.try_join_next() {
-        lost?;
-        return Err(Broken::new("a node was not answered while the dashboard was looked at"));
+        return Err(lost?);
     }
     Ok(rows)
 }
