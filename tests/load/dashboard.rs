@@ -105,8 +105,10 @@ pub(crate) async fn measure(base: &Path, register: &Register, is_quick: bool) ->
     let crew = crew.await.when("a crowd for the dashboard")?;
     // Dropped with this function, and with it the nodes.
     let mut beating = tokio::task::JoinSet::new();
-    for mut sailor in crew {
+    for sailor in crew {
         beating.spawn(async move {
+            // All of it: its connection ends with its last part.
+            let mut sailor = sailor;
             loop {
                 tokio::time::sleep(BEAT_EVERY).await;
                 if let Err(cause) = sailor.beats.beat().await {
