@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use protocol::{
-    PeerId,
+    PeerId, Timestamp,
     beacon::LISTEN_FOR,
     catalogue::{Kind, ResourceQuery},
     change::Refusal,
@@ -28,9 +28,9 @@ use crate::{
     supervision::{Address, Class, Reply},
     swarm,
     view::{
-        ActorState, ActorView, AlertView, BanView, BinView, BridgeView, EventView, ExplainView, FeedView, IndexerView,
-        PartView, PeerView, ReachedView, RecordView, ResourceStep, SampleView, SearchView, SessionView, StatusView,
-        TraceView, Wanted,
+        ActorState, ActorView, AlertView, BanView, BinView, BridgeView, CurveView, EventView, ExplainView, FeedView,
+        IndexerView, PartView, PeerView, ReachedView, RecordView, ResourceStep, SampleView, SearchView, SessionView,
+        StatusView, TraceView, Wanted,
     },
 };
 
@@ -103,6 +103,42 @@ impl From<gate::OrderFault> for AskError {
     }
 }
 
+/// Why an actor is not restarted by hand.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CannotRestart {
+    /// There is nobody by that name.
+    #[error("no such actor: {actor}")]
+    Unknown {
+        /// What was asked for.
+        actor: String,
+    },
+    /// It has no supervisor.
+    #[error("root is the process itself: restart the service instead")]
+    Root,
+    /// It has no life to end.
+    #[error("{actor} is {} and has no life to end: whoever is above it is about to start it", state.name())]
+    NotAlive {
+        /// Whom.
+        actor: String,
+        /// How it is.
+        state: ActorState,
+    },
+    /// One more restart is one more than it has.
+    #[error("{actor} was restarted too often: at one more its supervisor would give it up; wait {wait:?}")]
+    Spent {
+        /// Whom.
+        actor: String,
+        /// Until there is room for another one.
+        wait: Duration,
+    },
+    /// Its supervisor never restarts it.
+    #[error("{actor} is never restarted: its supervisor would give it up")]
+    Never {
+        /// Whom.
+        actor: String,
+    },
+}
+
 /// A fault to inject into one actor, for tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -110,6 +146,8 @@ pub enum Fault {
     Panic,
     /// Its next message is an error.
     Error,
+    /// Its next message is an operator's order to begin anew.
+    ByHand,
     /// Its next message takes this long.
     Stall(Duration),
 }
@@ -236,6 +274,14 @@ impl Handle {
         let score = explained.as_ref().and_then(|explained| explained.score.clone());
         let indexer = member.map(|member| indexer_view(member, score, name.clone()));
         Ok(ExplainView { name, indexer, explained: explained.map(|explained| *explained) })
+    }
+
+    /// What the scores of an indexer were at each judgement after this moment, or those of all.
+    ///
+    /// # Errors
+    /// When the tree does not answer in time.
+    pub async fn score_history(&self, peer: Option<PeerId>, since: Timestamp) -> Result<Vec<CurveView>, AskError> {
+        ask(&self.context.addresses.score, |reply| score::Msg::History { peer, since, reply }).await
     }
 
     /// The sessions of an indexer; empty for a node.
@@ -467,6 +513,14 @@ impl Handle {
     /// When there is no such actor.
     pub fn inject(&self, actor: &str, fault: Fault) -> Result<(), AskError> {
         self.context.tree.inject(actor, fault)
+    }
+
+    /// Has the actor with this path restarted by its supervisor as if it had failed.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn restart(&self, actor: &str) -> Result<(), CannotRestart> {
+        self.context.tree.restart(actor)
     }
 }
 

@@ -200,6 +200,8 @@ fn journal(context: &Context) {
         loop {
             match outcomes.recv().await {
                 Ok(Outcome::Restarting { path, cause, pause }) => {
+                    // People read it, and nobody reads nanoseconds.
+                    let pause = Duration::from_millis(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
                     context.note("actor_failed", path, format!("{cause}; again in {pause:?}"));
                 }
                 Ok(Outcome::Started { path, incarnation }) if incarnation > 1 => {

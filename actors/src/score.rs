@@ -2,15 +2,15 @@
 //!
 //! Owns [`protocol::score::Book`] and the ledgers in it. Heartbeats tell it what they observed and what witnesses said,
 //! the pool who is a member and what it decided; it tells the pool the scores and who is to go. A restart takes the
-//! evidence up again as the store kept it, at most one judgement old, and forgets the events and what witnesses are
-//! worth. Bounds: `score.indexers_max` indexers; the ledger's own.
+//! evidence up again as the store kept it, at most one judgement old, and forgets the events, what witnesses are worth and
+//! what scores were. Bounds: `score.indexers_max` indexers; those of the ledger and of the history.
 
 use std::collections::BTreeSet;
 
 use ::store::MemberRow;
 use protocol::{
-    PeerId,
-    score::{Book, Decision, Explained, Judged, Observation, Row, Score as Scored},
+    PeerId, Timestamp,
+    score::{Book, Decision, Explained, History, Judged, Observation, Part, Row, Sample, Score as Scored},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tracing::{info, warn};
@@ -22,6 +22,7 @@ use crate::{
     settings::Settings,
     store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
+    view::{CurveView, ScoreView},
 };
 
 /// The actor.
@@ -40,6 +41,7 @@ pub struct State {
     seat: Seat<Msg>,
     context: Context,
     book: Book,
+    history: History,
     members: Vec<Judged>,
     timer: Timer,
     offered: Offered,
@@ -95,6 +97,15 @@ pub enum Msg {
         /// The explanation.
         reply: Reply<Option<Box<Explained>>>,
     },
+    /// What scores were is wanted.
+    History {
+        /// Whose; nobody for all.
+        peer: Option<PeerId>,
+        /// Judged after this.
+        since: Timestamp,
+        /// Curves.
+        reply: Reply<Vec<CurveView>>,
+    },
     /// Settings may change.
     Configure(Turn),
     /// Judge.
@@ -116,7 +127,8 @@ impl Actor for Score {
         inform(&context.addresses.store, Class::Control, restored);
         inform(&context.addresses.pool, Class::Control, pool::Msg::TellScore);
         let timer = seat.after(book.settings().judge_every, Msg::Tick);
-        Ok(State { seat, context, book, members: Vec::new(), timer, offered: Offered::default() })
+        let (history, offered) = (History::default(), Offered::default());
+        Ok(State { seat, context, book, history, members: Vec::new(), timer, offered })
     }
 
     async fn handle(
@@ -138,6 +150,7 @@ impl Actor for Score {
             Msg::Restored(rows) => state.restored(rows),
             Msg::Look { peers, reply } => reply.send(state.look(&peers)),
             Msg::Explain { peer, reply } => reply.send(state.book.explain(&peer, state.seat.now()).map(Box::new)),
+            Msg::History { peer, since, reply } => reply.send(state.history(peer, since)),
             Msg::Configure(turn) => state.configure(turn),
             Msg::Tick => state.tick(),
         }
@@ -170,6 +183,11 @@ impl State {
         peers.iter().map(|peer| self.book.score(peer, now)).collect()
     }
 
+    fn history(&self, peer: Option<PeerId>, since: Timestamp) -> Vec<CurveView> {
+        let curves = self.history.since(peer, since);
+        curves.map(|(peer, samples)| CurveView { peer_id: *peer, samples: samples.map(view).collect() }).collect()
+    }
+
     fn configure(&mut self, turn: Turn) {
         let known = self.book.len();
         let fits = |new: &Settings| match new.score.indexers_max {
@@ -193,6 +211,11 @@ impl State {
             info!(indexer = %eviction.peer, score = score.value, threshold = score.threshold, "evicted for its score");
             inform(&self.context.addresses.pool, Class::Control, pool::Msg::Evicted { peer: eviction.peer });
         }
+        for member in &self.members {
+            if let Some(score) = self.book.score(&member.peer, now.mono) {
+                self.history.take(member.peer, Sample::of(&score, now.wall));
+            }
+        }
         let scores = self
             .book
             .rows(now)
@@ -208,4 +231,11 @@ impl State {
         // Re-armed last, so that two never queue.
         self.timer = self.seat.after(self.book.settings().judge_every, Msg::Tick);
     }
+}
+
+fn view(sample: &Sample) -> ScoreView {
+    let Sample { at, value, low, high, threshold, parts } = sample;
+    let named = Part::ALL.into_iter().zip(parts);
+    let parts = named.filter_map(|(part, value)| Some((part.name().to_owned(), (*value)?))).collect();
+    ScoreView { at: *at, value: *value, low: *low, high: *high, threshold: *threshold, parts }
 }

@@ -32,6 +32,20 @@ pub enum ActorState {
     Stopped,
 }
 
+impl ActorState {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stuck => "stuck",
+            Self::Waiting => "waiting",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// One actor's vitals.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ActorView {
@@ -358,6 +372,34 @@ pub struct ExplainView {
     /// The score, the rules and every event: enough to compute it again. Absent while nothing was seen of it.
     #[schemars(with = "Option<BTreeMap<String, serde_json::Value>>")]
     pub explained: Option<Explained>,
+}
+
+/// What the scores of one indexer were.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CurveView {
+    /// Whose.
+    #[serde(with = "text")]
+    #[schemars(with = "String")]
+    pub peer_id: PeerId,
+    /// One at each judgement, the oldest first; at most [`protocol::score::SAMPLES_MAX`].
+    pub samples: Vec<ScoreView>,
+}
+
+/// A score at one time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ScoreView {
+    /// When it was judged.
+    pub at: Timestamp,
+    /// 0 to 100.
+    pub value: f64,
+    /// Lower end of its confidence interval, 0 to 100.
+    pub low: f64,
+    /// Upper end, 0 to 100: by this it is judged.
+    pub high: f64,
+    /// Below this the upper end may not be, 0 to 100.
+    pub threshold: f64,
+    /// Its parts by their names, each 0 to 1; those without evidence are absent.
+    pub parts: BTreeMap<String, f64>,
 }
 
 /// One node's session at this indexer.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use actors::{
-    handle::{AskError, Fault},
+    handle::{AskError, CannotRestart, Fault},
     supervision::{
         Address, Chance, ChildSpec, Children, Class, Clock, Due, Ended, Envelope, Outcome, Path, Reply, Root, Seat,
         Settings, Shed, StartError, Supervisor, Timer, Tree, restarts,
@@ -465,6 +465,76 @@ async fn injected_faults_strike_an_idle_actor_at_once() {
     let well = view(&tree, a.path());
     assert_eq!((well.state, well.busy_ms, well.handled), (ActorState::Running, 0, 2));
     assert!(well.wait_p99_us >= 1_000_000 && well.handle_p99_us < 1_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_is_restarted_by_hand_as_if_it_had_failed_idle_or_stuck() {
+    let tree = tree(Settings::default());
+    let (a, b) = (probe(&tree, "a"), probe(&tree, "b"));
+    let _root = Root::start(&tree, vec![spec(&a, &Probe::default()), spec(&b, &Probe::default())]).await.unwrap();
+    let mut outcomes = tree.outcomes();
+    tree.restart("root/a").unwrap();
+    assert!(matches!(next(&mut outcomes).await, Outcome::Restarting { cause, .. } if cause == "restarted by hand"));
+    let state = ActorState::Waiting;
+    assert_eq!(tree.restart("root/a"), Err(CannotRestart::NotAlive { actor: "root/a".into(), state }));
+    assert_eq!(next_start(&mut outcomes).await, (a.path().clone(), 2));
+    assert_eq!(life(&a).await, 2);
+
+    // One that waits for what never comes is ended where it waits.
+    let (_never, until) = oneshot::channel();
+    a.tell(Class::Control, ProbeMsg::Await(until)).unwrap();
+    sleep(LONG).await;
+    assert_eq!(view(&tree, a.path()).state, ActorState::Stuck);
+    tree.restart("root/a").unwrap();
+    assert!(matches!(next(&mut outcomes).await, Outcome::Restarting { cause, .. } if cause == "restarted by hand"));
+    assert_eq!(next_start(&mut outcomes).await, (a.path().clone(), 3));
+    assert_eq!(life(&a).await, 3);
+
+    // A later failure has a cause of its own, and its sibling noticed nothing.
+    a.tell(Class::Control, ProbeMsg::Fail).unwrap();
+    assert!(matches!(next(&mut outcomes).await, Outcome::Restarting { cause, .. } if cause == "as told"));
+    next_start(&mut outcomes).await;
+    assert_eq!((life(&a).await, life(&b).await), (4, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_a_failure_forestalls_restarts_once() {
+    let tree = tree(Settings::default());
+    let a = probe(&tree, "a");
+    let _root = Root::start(&tree, vec![spec(&a, &Probe::default())]).await.unwrap();
+    let mut outcomes = tree.outcomes();
+    let (_never, until) = oneshot::channel();
+    a.tell(Class::Control, ProbeMsg::Await(until)).unwrap();
+    sleep(Duration::from_millis(10)).await;
+    // Ordered while it is in a handler; it gets stuck there, and is ordered once more.
+    tree.restart("root/a").unwrap();
+    sleep(LONG).await;
+    tree.restart("root/a").unwrap();
+    assert_eq!(next_start(&mut outcomes).await.1, 2);
+    assert_eq!(life(&a).await, 2);
+    assert_eq!(view(&tree, a.path()).restarts, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_restarted_by_hand_whose_supervisor_would_give_it_up() {
+    let tree = tree(Settings::default());
+    let (a, b) = (probe(&tree, "a"), probe(&tree, "b"));
+    let brittle = restarts::Settings { restarts_max: 0, ..restarts::Settings::default() };
+    let specs = vec![spec(&a, &Probe::default()), spec(&b, &Probe::default()).restarts(brittle)];
+    let _root = Root::start(&tree, specs).await.unwrap();
+    let mut outcomes = tree.outcomes();
+    for life in 2..=4 {
+        tree.restart("root/a").unwrap();
+        assert_eq!(next_start(&mut outcomes).await.1, life);
+    }
+    let Err(CannotRestart::Spent { wait, .. }) = tree.restart("root/a") else { panic!("its budget is spent") };
+    assert!(wait <= Settings::default().restarts_within, "{wait:?}");
+    sleep(wait).await;
+    tree.restart("root/a").unwrap();
+    assert_eq!(next_start(&mut outcomes).await.1, 5);
+    assert_eq!(tree.restart("root/b"), Err(CannotRestart::Never { actor: "root/b".into() }));
+    assert_eq!(tree.restart("root"), Err(CannotRestart::Root));
+    assert_eq!(tree.restart("root/c"), Err(CannotRestart::Unknown { actor: "root/c".into() }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

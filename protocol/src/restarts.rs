@@ -75,6 +75,15 @@ impl Restarts {
         Self { settings, granted: VecDeque::new(), in_a_row: 0 }
     }
 
+    /// From when on a failure is followed by a restart, should none come before; nothing where none ever is.
+    #[must_use]
+    pub fn room(&self) -> Option<Mono> {
+        if self.granted.len() < usize::try_from(self.settings.restarts_max).unwrap_or(usize::MAX) {
+            return Some(Mono::ZERO);
+        }
+        self.granted.front().map(|due| *due + self.settings.within)
+    }
+
     /// It has failed now.
     pub fn failed(&mut self, now: Mono, rng: &mut impl Rng) -> Verdict {
         // Restarts count when they fall due, which is never before their failure: so neither failures nor restarts
@@ -127,7 +136,9 @@ mod tests {
         for wait in waits {
             // A child can fail only while it lives.
             now = alive_at + Duration::from_millis(*wait);
+            let has_room = restarts.room().is_some_and(|from| from <= now);
             let verdict = restarts.failed(now, &mut rng);
+            assert_eq!(has_room, verdict != Verdict::Spent, "what is foretold is what comes");
             alive_at = match verdict {
                 Verdict::RestartAfter(pause) => now + pause,
                 Verdict::Spent => now,

@@ -15,6 +15,7 @@
 
 mod book;
 mod evidence;
+mod history;
 mod ledger;
 mod parts;
 mod suspicion;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     book::{Book, Eviction, Judged, Row, SelfSuspect},
     evidence::{Beta, Facts, Observation, RoundTrips},
+    history::{CURVES_MAX, History, SAMPLES_MAX, Sample},
     ledger::{DECISIONS_MAX, Decided, Decision, ENTRIES_MAX, Entry, Explained, Ledger, Verdict, replay},
     parts::{Basis, Part, PartScore, Score, score, threshold},
     suspicion::{Check, SURE, Suspicions},

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use actors::view::{
-    ActorState, ActorView, AddrView, AlertView, BanView, BinView, BridgeState, BridgeView, BusMode, Ended, EventView,
-    ExplainView, IndexerView, ListedView, MemberState, OutboxView, PartView, PeerView, PlacedView, PlanView,
-    ReachedView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, SearchView, SessionView, Standing,
-    StatusView, TablePeerView, TraceView,
+    ActorState, ActorView, AddrView, AlertView, BanView, BinView, BridgeState, BridgeView, BusMode, CurveView, Ended,
+    EventView, ExplainView, IndexerView, ListedView, MemberState, OutboxView, PartView, PeerView, PlacedView, PlanView,
+    ReachedView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, ScoreView, SearchView, SessionView,
+    Standing, StatusView, TablePeerView, TraceView,
 };
 use jiff::{SignedDuration, Timestamp};
 use libp2p_identity::PeerId;
@@ -305,6 +305,12 @@ pub(super) fn outbox() -> Vec<OutboxView> {
 
 pub(super) fn plans() -> Vec<PlanView> {
     vec![PlanView { peer_id: peer(NODE), opened_at: at(0), ends_at: at(86_400), fed: 2, waiting: 1 }]
+}
+
+pub(super) fn curves() -> Vec<CurveView> {
+    let parts = [("latency".to_owned(), 0.9), ("uptime".to_owned(), 1.0)].into();
+    let sample = ScoreView { at: at(30), value: 91.5, low: 82.0, high: 96.0, threshold: 20.0, parts };
+    vec![CurveView { peer_id: peer(INDEXER), samples: vec![sample] }]
 }
 
 pub(super) fn table() -> Vec<BinView> {

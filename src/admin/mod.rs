@@ -10,6 +10,7 @@ mod bus;
 mod chaos;
 mod config;
 mod cursor;
+mod curves;
 mod drain;
 mod events;
 mod examples;
@@ -29,6 +30,7 @@ mod problem;
 mod question;
 mod records;
 mod resources;
+mod restart;
 mod roles;
 mod search;
 mod searches;
@@ -122,8 +124,10 @@ fn usual(chaos: bool) -> OpenApiRouter<Held> {
         .routes(routes!(openapi::show))
         .routes(routes!(status::show))
         .routes(routes!(actors::list))
+        .routes(routes!(restart::order))
         .routes(routes!(peers::list))
         .routes(routes!(indexers::list))
+        .routes(routes!(curves::list))
         .routes(routes!(indexers::explain))
         .routes(routes!(sessions::list))
         .routes(routes!(table::list))

@@ -39,22 +39,26 @@ macro_rules! file {
 static INDEX: File = File { path: "/", kind: PAGE, text: include_str!("../dashboard/index.html") };
 
 /// What it asks for next.
-static FILES: [File; 19] = [
+static FILES: [File; 23] = [
     file!("style.css", STYLE),
     file!("lately.js", MODULE),
     file!("main.js", MODULE),
     file!("draw.js", MODULE),
+    file!("order.js", MODULE),
+    file!("plot.js", MODULE),
     file!("say.js", MODULE),
     file!("source.js", MODULE),
     file!("words.js", MODULE),
     file!("views/actors.js", MODULE),
     file!("views/alerts.js", MODULE),
     file!("views/bus.js", MODULE),
+    file!("views/config.js", MODULE),
     file!("views/network.js", MODULE),
     file!("views/outbox.js", MODULE),
     file!("views/overview.js", MODULE),
     file!("views/partners.js", MODULE),
     file!("views/peers.js", MODULE),
+    file!("views/planner.js", MODULE),
     file!("views/pool.js", MODULE),
     file!("views/resources.js", MODULE),
     file!("views/search.js", MODULE),

@@ -4,12 +4,13 @@
 use std::{sync::Mutex, time::Duration};
 
 use actors::{
-    handle::{AskError, Fault, Wanting},
+    handle::{AskError, CannotRestart, Fault, Wanting},
     sharing::Author,
     view::{
-        ActorView, AlertView, BanView, BinView, BridgeView, Ended, EventView, ExplainView, FeedView, IndexerView,
-        ListedView, OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView,
-        SampleView, SearchView, SessionView, Standing, StatusView, TablePeerView, TraceView, Wanted,
+        ActorView, AlertView, BanView, BinView, BridgeView, CurveView, Ended, EventView, ExplainView, FeedView,
+        IndexerView, ListedView, OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep,
+        ResourceView, SampleView, ScoreView, SearchView, SessionView, Standing, StatusView, TablePeerView, TraceView,
+        Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
@@ -39,6 +40,8 @@ pub(crate) struct Still {
     pub(crate) is_ready: bool,
     /// Faults it was given.
     pub(crate) injected: Mutex<Vec<(String, Fault)>>,
+    /// Actors that it was told to restart.
+    pub(crate) restarted: Mutex<Vec<String>>,
     /// Searches it was given.
     pub(crate) searched: Mutex<Vec<(String, Wanted)>>,
     /// Searches for resources that it was given: whose, among whom, for what, of which kind, in which groups.
@@ -198,6 +201,13 @@ impl Tree for Still {
         })
     }
 
+    fn score_history(&self, peer: Option<PeerId>, since: Timestamp) -> Answer<'_, Vec<CurveView>> {
+        let parts = [("uptime".to_owned(), 0.5)].into();
+        let one = ScoreView { at: Timestamp::UNIX_EPOCH, value: 50.0, low: 40.0, high: 60.0, threshold: 20.0, parts };
+        let samples = if one.at > since { vec![one] } else { Vec::new() };
+        self.answer(vec![CurveView { peer_id: peer.unwrap_or_else(self::peer), samples }])
+    }
+
     fn search_resources(
         &self,
         user: String,
@@ -290,6 +300,15 @@ impl Tree for Still {
             return Err(AskError::Unknown { what: "actor", name: actor.to_owned() });
         }
         self.injected.lock().unwrap().push((actor.to_owned(), fault));
+        Ok(())
+    }
+
+    fn restart(&self, actor: &str) -> Result<(), CannotRestart> {
+        match actor {
+            "root" => return Err(CannotRestart::Root),
+            "root/none" => return Err(CannotRestart::Unknown { actor: actor.to_owned() }),
+            _ => self.restarted.lock().unwrap().push(actor.to_owned()),
+        }
         Ok(())
     }
 

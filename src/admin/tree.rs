@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use actors::{
-    handle::{AskError, Fault, Handle, Wanting},
+    handle::{AskError, CannotRestart, Fault, Handle, Wanting},
     sharing::Author,
     view::{
-        ActorView, AlertView, BanView, BinView, BridgeView, EventView, ExplainView, FeedView, IndexerView, ListedView,
-        OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView, SampleView,
-        SearchView, SessionView, StatusView, TraceView, Wanted,
+        ActorView, AlertView, BanView, BinView, BridgeView, CurveView, EventView, ExplainView, FeedView, IndexerView,
+        ListedView, OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView,
+        SampleView, SearchView, SessionView, StatusView, TraceView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
+use jiff::Timestamp;
 use libp2p_identity::PeerId;
 use protocol::{catalogue::Kind, relation::Relation, search::resources::Scope};
 use store::{Destination, Fate};
@@ -36,6 +37,8 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn trace(&self) -> Answer<'_, TraceView>;
     /// Why an indexer has its score.
     fn explain<'a>(&'a self, peer: &'a str) -> Answer<'a, ExplainView>;
+    /// What scores were after a moment: those of one indexer, or of all.
+    fn score_history(&self, peer: Option<PeerId>, since: Timestamp) -> Answer<'_, Vec<CurveView>>;
     /// The sessions.
     fn sessions(&self) -> Answer<'_, Vec<SessionView>>;
     /// Records by DID, peer id or exact name.
@@ -67,6 +70,8 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// Injects a fault into one actor.
     fn inject(&self, actor: &str, fault: Fault) -> Result<(), AskError>;
+    /// Has one actor restarted by its supervisor.
+    fn restart(&self, actor: &str) -> Result<(), CannotRestart>;
     /// The bans in force.
     fn bans(&self) -> Answer<'_, Vec<BanView>>;
     /// Bans a peer, for a time or without end.
@@ -134,6 +139,10 @@ impl Tree for Handle {
         Self::explain(self, peer).boxed()
     }
 
+    fn score_history(&self, peer: Option<PeerId>, since: Timestamp) -> Answer<'_, Vec<CurveView>> {
+        Self::score_history(self, peer, since).boxed()
+    }
+
     fn sessions(&self) -> Answer<'_, Vec<SessionView>> {
         Self::sessions(self).boxed()
     }
@@ -187,6 +196,10 @@ impl Tree for Handle {
 
     fn inject(&self, actor: &str, fault: Fault) -> Result<(), AskError> {
         Self::inject(self, actor, fault)
+    }
+
+    fn restart(&self, actor: &str) -> Result<(), CannotRestart> {
+        Self::restart(self, actor)
     }
 
     fn bans(&self) -> Answer<'_, Vec<BanView>> {

@@ -1,27 +1,38 @@
-// What the scores of the pool were while the page has been open: the daemon keeps no history of them yet.
+// What the scores of the pool were, as the daemon wrote it down at each judgement. Asked for once, and then for news.
 
 import { curve } from "./draw.js";
 import { DASH, number } from "./say.js";
+import { watch } from "./source.js";
 import { t } from "./words.js";
 
-// At one every five seconds the last twenty-five minutes.
-const KEPT_MAX = 300;
+const EVERY = 2_000;
+// As many as the daemon keeps.
+const KEPT_MAX = 500;
+// More points than a curve in a table is wide show nothing.
+const DRAWN_MAX = 96;
 
-let kept = new Map();
-
-/** Adds what the pool says now, and forgets who is no member any more. */
-export function remember(pool) {
-  kept = new Map(pool.map(({ peer_id, score, parts }) => {
-    const before = kept.get(peer_id) ?? new Map();
-    const now = [["", score === null ? null : score / 100], ...parts.map(({ name, value }) => [name, value])];
-    return [peer_id, new Map(now.map(([name, value]) => [name, [...(before.get(name) ?? []), value].slice(-KEPT_MAX)]))];
-  }));
+/** Follows the scores of all until the signal, and tells whenever it asked; gives the samples of one. */
+export function follow(signal, told) {
+  const kept = new Map();
+  let since = "";
+  const path = () => `/api/v1/indexers/history${since && `?${new URLSearchParams({ since })}`}`;
+  watch(path, EVERY, signal, (curves) => {
+    for (const { peer_id: id, samples } of curves) {
+      if (samples.length === 0) continue;
+      kept.set(id, [...(kept.get(id) ?? []), ...samples].slice(-KEPT_MAX));
+      // All are judged at once, so the news of one are those of all.
+      const { at } = samples.at(-1);
+      if (since === "" || Date.parse(at) >= Date.parse(since)) since = at;
+    }
+    told();
+  });
+  return (id) => kept.get(id) ?? [];
 }
 
-/** A score, or one part of it, as a curve between 0 and its most. */
-export function lately(peer, part = "") {
-  const values = (kept.get(peer)?.get(part) ?? []).filter((value) => value !== null);
+/** A score as a curve between 0 and its most. */
+export function lately(samples) {
+  const values = samples.slice(-DRAWN_MAX).map(({ value }) => value);
   if (values.length < 2) return DASH;
-  const [least, most] = [Math.min(...values), Math.max(...values)].map((value) => number(100 * value, 1));
-  return curve(values, t("from_to", least, most));
+  const [least, most] = [Math.min(...values), Math.max(...values)].map((value) => number(value, 1));
+  return curve(values.map((value) => value / 100), t("from_to", least, most));
 }

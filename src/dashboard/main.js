@@ -1,30 +1,32 @@
 // The page around the views: which is shown, who the member is, whether it is reached, in which language.
 
 import { fill, badge, make, strong } from "./draw.js";
-import { remember } from "./lately.js";
 import { clock, learn, role } from "./say.js";
 import { state, watch } from "./source.js";
 import { choose, language, t } from "./words.js";
 import * as actors from "./views/actors.js";
 import * as alerts from "./views/alerts.js";
 import * as bus from "./views/bus.js";
+import * as config from "./views/config.js";
 import * as network from "./views/network.js";
 import * as outbox from "./views/outbox.js";
 import * as overview from "./views/overview.js";
 import * as partners from "./views/partners.js";
 import * as peers from "./views/peers.js";
+import * as planner from "./views/planner.js";
 import * as pool from "./views/pool.js";
 import * as resources from "./views/resources.js";
 import * as search from "./views/search.js";
 import * as sessions from "./views/sessions.js";
 
 // In the order of the navigation; a name is the address, the word and the module.
-const VIEWS = { overview, alerts, actors, network, pool, peers, sessions, search, resources, partners, outbox, bus };
+const VIEWS = {
+  overview, alerts, actors, network, pool, peers, sessions, search, resources, partners, planner, outbox, bus, config,
+};
 
 const STATUS_EVERY = 1_000;
 // Names change seldom.
 const NAMES_EVERY = 5_000;
-const SCORES_EVERY = 5_000;
 
 const at = (id) => document.getElementById(id);
 let view = new AbortController();
@@ -101,6 +103,7 @@ at("language").addEventListener("change", ({ target }) => {
 });
 at("pause").addEventListener("click", () => {
   state.isPaused = !state.isPaused;
+  dispatchEvent(new Event("pause"));
   tellPause();
 });
 // Followed, it would be the address of a view.
@@ -115,7 +118,6 @@ const always = new AbortController().signal;
 translate();
 show(false);
 watch("/api/v1/status", STATUS_EVERY, always, tellMember);
-watch("/api/v1/indexers", SCORES_EVERY, always, remember);
 for (const from of ["peers", "partners"]) {
   watch(`/api/v1/${from}`, NAMES_EVERY, always, (peers) => learn(from, peers));
 }

@@ -1,4 +1,6 @@
-// What is asked of the daemon: again and again while the page is seen, and never faster than it answers.
+// What is asked of the daemon: again and again while the page is seen, and never faster than it answers. And what it is told.
+
+import { t } from "./words.js";
 
 // Longer than the daemon gives itself for any answer.
 const PATIENCE = 12_000;
@@ -26,21 +28,30 @@ function reached(isReached) {
   state.changed();
 }
 
-/** Asks once. */
-export async function ask(path, signal) {
+async function send(path, signal, more) {
   let answer, body;
   try {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]);
-    answer = await fetch(path, { signal: limit, cache: "no-store" });
+    answer = await fetch(path, { signal: limit, cache: "no-store", ...more });
     body = await answer.text();
   } catch (error) {
     if (!signal.aborted) reached(false);
     throw new Unreached(error.message);
   }
   reached(true);
-  if (answer.ok) return JSON.parse(body);
+  if (answer.ok) return body;
   throw new Problem(answer.status, problem(body) || `${answer.status} ${answer.statusText}`);
 }
+
+/** Asks once. */
+export const ask = async (path, signal) => JSON.parse(await send(path, signal));
+
+/** Tells it to do something, with the admin token. */
+export const tell = async (method, path, token, signal) => {
+  // A header holds no other characters; a token has none of them.
+  if (/[^\x20-\x7e]/.test(token)) throw new Problem(401, t("token_odd"));
+  await send(path, signal, { method, headers: { authorization: `Bearer ${token}` } });
+};
 
 function problem(body) {
   try {
@@ -52,7 +63,7 @@ function problem(body) {
 
 /**
  * Asks every so many milliseconds until the signal, tells what came and what the daemon could not do. That it cannot be
- * reached is said by the whole page. The path may be a function, for one that asks for news only; `fail` may say that it is enough.
+ * reached is said by the whole page. The path may be a function, for one that asks for news only; both may say that it is enough.
  */
 export function watch(path, every, signal, show, fail) {
   let timer;
@@ -65,7 +76,7 @@ export function watch(path, every, signal, show, fail) {
       isAsking = true;
       try {
         const data = await ask(typeof path === "function" ? path() : path, signal);
-        if (!signal.aborted) show(data);
+        if (!signal.aborted) isEnough = show(data) === ENOUGH;
       } catch (error) {
         if (error instanceof Problem) isEnough = !signal.aborted && fail?.(error) === ENOUGH;
         else if (!(error instanceof Unreached)) throw error;
@@ -77,5 +88,44 @@ export function watch(path, every, signal, show, fail) {
   };
   document.addEventListener("visibilitychange", look, { signal });
   signal.addEventListener("abort", () => clearTimeout(timer));
+  look();
+}
+
+/**
+ * Hears what happens as it happens, while the page is seen and not paused, and goes on after the last event that came: none is
+ * told twice. Where the daemon has no such stream, or no place for one more, it is asked every so many milliseconds instead.
+ */
+export function hear(every, signal, heard, fail) {
+  let seen = 0;
+  let stream = null;
+  const take = (events) => {
+    const news = events.filter(({ seq }) => seq > seen);
+    seen = events.at(-1)?.seq ?? seen;
+    heard(news);
+  };
+  const close = () => {
+    stream?.close();
+    stream = null;
+  };
+  const ends = new AbortController();
+  signal.addEventListener("abort", () => ends.abort());
+  const askInstead = () => {
+    ends.abort();
+    if (!signal.aborted) watch(() => `/api/v1/events?since=${seen}`, every, signal, take, fail);
+  };
+  const look = () => {
+    if (document.hidden || state.isPaused || ends.signal.aborted) return close();
+    if (stream) return;
+    stream = new EventSource(`/api/v1/events/stream?since=${seen}`);
+    stream.addEventListener("happened", ({ data }) => take([JSON.parse(data)]));
+    // Another journal, whose numbers begin anew, or one that lost what we had not heard.
+    stream.addEventListener("gap", ({ data }) => { if (JSON.parse(data).reason === "restarted") seen = 0; });
+    // A browser comes back by itself to what broke, and gives up what was refused.
+    stream.addEventListener("error", () => { if (stream?.readyState === EventSource.CLOSED) askInstead(); });
+    stream.addEventListener("open", () => heard([]));
+  };
+  document.addEventListener("visibilitychange", look, { signal: ends.signal });
+  addEventListener("pause", look, { signal: ends.signal });
+  ends.signal.addEventListener("abort", close);
   look();
 }

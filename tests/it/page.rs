@@ -7,7 +7,7 @@ use crate::harness::{Browser, Federation, Member, PATIENCE, Spec, muster, until_
 /// Gives what of the page somebody could not use, in words.
 const ACCESSIBILITY: &str = include_str!("page/accessibility.js");
 
-const VIEWS: [&str; 12] = [
+const VIEWS: [&str; 14] = [
     "overview",
     "alerts",
     "actors",
@@ -18,9 +18,15 @@ const VIEWS: [&str; 12] = [
     "search",
     "resources",
     "partners",
+    "planner",
     "outbox",
     "bus",
+    "config",
 ];
+
+/// All that takes the focus, in the page or in a dialogue that is open.
+const STOPS: &str = "[...(document.querySelector('dialog[open]') ?? document).querySelectorAll('a[href], button, input, select, summary, [tabindex=\"0\"]')]
+    .filter((one) => !one.disabled && one.checkVisibility() && one.getClientRects().length > 0)";
 
 /// Goes to a view, and waits until it has drawn something and nothing is awaited any more.
 #[track_caller]
@@ -47,6 +53,27 @@ fn says(browser: &mut Browser, selector: &str, words: &str) {
 #[track_caller]
 fn assert_usable_by_all(browser: &mut Browser, view: &str) {
     assert_eq!(browser.value(ACCESSIBILITY), json!([]), "{view}");
+}
+
+/// Whoever has no mouse comes to everything, sees where it is, and comes out again.
+#[track_caller]
+fn assert_usable_by_keyboard(browser: &mut Browser, view: &str) {
+    let begin = "document.querySelector('.skip').focus()";
+    let stops = browser.value(&format!("{begin}; window.stops = {STOPS}; window.reached = new Set(); stops.length"));
+    // Some more than there are: a browser has stops of its own, and lines come and go.
+    for _ in 0..stops.as_u64().unwrap() + 12 {
+        browser.value("reached.add(document.activeElement)");
+        let unseen = browser.value(
+            "document.activeElement !== document.body && getComputedStyle(document.activeElement).outlineStyle === 'none'
+                && document.activeElement.outerHTML.slice(0, 160)",
+        );
+        assert_eq!(unseen, false, "{view}: the focus is not seen");
+        browser.press("Tab", "", 9);
+    }
+    let missed = browser.value(
+        "stops.filter((stop) => stop.isConnected && !reached.has(stop)).map((stop) => stop.outerHTML.slice(0, 160))",
+    );
+    assert_eq!(missed, json!([]), "{view}: no key leads there");
 }
 
 /// Types into what has the focus and presses Enter.
@@ -88,13 +115,20 @@ fn share(paris: &Member, lyon: &Member) {
 #[test]
 fn the_dashboard_shows_what_is_in_every_view() {
     let Some(mut browser) = Browser::started("page::the_dashboard_shows_what_is_in_every_view") else { return };
-    let federation = Federation::converged(2, &["paris", "lyon"]);
+    // A curve has a point at each judgement.
+    let federation = Federation::started(2, &["paris", "lyon"], |spec| spec.set("score.judge_every", "\"1s\""));
+    federation.until_converged();
     let (paris, first) = (federation.member("paris"), federation.member("indexer-1"));
     share(paris, federation.member("lyon"));
+    by(paris, &["planner", "open", &federation.member("lyon").peer_id]);
     browser.resize(1280);
     browser.prefer("light");
     browser.open(&format!("http://{}/", paris.admin()));
 
+    browser.until(
+        "something is painted, and the browser knows when",
+        "performance.getEntriesByName('first-contentful-paint')[0].startTime > 0",
+    );
     says(&mut browser, "#member", "paris node");
     says(&mut browser, "#link", "connected");
     says(&mut browser, ".tiles", "whole");
@@ -114,7 +148,13 @@ fn the_dashboard_shows_what_is_in_every_view() {
     says(&mut browser, "main section", "latency");
     says(&mut browser, "main section", "judged by the upper end");
     says(&mut browser, "main section details:last-of-type", "answered");
-    browser.until("the score is drawn over time", "document.querySelectorAll('main .curve polyline').length > 2");
+    browser.until("both scores are drawn over time", "document.querySelectorAll('main .curve polyline').length === 2");
+    browser.until(
+        "so is this one with its threshold, and each part for itself",
+        "document.querySelectorAll('.plot .line.score').length > 2 && document.querySelector('.plot .line.threshold')",
+    );
+    says(&mut browser, "main figcaption", "%");
+    browser.shoot("pool-why");
     go(&mut browser, "peers");
     says(&mut browser, &format!("tr[data-key='{}']", first.peer_id), "connected");
     go(&mut browser, "sessions");
@@ -123,6 +163,18 @@ fn the_dashboard_shows_what_is_in_every_view() {
     says(&mut browser, &format!("tr[data-key='{}/farm-1']", paris.peer_id), "Wind farm");
     go(&mut browser, "partners");
     says(&mut browser, "main table", "lyon");
+    go(&mut browser, "planner");
+    says(&mut browser, "main table", "lyon");
+    go(&mut browser, "config");
+    says(&mut browser, "tr[data-key='node.name']", "paris");
+    says(&mut browser, "tr[data-key='node.name']", "muster.toml:");
+    says(&mut browser, "tr[data-key='pool.max_indexer']", "built in");
+    says(&mut browser, "[data-summary]", "0 waiting for a restart");
+    let answer = paris.patch("/api/v1/config", r#"{"behaviour.peers_max": 40000}"#);
+    assert_eq!(answer.code, 200, "{answer:?}");
+    says(&mut browser, "tr[data-waiting][data-key='behaviour.peers_max']", "after a restart: 40000");
+    go(&mut browser, "config/waiting");
+    browser.until("it alone waits", "document.querySelectorAll('tbody tr').length === 1");
     go(&mut browser, "outbox");
     says(&mut browser, "main table", "delivered");
     go(&mut browser, "bus");
@@ -138,11 +190,15 @@ fn the_dashboard_shows_what_is_in_every_view() {
     enter(&mut browser, "wind");
     says(&mut browser, "[data-progress]", "1 found");
     says(&mut browser, ".hits", "Wind farm");
+    // Up to here nothing was asked for that is not there, so the console is empty.
+    browser.value("1");
+    assert_eq!(browser.refusals(), [] as [&str; 0]);
     browser.value("document.querySelector('.search select').value = 'members'");
     browser.value("document.querySelector('#search-text').select()");
     enter(&mut browser, " ");
     says(&mut browser, "[data-progress]", "The daemon answers:");
 
+    let before = browser.refusals().len();
     for (scheme, language, width) in [("light", "en", 1280), ("dark", "fr", 390)] {
         browser.prefer(scheme);
         browser.resize(width);
@@ -152,8 +208,10 @@ fn the_dashboard_shows_what_is_in_every_view() {
             go(&mut browser, view);
             assert_usable_by_all(&mut browser, view);
             browser.shoot(&format!("{view}-{scheme}-{language}-{width}"));
+            assert_usable_by_keyboard(&mut browser, view);
         }
     }
+    assert_eq!(browser.refusals().len(), before, "{:?}", browser.refusals());
     // The choice is kept, and what the browser has is not sent again.
     browser.call("Page.reload", json!({}));
     browser
@@ -182,7 +240,7 @@ fn faults_appear_in_the_dashboard_and_heal_there() {
     says(&mut browser, row, "running");
     let answer = federation.member("paris").tell("/api/v1/chaos/actors/root/score", r#"{"fault":"panic"}"#);
     assert_eq!(answer.code, 204, "{answer:?}");
-    says(&mut browser, &format!("{row} td:last-child"), "panic");
+    browser.until("its cause is shown", &format!("{}.includes('panic')", cell("root/score", "Last failure")));
     browser.until("the restart is counted", &format!("document.querySelector(\"{row}\").cells[3].textContent === '1'"));
     says(&mut browser, &format!("{row}[data-state=running]"), "score");
     says(&mut browser, "[data-summary]", "0 not well, restarts: 1");
@@ -221,6 +279,97 @@ fn faults_appear_in_the_dashboard_and_heal_there() {
         log.as_str().is_some_and(|log| log.contains("whole") && !log.contains("restarted"))
     });
     assert_clean(&mut browser, &[federation.member("paris")]);
+}
+
+/// What the row of an actor shows in the column of this head.
+fn cell(actor: &str, head: &str) -> String {
+    format!(
+        "document.querySelector(\"tr[data-key='{actor}']\")
+            .cells[[...document.querySelectorAll('thead th')].findIndex((one) => one.textContent === '{head}')].textContent"
+    )
+}
+
+#[test]
+fn an_actor_is_restarted_by_hand_with_the_token_which_the_page_forgets() {
+    let name = "page::an_actor_is_restarted_by_hand_with_the_token_which_the_page_forgets";
+    let Some(mut browser) = Browser::started(name) else { return };
+    let federation = Federation::started(1, &["paris"], |spec| spec.variable("MUSTER_CHAOS", "1"));
+    federation.until_converged();
+    let paris = federation.member("paris");
+    let token = std::fs::read_to_string(paris.dir.join("data/admin.token")).unwrap().trim().to_owned();
+    browser.resize(1280);
+    browser.open(&format!("http://{}/#/actors", paris.admin()));
+
+    // It does not answer, which the view that asks it says, and the tree too.
+    let stuck = paris.tell("/api/v1/chaos/actors/root/peers", r#"{"fault":"stall","ms":600000}"#);
+    assert_eq!(stuck.code, 204, "{stuck:?}");
+    browser.value("location.hash = '#/peers'");
+    says(&mut browser, "main .note", "Loading");
+    says(&mut browser, "main .note.wrong", "The daemon answers: root/peers did not answer");
+    browser.shoot("peers-failed");
+    go(&mut browser, "actors");
+    says(&mut browser, "tr[data-key='root/peers'][data-state=stuck]", "stuck, busy for");
+    browser.shoot("actors-stuck");
+
+    // By keyboard alone: first a wrong token, then the right one.
+    let button = "document.querySelector(\"tr[data-key='root/peers'] [data-press=restart]\")";
+    browser.value(&format!("{button}.focus()"));
+    browser.press("Enter", "\r", 13);
+    says(&mut browser, "dialog[open] h2", "Restart root/peers");
+    assert_usable_by_all(&mut browser, "the dialogue");
+    browser.shoot("actors-dialogue");
+    enter(&mut browser, &"0".repeat(64));
+    says(&mut browser, "dialog [role=alert]", "The daemon answers: the token is not that of data/admin.token");
+    enter(&mut browser, &token);
+    browser.until("the order is given", "!document.querySelector('dialog')");
+    assert_eq!(browser.value(&format!("document.activeElement === {button}")), true);
+    browser.until("the restart is counted", &format!("{} === '1'", cell("root/peers", "Restarts")));
+    browser.until("so is its cause", &format!("{} === 'restarted by hand'", cell("root/peers", "Last failure")));
+    says(&mut browser, "tr[data-key='root/peers'][data-state=running]", "peers");
+    browser.shoot("actors-restarted-by-hand");
+    go(&mut browser, "peers");
+    browser.until(
+        "the view is whole again",
+        "document.querySelectorAll('tbody tr').length > 0 && !document.querySelector('.wrong')",
+    );
+
+    // Once given it is not asked for again, and whoever escapes has ordered nothing.
+    go(&mut browser, "actors");
+    let other = "document.querySelector(\"tr[data-key='root/score'] [data-press=restart]\")";
+    browser.until("it can be restarted", other);
+    browser.value(&format!("{other}.click()"));
+    assert_eq!(browser.value("document.querySelector('dialog input').checkVisibility()"), false);
+    browser.press("Escape", "", 27);
+    browser.until("nothing is ordered", "!document.querySelector('dialog')");
+    browser.value(&format!("{other}.click()"));
+    browser.press("Enter", "\r", 13);
+    browser.until("another one is restarted", &format!("{} === '1'", cell("root/score", "Restarts")));
+    assert_eq!(browser.value("document.querySelector(\"tr[data-key='root'] [data-press=restart]\")"), Value::Null);
+
+    // It is nowhere that another page or a later one could find it.
+    let kept = browser
+        .value("[JSON.stringify(localStorage), JSON.stringify(sessionStorage), document.cookie, location.href].join()");
+    assert!(!kept.as_str().unwrap().contains(&token), "{kept}");
+    browser.value("window.isFormer = true");
+    browser.call("Page.reload", json!({}));
+    browser.until("the page is another", &format!("!window.isFormer && {other}"));
+    browser.value(&format!("{other}.click()"));
+    assert_eq!(browser.value("document.querySelector('dialog input').checkVisibility()"), true);
+    enter(&mut browser, " ");
+    says(&mut browser, "dialog [role=alert]", "The admin token is needed");
+    browser.press("Escape", "", 27);
+
+    // The endpoint's own rules hold for whoever is no page, too.
+    let path = |actor: &str| format!("/api/v1/actors/{actor}/restart");
+    assert_eq!(paris.tell_without_token(&path("root%2Fscore"), "").code, 401);
+    for (actor, code, words) in [
+        ("root", 409, "root is the process itself: restart the service instead"),
+        ("root%2Fnobody", 404, "no such actor: root/nobody"),
+    ] {
+        let answer = paris.tell(&path(actor), "");
+        assert!(answer.code == code && answer.body.contains(words), "{actor}: {answer:?}");
+    }
+    assert_clean(&mut browser, &[paris]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod beats;
 mod broken;
 mod churn;
 mod crew;
+mod dashboard;
 mod figures;
 mod floor;
 mod member;
@@ -62,6 +63,9 @@ const SEARCHES_QUICK: usize = 30;
 /// The same of changes from bus to bus.
 const SHARING_WITHIN: Duration = Duration::from_secs(300);
 
+/// The same of the dashboard.
+const PAGE_WITHIN: Duration = Duration::from_secs(200);
+
 /// Changes of each round, and rounds.
 const SHARING: sharing::Plan = sharing::Plan { rounds: 5, changes: 2_000 };
 const SHARING_QUICK: sharing::Plan = sharing::Plan { rounds: 2, changes: 500 };
@@ -100,6 +104,10 @@ struct Args {
     /// Instead: changes from one organisation's bus to another's, and into either database.
     #[arg(long)]
     sharing: bool,
+
+    /// Instead: the dashboard in a browser, first alone and then beside 500 nodes.
+    #[arg(long)]
+    page: bool,
 
     /// Nobody else uses this network: bytes are told, too; `run` sees to it.
     #[arg(long, hide = true)]
@@ -168,6 +176,7 @@ fn run(args: &Args) -> Outcome<()> {
         _ if args.is_of_crowds() => CROWDS_WITHIN,
         Args { search: true, .. } => OFFERS_WITHIN,
         Args { sharing: true, .. } => SHARING_WITHIN,
+        Args { page: true, .. } => PAGE_WITHIN,
         _ => WHOLE_WITHIN,
     };
     let seed = args.seed.unwrap_or_else(rand::random);
@@ -190,6 +199,7 @@ fn run(args: &Args) -> Outcome<()> {
                 _ if args.is_of_crowds() => "tests/load/run --crowds",
                 Args { search: true, .. } => "tests/load/run --search",
                 Args { sharing: true, .. } => "tests/load/run --sharing",
+                Args { page: true, .. } => "tests/load/run --page",
                 _ => "tests/load/run",
             };
             figures::document(path, command, &table)
@@ -215,6 +225,9 @@ async fn measure(args: &Args, seed: u64) -> Outcome<Vec<Row>> {
     if args.sharing {
         let plan = if args.quick { SHARING_QUICK } else { SHARING };
         return sharing::measure(folder.path(), &register, plan).await.when("changes");
+    }
+    if args.page {
+        return dashboard::measure(folder.path(), &register, args.quick).await.when("the dashboard");
     }
     if args.is_of_crowds() {
         let (arriving, settled) = if args.quick { (ARRIVING_QUICK, SETTLED_QUICK) } else { (ARRIVING, SETTLED) };

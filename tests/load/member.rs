@@ -250,6 +250,11 @@ impl Member {
         }
     }
 
+    /// Where its admin endpoint is.
+    pub(crate) fn admin(&self) -> &str {
+        &self.admin
+    }
+
     /// Its peer id.
     pub(crate) fn peer_id(&self) -> String {
         let peer = self.addr.iter().find_map(|part| match part {

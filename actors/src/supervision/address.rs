@@ -278,6 +278,11 @@ impl<M: Send + 'static> Poke for Slot<M> {
         self.vitals.mailbox.admit_always();
         self.post(None, None).is_ok()
     }
+
+    fn kill(&self) -> bool {
+        let target = self.target.read().unwrap_or_else(PoisonError::into_inner);
+        target.as_ref().map(|target| target.actor.kill()).is_some()
+    }
 }
 
 /// Where an answer goes: to a task that waits for it, or to an actor as one of its messages.

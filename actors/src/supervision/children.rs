@@ -345,11 +345,13 @@ impl Children {
             return Err(StartError::Full { parent: self.parent.clone(), most: self.children_max });
         }
         let settings = spec.restarts.clone().unwrap_or_else(|| self.tree.settings().restarts());
+        let restarts = Restarts::new(settings);
+        spec.vitals.room(restarts.room());
         self.tree.list(&spec.vitals, Some(&self.parent));
         let key = self.number();
         self.by_path.insert(path, key);
         let gone = CancellationToken::new();
-        self.children.insert(key, Child { spec, restarts: Restarts::new(settings), phase: Phase::Starting, gone });
+        self.children.insert(key, Child { spec, restarts, phase: Phase::Starting, gone });
         Ok(self.launch(key).await?)
     }
 
@@ -373,7 +375,8 @@ impl Children {
     /// # Errors
     /// When a budget is spent and the failure is to go up; the other children are then stopped already.
     pub async fn on_event(&mut self, event: SupervisionEvent) -> Result<Option<Outcome>, Failure> {
-        let (actor, cause) = match event {
+        let is_no_failure = matches!(event, SupervisionEvent::ActorTerminated(..));
+        let (actor, mut cause) = match event {
             SupervisionEvent::ActorFailed(actor, error) => (actor, Some(in_words(&*error))),
             SupervisionEvent::ActorTerminated(actor, Some(_), _) => (actor, None),
             SupervisionEvent::ActorTerminated(actor, None, reason) => {
@@ -383,7 +386,12 @@ impl Children {
         };
         // Whatever is not known by its id belongs to a life that has been dealt with.
         let Some(key) = self.by_actor.remove(&actor.get_id()) else { return Ok(None) };
-        let policy = self.children.get(&key).map(|child| child.spec.policy);
+        let child = self.children.get(&key);
+        let policy = child.map(|child| child.spec.policy);
+        // ractor tells a kill like an end of its own accord.
+        if is_no_failure {
+            cause = child.and_then(|child| child.spec.vitals.why_killed()).or(cause);
+        }
         match (cause, policy) {
             (None, Some(Policy::Transient)) => Ok(self.ended(key).await),
             (cause, _) => {
@@ -454,7 +462,9 @@ impl Children {
         let child = self.children.get_mut(&key).expect("only a child that is kept fails");
         let path = child.spec.path().clone();
         child.spec.vitals.failed(&cause);
-        let outcome = match child.restarts.failed(self.tree.clock().mono(), &mut self.rng) {
+        let verdict = child.restarts.failed(self.tree.clock().mono(), &mut self.rng);
+        child.spec.vitals.room(child.restarts.room());
+        let outcome = match verdict {
             Verdict::RestartAfter(pause) => {
                 child.spec.vitals.waiting();
                 let limit = child.spec.stop_limit(&self.tree);

@@ -159,10 +159,16 @@ impl<M> fmt::Debug for Seat<M> {
 #[error("an injected error")]
 struct InjectedError;
 
-async fn suffer(fault: Fault) -> Result<(), InjectedError> {
+/// Why an operator's restart ends a life.
+#[derive(Debug, thiserror::Error)]
+#[error("restarted by hand")]
+pub(super) struct RestartedByHand;
+
+async fn suffer(fault: Fault) -> Result<(), ActorProcessingErr> {
     match fault {
         Fault::Panic => panic!("an injected panic"),
-        Fault::Error => Err(InjectedError),
+        Fault::Error => Err(InjectedError.into()),
+        Fault::ByHand => Err(RestartedByHand.into()),
         Fault::Stall(stall) => {
             tokio::time::sleep(stall).await;
             Ok(())

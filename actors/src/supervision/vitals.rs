@@ -23,11 +23,12 @@ use super::{
     children::Outcome,
     clock::{Chance, Clock},
     histogram::Histogram,
+    life::RestartedByHand,
     mailbox::Mailbox,
     path::Path,
 };
 use crate::{
-    handle::{AskError, Fault},
+    handle::{AskError, CannotRestart, Fault},
     view::{ActorState, ActorView},
 };
 
@@ -48,12 +49,18 @@ const STOPPED: u8 = 3;
 const NO_FAULT: u64 = 0;
 const PANIC: u64 = 1;
 const ERROR: u64 = 2;
-const STALL: u64 = 3;
+const BY_HAND: u64 = 3;
+const STALL: u64 = 4;
+
+/// In the atomic of a moment: never.
+const NEVER: u64 = u64::MAX;
 
 /// An actor that can be made to handle something at once, so that an injected fault needs no traffic.
 pub(super) trait Poke: Send + Sync {
     /// Sends it an empty message; false when it is away.
     fn poke(&self) -> bool;
+    /// Ends it where it awaits, in the middle of a handler too; false when it is away.
+    fn kill(&self) -> bool;
 }
 
 /// The vitals of one actor over all its lives. Handling a message takes no lock in here.
@@ -74,6 +81,10 @@ pub(super) struct Vitals {
     handling: Histogram,
     waiting: Histogram,
     fault: AtomicU64,
+    /// The life that was killed to be restarted by hand; 0 while none was.
+    killed_by_hand: AtomicU64,
+    /// From when on its supervisor restarts it once more, or [`NEVER`].
+    room_nanos: AtomicU64,
     last_error: Mutex<Option<String>>,
     poke: OnceLock<Weak<dyn Poke>>,
 }
@@ -93,6 +104,8 @@ impl Vitals {
             handling: Histogram::default(),
             waiting: Histogram::default(),
             fault: AtomicU64::new(NO_FAULT),
+            killed_by_hand: AtomicU64::new(0),
+            room_nanos: AtomicU64::new(0),
             last_error: Mutex::new(None),
             poke: OnceLock::new(),
         }
@@ -114,6 +127,8 @@ impl Vitals {
     pub(super) fn begin_life(&self, now: Mono) -> u64 {
         self.born_nanos.store(nanos(now), Relaxed);
         self.busy_since.store(0, Relaxed);
+        // The last life ended before it came to that: it is restarted already.
+        let _ = self.fault.compare_exchange(BY_HAND, NO_FAULT, Release, Relaxed);
         self.state.store(STARTING, Release);
         self.incarnation.fetch_add(1, Release) + 1
     }
@@ -181,6 +196,7 @@ impl Vitals {
             NO_FAULT => None,
             PANIC => Some(Fault::Panic),
             ERROR => Some(Fault::Error),
+            BY_HAND => Some(Fault::ByHand),
             stall => Some(Fault::Stall(Duration::from_millis(stall - STALL))),
         }
     }
@@ -189,6 +205,7 @@ impl Vitals {
         let code = match fault {
             Fault::Panic => PANIC,
             Fault::Error => ERROR,
+            Fault::ByHand => BY_HAND,
             Fault::Stall(stall) => STALL.saturating_add(u64::try_from(stall.as_millis()).unwrap_or(u64::MAX - STALL)),
         };
         self.fault.store(code, Release);
@@ -197,6 +214,45 @@ impl Vitals {
             self.fault.store(NO_FAULT, Release);
         }
         poked
+    }
+
+    /// From when on its supervisor restarts it once more; nothing where it never does.
+    pub(super) fn room(&self, from: Option<Mono>) {
+        self.room_nanos.store(from.map_or(NEVER, nanos), Relaxed);
+    }
+
+    /// Why this life was killed, when that was done to restart it.
+    pub(super) fn why_killed(&self) -> Option<String> {
+        (self.killed_by_hand.load(Acquire) == self.incarnation()).then(|| RestartedByHand.to_string())
+    }
+
+    /// Ends this life as a failure would, for its supervisor to begin another.
+    fn restart(&self, now: Mono, stuck_after: Duration) -> Result<(), CannotRestart> {
+        let actor = || self.path.to_string();
+        if self.parent.get().is_none() {
+            return Err(CannotRestart::Root);
+        }
+        let state = self.view(now, stuck_after).state;
+        if !matches!(state, ActorState::Running | ActorState::Stuck) {
+            return Err(CannotRestart::NotAlive { actor: actor(), state });
+        }
+        match self.room_nanos.load(Relaxed) {
+            NEVER => return Err(CannotRestart::Never { actor: actor() }),
+            from if from > nanos(now) => {
+                let wait = Duration::from_nanos(from - nanos(now));
+                return Err(CannotRestart::Spent { actor: actor(), wait: Duration::from_secs(wait.as_secs() + 1) });
+            }
+            _ => {}
+        }
+        let is_told = if state == ActorState::Stuck {
+            // It comes to no message, so it is ended where it waits.
+            self.killed_by_hand.store(self.incarnation(), Release);
+            self.poke.get().and_then(Weak::upgrade).is_some_and(|actor| actor.kill())
+        } else {
+            // Between two messages, so that none is left half done.
+            self.inject(Fault::ByHand)
+        };
+        if is_told { Ok(()) } else { Err(CannotRestart::NotAlive { actor: actor(), state: ActorState::Waiting }) }
     }
 
     fn is_stopped(&self) -> bool {
@@ -359,6 +415,17 @@ impl Tree {
         let vitals = self.entries().values().find(|vitals| vitals.path.as_str() == actor).cloned();
         let vitals = vitals.ok_or_else(|| AskError::Unknown { what: "actor", name: actor.to_owned() })?;
         if vitals.inject(fault) { Ok(()) } else { Err(AskError::Away { actor: actor.to_owned() }) }
+    }
+
+    /// Has the actor with this path restarted by its supervisor as if it had failed: after a pause, counted, with all
+    /// below it. One that is stuck is ended in the middle of its handler, any other one before its next message.
+    ///
+    /// # Errors
+    /// When there is no such actor, it is the root, it does not live now, or its supervisor would give it up instead.
+    pub fn restart(&self, actor: &str) -> Result<(), CannotRestart> {
+        let vitals = self.entries().values().find(|vitals| vitals.path.as_str() == actor).cloned();
+        let vitals = vitals.ok_or_else(|| CannotRestart::Unknown { actor: actor.to_owned() })?;
+        vitals.restart(self.clock().mono(), self.0.settings.stuck_after)
     }
 
     /// The vitals of the actor with this path, if it is listed.

@@ -1,6 +1,7 @@
-// Every actor with its vitals, in the tree of their supervisors.
+// Every actor with its vitals, in the tree of their supervisors; each may be restarted by hand.
 
 import { badge, button, english, make, soft, Table } from "../draw.js";
+import { order } from "../order.js";
 import { clock, micros, number, span, withNames } from "../say.js";
 import { watch } from "../source.js";
 import { named, t } from "../words.js";
@@ -10,7 +11,8 @@ const EVERY = 1_000;
 const DEPTH_MAX = 16;
 
 const STATES = { running: "good", starting: "idle", stuck: "bad", waiting: "warn", stopped: "idle" };
-const isIll = ({ state }) => state === "stuck" || state === "waiting" || state === "stopped";
+/** It does not do its work now. */
+export const isIll = ({ state }) => state === "stuck" || state === "waiting" || state === "stopped";
 
 export function show(main, signal) {
   const folded = new Set();
@@ -27,20 +29,25 @@ export function show(main, signal) {
       { head: "state", cell: (actor) => badge(STATES[actor.state] ?? "idle", stateOf(actor)) },
       { head: "uptime", number: true, cell: ({ uptime_ms }) => span(uptime_ms) },
       { head: "restarts", number: true, cell: ({ restarts }) => number(restarts) },
+      { head: "last_failure", cell: failure },
+      { head: "by_hand", cell: byHand },
       { head: "handled", number: true, cell: ({ handled }) => number(handled) },
       { head: "in_flight", number: true, cell: ({ in_flight: now, in_flight_max: most }) => t("now_most", number(now), number(most)) },
       { head: "shed", number: true, cell: ({ shed }) => number(shed) },
       { head: "handle_p50", number: true, cell: ({ handle_p50_us }) => micros(handle_p50_us) },
       { head: "handle_p99", number: true, cell: ({ handle_p99_us }) => micros(handle_p99_us) },
       { head: "wait_p99", number: true, cell: ({ wait_p99_us }) => micros(wait_p99_us) },
-      { head: "last_failure", cell: failure },
     ],
     dress: (line, { depth, state }) => {
       line.style.setProperty("--depth", depth);
       line.dataset.state = state;
     },
-    pressed: ({ name }) => {
-      if (!folded.delete(name)) folded.add(name);
+    pressed: async (actor, what) => {
+      if (what === "restart") {
+        if (await restart(actor, signal)) last.textContent = t("restart_ordered", clock(Date.now()), withNames(actor.name));
+        return;
+      }
+      if (!folded.delete(actor.name)) folded.add(actor.name);
       tell();
     },
   });
@@ -92,6 +99,17 @@ function label({ name, parent, isOpen }) {
   if (isOpen === undefined) return own;
   return [button("fold", isOpen ? "▾" : "▸", t("below", own), isOpen), " ", own];
 }
+
+/** The root is the process, and is restarted by whatever runs that. */
+const byHand = ({ name, parent }) =>
+  parent ? button("restart", t("restart"), t("restart_of", withNames(name))) : soft("–");
+
+const restart = ({ name, kind }, signal) => order({
+  title: t("restart_of", withNames(name)),
+  words: t(kind === "supervisor" ? "restart_branch_words" : "restart_words"),
+  action: t("restart"),
+  path: `/api/v1/actors/${encodeURIComponent(name)}/restart`,
+}, signal);
 
 const stateOf = ({ state, busy_ms }) =>
   state === "stuck" ? `${named("actor", state)}, ${t("busy", span(busy_ms))}` : named("actor", state);

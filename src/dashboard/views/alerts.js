@@ -1,15 +1,14 @@
 // What is wrong with the member and its host, and what was measured in the last hours.
 
-import { badge, curve, english, section, Table } from "../draw.js";
-import { ago, DASH, millis, number } from "../say.js";
+import { badge, english, fill, make, section, strong, Table } from "../draw.js";
+import { Plot } from "../plot.js";
+import { ago, DASH, known, millis, number } from "../say.js";
 import { watch } from "../source.js";
 import { named, t } from "../words.js";
 
 const EVERY = 1_000;
 // A sample is taken every 30 s.
 const HISTORY_EVERY = 10_000;
-// More points than a curve is wide show nothing.
-const DRAWN_MAX = 96;
 
 const SEVERITIES = { warning: "warn", critical: "bad" };
 const SHARES = ["cpu", "memory", "disk"];
@@ -32,34 +31,45 @@ export function show(main, signal) {
   });
   watch("/api/v1/alerts", EVERY, signal, (alerts) => table.show(alerts), ({ message }) => table.fail(message));
 
-  const history = new Table(section(main, "measured_lately"), {
-    caption: "measured_lately",
-    key: ({ topic }) => topic,
-    empty: "no_samples",
-    columns: [
-      { head: "topic", name: true, cell: ({ topic }) => named("topic", topic) },
-      { head: "measured", number: true, cell: ({ topic, values }) => said(topic, values.at(-1)) },
-      { head: "lately", cell: drawn },
-    ],
-  });
+  measured(section(main, "measured_lately"), signal);
+}
+
+/** Each figure with its unit, and as it was in the last hours. */
+function measured(parent, signal) {
+  const note = make("p", { class: "note" }, t("loading"));
+  const grid = make("div", { class: "plots" });
+  parent.append(note, grid);
+  const panes = new Map();
+  const paneOf = (topic) => {
+    if (!panes.has(topic)) {
+      const words = make("figcaption");
+      const figure = make("figure", {}, words);
+      grid.append(figure);
+      const most = SHARES.includes(topic) || AWAY.includes(topic) ? 1 : (greatest) => greatest || 1;
+      const say = (value) => said(topic, value);
+      panes.set(topic, { words, plot: new Plot(figure, signal, { name: named("topic", topic), height: 110, most, say, lines: [{ kind: "score" }] }) });
+    }
+    return panes.get(topic);
+  };
   watch("/api/v1/alerts/history", HISTORY_EVERY, signal, (samples) => {
-    const topics = Object.keys(samples.at(-1)?.figures ?? {});
-    const values = (topic) => samples.map(({ figures }) => figures[topic]).filter((figure) => figure !== undefined);
-    history.show(topics.map((topic) => ({ topic, values: values(topic) })));
-  }, ({ message }) => history.fail(message));
+    note.classList.remove("wrong");
+    note.textContent = samples.length === 0 ? t("no_samples") : "";
+    const now = samples.at(-1)?.figures ?? {};
+    for (const topic of new Set(samples.flatMap(({ figures }) => Object.keys(figures)))) {
+      const { words, plot } = paneOf(topic);
+      fill(words, [strong(named("topic", topic)), " ", known(now[topic], (figure) => said(topic, figure))]);
+      plot.show(samples.map(({ at, figures }) => ({ at: Date.parse(at), values: [figures[topic]] })));
+    }
+  }, ({ message }) => {
+    note.textContent = t("failed", message);
+    note.classList.add("wrong");
+  });
 }
 
 /** A figure in the unit of its topic. */
 function said(topic, figure) {
   if (SHARES.includes(topic)) return `${number(100 * figure, 1)} %`;
   if (SPANS.includes(topic)) return millis(figure);
-  return AWAY.includes(topic) ? t(figure === 0 ? "no" : "yes") : number(figure);
-}
-
-function drawn({ topic, values: all }) {
-  const values = all.slice(-DRAWN_MAX);
-  if (values.length < 2) return DASH;
-  const [least, most] = [Math.min(...values), Math.max(...values)];
-  const whole = SHARES.includes(topic) ? 1 : most || 1;
-  return curve(values.map((value) => value / whole), t("span_from_to", said(topic, least), said(topic, most)));
+  if (AWAY.includes(topic)) return figure === 0 ? t("no") : figure === 1 ? t("yes") : "";
+  return number(figure, Number.isInteger(figure) ? 0 : 1);
 }

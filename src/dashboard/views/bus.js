@@ -10,11 +10,21 @@ const EVERY = 1_000;
 const STATES = { ready: "good", entering: "warn", away: "bad" };
 const COUNTS = ["taken", "repeated", "put_off", "refused", "own_ignored", "announced", "dropped", "waiting"];
 
+/** Asks how the bus is; a member that has none, which its settings say, is not asked. */
+export function watchBus(every, signal, show, none, fail) {
+  watch("/api/v1/config", every, signal, (settings) => {
+    if (settings.find(({ key }) => key === "bus.url")?.value) watch("/api/v1/bus", every, signal, show, fail);
+    else none();
+    // A life of the daemon has a bus or has none.
+    return ENOUGH;
+  }, fail);
+}
+
 export function show(main, signal) {
   const note = make("p", { class: "note" }, t("loading"));
   const facts = new Facts(main);
   main.append(note);
-  watch("/api/v1/bus", EVERY, signal, (bus) => {
+  watchBus(EVERY, signal, (bus) => {
     note.textContent = t("bus_counts");
     note.classList.remove("wrong");
     facts.show([
@@ -25,11 +35,9 @@ export function show(main, signal) {
       ["cause", english(known(bus.cause))],
       ...COUNTS.map((count) => [`bus_${count}`, number(bus[count])]),
     ]);
-  }, (problem) => {
+  }, () => { note.textContent = t("no_bus"); }, ({ message }) => {
     facts.show([]);
-    note.textContent = problem.status === 404 ? t("no_bus") : t("failed", problem.message);
-    note.classList.toggle("wrong", problem.status !== 404);
-    // A life of the daemon has a bus or has none.
-    return problem.status === 404 && ENOUGH;
+    note.textContent = t("failed", message);
+    note.classList.add("wrong");
   });
 }

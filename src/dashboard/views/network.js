@@ -10,6 +10,9 @@ const EVERY = 2_000;
 const RINGS = { width: 960, height: 600, most: 48, inner: [210, 130], outer: [400, 245], places: around };
 // On a narrow screen the pool stands above us and the others below, two in a row.
 const ROWS = { width: 420, most: 12, step: 85, places: inRows };
+const INNER_TURN = 0.25;
+// Tried for the outer ring.
+const TURNS = Array.from({ length: 12 }, (_, at) => (at + 0.5) / 12);
 const NARROW = matchMedia("(max-width: 48rem)");
 
 const STATES = { answering: "good", joining: "idle", suspect: "warn", down: "bad", standby: "idle" };
@@ -82,7 +85,7 @@ function picture(chart, status, ones, frame) {
   chart.setAttribute("aria-label", t("map_shows", status.name, ones.length));
 }
 
-/** Two rings around us, each turned so that few lines go straight down through a label. */
+/** Two rings around us, the inner one turned so that few lines go straight down through a label, the outer one past the inner. */
 function around(inner, outer) {
   const { width, height } = RINGS;
   const centre = [width / 2, height / 2];
@@ -90,7 +93,16 @@ function around(inner, outer) {
     const angle = (2 * Math.PI * (at + turn)) / ones.length - Math.PI / 2;
     return [one, centre[0] + wide * Math.cos(angle), centre[1] + high * Math.sin(angle)];
   });
-  return { height, centre, places: [...ring(inner, RINGS.inner, 0.25), ...ring(outer, RINGS.outer, 0.75)] };
+  const turn = past(inner.length, outer.length);
+  return { height, centre, places: [...ring(inner, RINGS.inner, INNER_TURN), ...ring(outer, RINGS.outer, turn)] };
+}
+
+/** By which turn of the outer ring its lines stay farthest from those of the inner one, which they would run through. */
+function past(inner, outer) {
+  const places = (count, turn) => Array.from({ length: count }, (_, at) => (at + turn) / count);
+  const apart = (one, other) => Math.abs(((one - other + 1.5) % 1) - 0.5);
+  const room = (turn) => Math.min(1, ...places(outer, turn).flatMap((one) => places(inner, INNER_TURN).map((other) => apart(one, other))));
+  return TURNS.reduce((best, turn) => (room(turn) > room(best) ? turn : best));
 }
 
 function inRows(inner, outer) {

@@ -2,11 +2,14 @@
 
 import { badge, code, english, Facts, make, part, section, soft } from "../draw.js";
 import { clock, known, moment, number, span, who, withNames } from "../say.js";
-import { ENOUGH, watch } from "../source.js";
+import { hear, watch } from "../source.js";
 import { named, t } from "../words.js";
+import { isIll } from "./actors.js";
+import { watchBus } from "./bus.js";
 
 const EVERY = 1_000;
-const BUS_EVERY = 3_000;
+// What changes seldom, or is shown whole in a view of its own.
+const PARTS_EVERY = 3_000;
 // A few screens; the command line has them all.
 const EVENTS_MAX = 200;
 
@@ -14,7 +17,7 @@ const STANDINGS = { whole: "good", joined: "warn", joining: "warn", isolated: "b
 const BUSES = { ready: "good", entering: "warn", away: "bad" };
 
 const RELIEF = /joined|whole|restarted|ready$|over$|cleared|unbanned/;
-const HARM = /failed|escalated|lost|isolated|banned|removed|suspected|down$|refused|dropped|exposed|unreachable|trouble/;
+const HARM = /alert$|failed|escalated|lost|isolated|banned|removed|suspected|down$|refused|dropped|exposed|unreachable|trouble/;
 const mark = (kind) => (RELIEF.test(kind) ? "good" : HARM.test(kind) ? "warn" : "idle");
 
 export function show(main, signal) {
@@ -27,26 +30,25 @@ export function show(main, signal) {
   const facts = new Facts(section(main, "member"));
 
   let status = null;
-  let bus = soft(t("loading"));
-  const tell = () => status && tiles.show(summary(status, bus));
+  const parts = { alerts: soft(t("loading")), actors: soft(t("loading")), bus: soft(t("loading")) };
+  const tell = () => status && tiles.show(summary(status, parts));
+  const say = (name, content) => {
+    parts[name] = content;
+    tell();
+  };
+  const unknown = (name) => () => say(name, badge("bad", t("unknown")));
   watch("/api/v1/status", EVERY, signal, (now) => {
     status = now;
     tell();
     facts.show(details(now));
     tellTroubles(troubles, now.reasons.map(english));
   }, ({ message }) => tellTroubles(troubles, [english(message)]));
-  watch("/api/v1/bus", BUS_EVERY, signal, (now) => {
-    bus = badge(BUSES[now.state] ?? "idle", named("bus", now.state));
-    tell();
-  }, (problem) => {
-    bus = problem.status === 404 ? badge("idle", t("none")) : badge("bad", t("unknown"));
-    tell();
-    return problem.status === 404 && ENOUGH;
-  });
+  watch("/api/v1/alerts", PARTS_EVERY, signal, (alerts) => say("alerts", alarm(alerts)), unknown("alerts"));
+  watch("/api/v1/actors", PARTS_EVERY, signal, (actors) => say("actors", health(actors)), unknown("actors"));
+  watchBus(PARTS_EVERY, signal, ({ state }) => say("bus", badge(BUSES[state] ?? "idle", named("bus", state))),
+    () => say("bus", badge("idle", t("none"))), unknown("bus"));
 
-  let seen = 0;
-  watch(() => `/api/v1/events?since=${seen}`, EVERY, signal, (events) => {
-    seen = events.at(-1)?.seq ?? seen;
+  hear(EVERY, signal, (events) => {
     for (const event of events.slice(-EVENTS_MAX)) log.prepend(line(event));
     while (log.childElementCount > EVENTS_MAX) log.lastElementChild.remove();
     quiet.textContent = log.childElementCount === 0 ? t("no_events") : "";
@@ -60,7 +62,20 @@ function tellTroubles(list, troubles) {
   list.replaceChildren(...troubles.map((trouble) => make("li", {}, part(badge("warn", "")), part(trouble))));
 }
 
-function summary(status, bus) {
+function alarm(alerts) {
+  const critical = alerts.filter(({ severity }) => severity === "critical").length;
+  if (critical > 0 && critical === alerts.length) return badge("bad", t("alerts_all_critical", number(critical)));
+  if (critical > 0) return badge("bad", t("alerts_critical", number(alerts.length), number(critical)));
+  return alerts.length > 0 ? badge("warn", number(alerts.length)) : badge("good", t("none"));
+}
+
+function health(actors) {
+  const ill = actors.filter(isIll).length;
+  if (ill > 0) return badge("bad", t("actors_ill", number(ill), number(actors.length)));
+  return badge("good", t("actors_well", number(actors.length)));
+}
+
+function summary(status, { alerts, actors, bus }) {
   const { pool_answering: answering, pool_members: members, pool_min: least } = status;
   const tiles = [
     ["standing", badge(STANDINGS[status.standing] ?? "idle", named("standing", status.standing))],
@@ -72,6 +87,8 @@ function summary(status, bus) {
     tiles.push(["sessions", status.drained ? badge("warn", `${sessions}, ${t("drained")}`) : badge("good", sessions)]);
   }
   tiles.push(
+    ["alerts", alerts],
+    ["actors", actors],
     ["connections", number(status.connections)],
     ["database", status.store_ok ? badge("good", t("answers")) : badge("bad", t("answers_not"))],
     ["bus", bus],
@@ -90,7 +107,7 @@ function details(status) {
     ["pool_bounds", t("pool_bounds_are", status.pool_min, status.pool_max)],
     ["represented_by", status.referent ? who(status.referent) : "–"],
     ["indexers_known", number(status.indexers_known)],
-    ["record", known(status.record_seq || null)],
+    ["record_number", known(status.record_seq || null)],
   ];
 }
 

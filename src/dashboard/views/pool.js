@@ -1,7 +1,8 @@
 // The pool of indexers, best first; `#/pool/12D3…` shows why one has its score.
 
-import { badge, english, Facts, link, make, part, section, strong, Table } from "../draw.js";
-import { lately } from "../lately.js";
+import { badge, english, Facts, fill, link, make, part, section, strong, Table } from "../draw.js";
+import { follow, lately } from "../lately.js";
+import { legend, Plot } from "../plot.js";
 import { ago, clock, DASH, known, millis, number, speed, who, whoText } from "../say.js";
 import { watch } from "../source.js";
 import { named, t } from "../words.js";
@@ -13,8 +14,20 @@ const SEEN_MAX = 50;
 
 const STATES = { answering: "good", joining: "idle", suspect: "warn", down: "bad", standby: "idle" };
 const MARKS = ["referent", "seed", "sticky"];
+// In the order of the daemon.
+const PARTS = ["uptime", "challenges", "latency", "fill", "fill_consistency", "witnesses", "dht"];
+// The lines of the large drawing, as the values of a sample.
+const LINES = [{ kind: "score" }, { kind: "threshold" }, { kind: "bound" }, { kind: "bound" }];
+const BAND = [2, 3];
 
 export function show(main, signal, about) {
+  let pool = null;
+  const tell = () => pool && table.show(pool);
+  let over = () => {};
+  const curves = follow(signal, () => {
+    tell();
+    over(curves(about));
+  });
   const table = new Table(main, {
     caption: "pool",
     key: ({ peer_id }) => peer_id,
@@ -23,7 +36,7 @@ export function show(main, signal, about) {
       { head: "name", name: true, cell: ({ peer_id, name }) => who(peer_id, name) },
       { head: "state", cell: ({ state }) => badge(STATES[state] ?? "idle", named("pool", state)) },
       { head: "score", number: true, cell: ({ score }) => known(score, (value) => number(value, 1)) },
-      { head: "lately", cell: ({ peer_id }) => lately(peer_id) },
+      { head: "lately", cell: ({ peer_id }) => lately(curves(peer_id)) },
       { head: "why", cell: ({ peer_id, name }) => link(`#/pool/${peer_id}`, t("why"), t("why_of", whoText(peer_id, name))) },
       { head: "threshold", number: true, cell: ({ threshold }) => number(threshold, 1) },
       { head: "round_trip", number: true, cell: ({ rtt_ms }) => known(rtt_ms, millis) },
@@ -35,30 +48,33 @@ export function show(main, signal, about) {
     ],
     dress: (line, { peer_id }) => line.toggleAttribute("data-chosen", peer_id === about),
   });
-  watch("/api/v1/indexers", EVERY, signal, (pool) => table.show(pool), ({ message }) => table.fail(message));
-  if (about) why(main, signal, about);
+  watch("/api/v1/indexers", EVERY, signal, (now) => {
+    pool = now;
+    tell();
+  }, ({ message }) => table.fail(message));
+  if (about) over = why(main, signal, about);
 }
 
 const nodes = ({ peer_count: count, max_nodes: most, fill_rate: fill }) =>
   count !== null && most !== null ? t("of", number(count), number(most)) : known(fill, (rate) => `${number(rate * 100)} %`);
 
-/** What a score rests on: its parts, its bounds, what was decided and what was seen. */
+/** What a score rests on: its parts, its bounds, what was decided and what was seen. Gives what draws it over time. */
 function why(main, signal, about) {
   const whole = section(main, "why_score");
   whole.querySelector("h2").setAttribute("tabindex", "-1");
   whole.querySelector("h2").dataset.first = "";
-  whole.append(make("p", {}, part(strong(t("of_peer"))), " ", ...who(about).map(part), " ", make("code", {}, about)));
+  whole.append(make("p", {}, part(strong(t("of_peer"))), " ", part(strong(whoText(about))), " ", make("code", {}, about)));
   const facts = new Facts(whole);
+  const over = overTime(whole, signal);
   const parts = new Table(whole, {
     caption: "parts",
     key: ({ name }) => name,
     empty: "no_evidence",
     columns: [
       { head: "part", name: true, cell: ({ name }) => named("part", name) },
-      { head: "value", number: true, cell: ({ value }) => known(value, (value) => number(value, 3)) },
+      { head: "value", number: true, cell: ({ value }) => known(value, (value) => `${number(100 * value, 1)} %`) },
       { head: "weight", number: true, cell: ({ share }) => `${number(share * 100)} %` },
       { head: "points", number: true, cell: ({ value, share }) => known(value, (value) => number(100 * share * value, 1)) },
-      { head: "lately", cell: ({ name }) => lately(about, name) },
       { head: "evidence", cell: ({ evidence }) => english(evidence) },
     ],
   });
@@ -77,6 +93,43 @@ function why(main, signal, about) {
     decisions((explained?.ledger.decisions ?? []).map((one) => [wall(explained, one.at), decided(one)]));
     seen((explained?.ledger.entries ?? []).map((one) => [wall(explained, one.at), observed(one.seen)]));
   }, ({ message }) => parts.fail(message));
+  return over;
+}
+
+/** The score with its bounds, and each of its parts, as they were at each judgement. */
+function overTime(parent, signal) {
+  const title = make("h3", {}, t("over_time"));
+  const note = make("p", { class: "note" }, t("loading"));
+  const panes = make("div");
+  parent.append(title, note, panes);
+  let whole = null;
+  let parts = [];
+  const begin = () => {
+    whole = new Plot(panes, signal, { name: t("score_of_100"), height: 200, most: 100, say: number, lines: LINES, band: BAND });
+    const grid = make("div", { class: "plots" });
+    panes.append(legend([
+      { kind: "score", words: t("score_of_100") }, { kind: "band", words: t("score_bounds_95") }, { kind: "threshold", words: t("goes_below") },
+    ]), grid);
+    parts = PARTS.map((part) => {
+      const words = make("figcaption");
+      const figure = make("figure", {}, words);
+      grid.append(figure);
+      const say = (value) => `${number(100 * value)} %`;
+      return { part, figure, words, plot: new Plot(figure, signal, { name: named("part", part), height: 96, most: 1, say, lines: [{ kind: "score" }] }) };
+    });
+  };
+  return (samples) => {
+    const seen = samples.map((sample) => ({ ...sample, when: Date.parse(sample.at) }));
+    note.textContent = seen.length < 2 ? t("no_curve") : "";
+    if (seen.length < 2) return;
+    if (!whole) begin();
+    whole.show(seen.map(({ when, value, threshold, low, high }) => ({ at: when, values: [value, threshold, low, high] })));
+    for (const { part, figure, words, plot } of parts) {
+      figure.hidden = !seen.some((sample) => part in sample.parts);
+      fill(words, [strong(named("part", part)), " ", known(seen.at(-1).parts[part], (value) => `${number(100 * value, 1)} %`)]);
+      plot.show(seen.map(({ when, parts: values }) => ({ at: when, values: [values[part]] })));
+    }
+  };
 }
 
 /** The weights of parts without evidence are shared among the others. */

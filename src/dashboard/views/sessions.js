@@ -21,7 +21,7 @@ export function show(main, signal) {
       { head: "since", cell: ({ since }) => ago(since) },
       { head: "last_beat", cell: ({ last_seen }) => ago(last_seen) },
       { head: "beats", number: true, cell: ({ beats }) => number(beats) },
-      { head: "record", number: true, cell: ({ record_seq }) => known(record_seq || null) },
+      { head: "record_number", number: true, cell: ({ record_seq }) => known(record_seq || null) },
       { head: "speed", number: true, cell: ({ bytes_per_sec }) => known(bytes_per_sec, speed) },
       { head: "round_trip", number: true, cell: ({ rtt_ms }) => known(rtt_ms, millis) },
       { head: "peer_id", cell: ({ peer_id }) => code(peer_id) },

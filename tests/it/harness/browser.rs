@@ -15,7 +15,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{PATIENCE, network::skip, process::wait_status, until};
+use super::{PATIENCE, skip, until, wait_status};
 
 /// Debian's name, and the others under which it is installed.
 const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
@@ -59,6 +59,7 @@ pub(crate) struct Browser {
     asked: u64,
     requests: Vec<String>,
     complaints: Vec<String>,
+    refusals: Vec<String>,
 }
 
 impl Browser {
@@ -79,9 +80,9 @@ impl Browser {
         let (said, output) = sync_channel(TOLD_MAX);
         let mut pipe = BufReader::new(process.stdout.take().unwrap());
         std::thread::spawn(move || listen(&mut pipe, &said));
-        let (requests, complaints) = (Vec::new(), Vec::new());
+        let (requests, complaints, refusals) = (Vec::new(), Vec::new(), Vec::new());
         let mut browser =
-            Self { process, input, output, _profile: profile, session: None, asked: 0, requests, complaints };
+            Self { process, input, output, _profile: profile, session: None, asked: 0, requests, complaints, refusals };
         let page = browser.call("Target.createTarget", json!({ "url": "about:blank" }));
         let attached = browser.call("Target.attachToTarget", json!({ "targetId": page["targetId"], "flatten": true }));
         browser.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
@@ -126,10 +127,11 @@ impl Browser {
             }
             "Runtime.exceptionThrown" => self.complaints.push(params["exceptionDetails"].to_string()),
             "Runtime.consoleAPICalled" => self.complaints.push(params.to_string()),
-            // Refusals and a daemon that is away are drawn by the page; the log tells them once more.
-            "Log.entryAdded" if params["entry"]["source"] != "network" => {
-                self.complaints.push(params["entry"].to_string());
+            // Refusals and a daemon that is away are drawn by the page; the console tells them once more.
+            "Log.entryAdded" if params["entry"]["source"] == "network" => {
+                self.refusals.push(params["entry"]["url"].as_str().unwrap_or_default().to_owned());
             }
+            "Log.entryAdded" => self.complaints.push(params["entry"].to_string()),
             _ => {}
         }
     }
@@ -205,6 +207,11 @@ impl Browser {
     /// Every address that was asked for.
     pub(crate) fn requests(&self) -> &[String] {
         &self.requests
+    }
+
+    /// Every address whose answer was no, or did not come: the browser writes it on the console.
+    pub(crate) fn refusals(&self) -> &[String] {
+        &self.refusals
     }
 
     /// Exceptions, words on the console, and violations of the page's policy.

@@ -24,7 +24,7 @@
     || document.getElementById(element.getAttribute("aria-labelledby"))?.textContent
     || [...(element.labels ?? [])].map((label) => label.textContent).join(" ")
     || (element.matches("input, select") ? "" : element.textContent);
-  for (const element of all("a, button, input, select, summary, [role=region], [role=img], [role=log], section, nav")) {
+  for (const element of all("a, button, input, select, summary, [role=region], [role=img], [role=log], section, nav, dialog")) {
     if (nameOf(element).trim() === "") say(element, "it has no name");
   }
   for (const element of all("[tabindex]")) if (element.tabIndex > 0) say(element, "it jumps the queue of the keyboard");
