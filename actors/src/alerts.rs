@@ -1,6 +1,6 @@
 //! Alerts: looks now and then at the host and at this member, and says once what is wrong and once that it is over.
 //!
-//! Owns [`protocol::alerts::Alerts`] and the one task that looks. Asks pool, health, bridge and store through the edge's
+//! Owns [`protocol::alerts::Alerts`] and the one task that looks. Asks pool, score, claim, health, bridge and store through the edge's
 //! handle; tells health's journal, the log and the bus. A restart forgets what is raised and raises it anew. Bounds: those
 //! of the rules; one look at a time.
 
@@ -10,16 +10,18 @@ use ::store::{Destination, Outgoing};
 use protocol::{
     alerts::{self, Alert, Change, Sample, Severity, Topic, median},
     bus::VerbOut,
+    score::SILENT_SHARE_MAX,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::{
+    claim,
     context::{Context, inform},
     handle::{Handle, ask},
     host::Host,
-    sharing, store,
+    score, sharing, store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
     view::{AlertView, BridgeState, SampleView, Standing},
 };
@@ -113,11 +115,25 @@ impl State {
     fn seen(&mut self, sample: Sample, host: Host) {
         self.look = None;
         self.host = Some(host);
+        self.measure(&sample);
         let now = self.seat.now().wall;
         for change in self.alerts.take(sample, now) {
             self.tell(&change);
         }
         self.context.stats.alerts.set(i64::try_from(self.alerts.raised().len()).unwrap_or(i64::MAX));
+    }
+
+    /// What no other actor counts, for those who watch from outside.
+    fn measure(&self, sample: &Sample) {
+        let stats = &self.context.stats;
+        if let Some(off) = sample.figures.get(&Topic::Clock) {
+            // Milliseconds between two times of a calendar.
+            #[expect(clippy::cast_possible_truncation)]
+            stats.clock_off_ms.set(*off as i64);
+        }
+        if let Some(silent) = sample.figures.get(&Topic::SelfSuspect) {
+            stats.self_suspect.set(i64::from(*silent > SILENT_SHARE_MAX));
+        }
     }
 
     fn tell(&self, change: &Change) {
@@ -178,10 +194,15 @@ async fn look(context: Context, host: Host) -> (Sample, Host) {
         .and_then(|indexers| median(indexers.iter().filter_map(|indexer| indexer.rtt_ms).collect()));
     let status = handle.status().await.ok();
     let bus = handle.bus().await.ok().flatten();
+    let to = &context.addresses;
+    let clock = ask(&to.claim, claim::Msg::AgreedClock).await.ok().flatten();
+    let silent = ask(&to.score, score::Msg::SilentShare).await.ok().flatten();
     let sample = Sample::default()
         .with(Topic::Outbox, waiting)
         .with(Topic::DatabaseSlow, took)
         .with(Topic::Latency, latency)
+        .with(Topic::Clock, clock.map(|offset| offset.unsigned_abs().as_secs_f64() * 1e3))
+        .with(Topic::SelfSuspect, silent)
         .with(Topic::Peers, status.as_ref().map(|status| f64::from(status.connections)))
         .with_away(Topic::Database, status.as_ref().map(|status| !status.store_ok))
         .with_away(Topic::Isolated, status.as_ref().map(|status| status.standing == Standing::Isolated))

@@ -91,6 +91,8 @@ pub enum Msg {
         /// The explanation.
         reply: Reply<Option<Box<Explained>>>,
     },
+    /// Which share of the peers asked lately is silent? Nothing where that says nothing.
+    SilentShare(Reply<Option<f64>>),
     /// Judge.
     Tick,
 }
@@ -132,6 +134,7 @@ impl Actor for Score {
             Msg::Restored(rows) => state.restored(rows),
             Msg::Look { peers, reply } => reply.send(state.look(&peers)),
             Msg::Explain { peer, reply } => reply.send(state.book.explain(&peer, state.seat.now()).map(Box::new)),
+            Msg::SilentShare(reply) => reply.send(state.book.silent_share(state.seat.now().mono)),
             Msg::Tick => state.tick(),
         }
         Ok(())

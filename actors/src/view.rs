@@ -680,7 +680,8 @@ pub struct BridgeView {
 /// Something that an operator should know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AlertView {
-    /// What about: `cpu`, `memory`, `disk`, `latency`, `peers`, `outbox`, `database_slow`, `database`, `bus`, `isolated`.
+    /// What about: `cpu`, `memory`, `disk`, `latency`, `peers`, `outbox`, `database_slow`, `database`, `bus`, `isolated`,
+    /// `clock`, `self_suspect`.
     pub topic: Topic,
     /// How bad it is.
     pub severity: Severity,

@@ -13,6 +13,7 @@ pub mod behaviour;
 pub mod book;
 pub mod bus;
 pub mod catalogue;
+pub mod clock;
 pub mod delivery;
 pub mod dht;
 pub mod diversity;

@@ -189,6 +189,7 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("alerts.peers_min", Whole(0, 1_000_000)),
     ("alerts.outbox_max", Whole(0, 10_000_000)),
     ("alerts.database_max", Span(1, 60_000)),
+    ("alerts.clock_max", Span(1_000, 600_000)),
     ("supervision.restarts_max", Whole(0, 1_000_000)),
     ("supervision.restarts_within", Span(1_000, 86_400_000)),
     ("supervision.pause_first", Span(1, 60_000)),
