@@ -71,6 +71,8 @@ pub(crate) struct Settings {
     pub(crate) store: store::Settings,
     /// What an operator is told of.
     pub(crate) alerts: protocol::alerts::Settings,
+    /// Where it tells them.
+    pub(crate) webhook: protocol::webhook::Settings,
     /// How its actors are healed.
     pub(crate) supervision: actors::supervision::Settings,
     /// Its admin endpoint.
@@ -283,6 +285,17 @@ impl Config {
         bus
     }
 
+    /// The webhook, with its files where they are.
+    pub(crate) fn webhook(&self) -> protocol::webhook::Settings {
+        let mut webhook = self.settings.webhook.clone();
+        for file in [&mut webhook.secret_file, &mut webhook.tls_ca] {
+            if !file.as_os_str().is_empty() {
+                *file = self.folder.join(&*file);
+            }
+        }
+        webhook
+    }
+
     /// The member's name: the one set, or the host's.
     pub(crate) fn name(&self) -> String {
         match self.settings.node.name.as_str() {
@@ -458,7 +471,8 @@ fn place_of(layers: &[Layer], key: &str) -> Place {
 
 /// The line in which the value that won was set; nothing for one that may hold a secret.
 fn excerpt_of(layers: &[Layer], key: &str, part: Part) -> Option<String> {
-    if key == "bus.url" || matches!(expected(key), Some(Expected::Secret(_) | Expected::Database)) {
+    if key == "bus.url" || matches!(expected(key), Some(Expected::Secret(_) | Expected::SecretUrl | Expected::Database))
+    {
         return None;
     }
     layers.iter().rev().find(|layer| layer.sets(key)).and_then(|layer| layer.excerpt(key, part))

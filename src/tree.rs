@@ -43,7 +43,7 @@ pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
         network_id: settings.network.id.clone(),
         keys,
         network_key,
-        settings: ActorsSettings { bus: config.bus(), data: config.data(), ..of(settings) },
+        settings: ActorsSettings { bus: config.bus(), webhook: config.webhook(), data: config.data(), ..of(settings) },
         database,
         clock: Clock::real(),
         chance: Chance::unforeseen(),
@@ -121,6 +121,7 @@ fn of(settings: &Settings) -> ActorsSettings {
         dht: settings.dht.clone(),
         // These are found from the folder of the configuration, which is not known here.
         bus: protocol::bus::Settings::default(),
+        webhook: protocol::webhook::Settings::default(),
         data: PathBuf::default(),
         alerts: settings.alerts.clone(),
         store: settings.store.clone(),

@@ -1,7 +1,7 @@
 //! Alerts: looks now and then at the host and at this member, and says once what is wrong and once that it is over.
 //!
 //! Owns [`protocol::alerts::Alerts`] and the one task that looks. Asks pool, score, claim, health, bridge and store through the edge's
-//! handle; tells health's journal, the log and the bus. A restart forgets what is raised and raises it anew. Bounds: those
+//! handle; tells health's journal, the log, the bus and the webhook. A restart forgets what is raised and raises it anew. Bounds: those
 //! of the rules; one look at a time.
 
 use std::time::Instant;
@@ -11,6 +11,7 @@ use protocol::{
     alerts::{self, Alert, Change, Sample, Severity, Topic, median},
     bus::VerbOut,
     score::SILENT_SHARE_MAX,
+    webhook::Notice,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio_util::task::AbortOnDropHandle;
@@ -24,6 +25,7 @@ use crate::{
     score, sharing, store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
     view::{AlertView, BridgeState, SampleView, Standing},
+    webhook,
 };
 
 /// The actor.
@@ -149,12 +151,14 @@ impl State {
         }
         let kind = if is_over { "alert_over" } else { "alert" };
         self.context.note(kind, topic, format!("{figure:.3}, {bound} is allowed"));
-        if !self.context.has_bus() || !self.context.own.role.node {
-            return;
-        }
         let mut payload = serde_json::to_value(AlertView::from(alert.clone())).unwrap_or_default();
         payload["over"] = is_over.into();
         let stage = if is_over { "over".to_owned() } else { format!("{severity:?}").to_lowercase() };
+        let message_id = format!("alert-{topic}-{}-{stage}", since.as_millisecond());
+        self.post(&message_id, is_over, &payload);
+        if !self.context.has_bus() || !self.context.own.role.node {
+            return;
+        }
         let outgoing = Outgoing {
             destination: Destination::Bus,
             subject: VerbOut::Alert.name().to_owned(),
@@ -162,11 +166,28 @@ impl State {
             groups: [].into(),
             datatype: "alert".to_owned(),
             payload: payload.to_string().into_bytes().into(),
-            message_id: format!("alert-{topic}-{}-{stage}", since.as_millisecond()),
+            message_id,
             // It never takes the place of a change of the catalogue.
             may_drop: true,
         };
         inform(&self.context.addresses.sharing, Class::Control, sharing::Msg::Say(vec![outgoing]));
+    }
+
+    /// To the operator's own address, where there is one.
+    fn post(&self, id: &str, is_over: bool, alert: &serde_json::Value) {
+        if !self.context.settings.webhook.is_on() {
+            return;
+        }
+        let own = &self.context.own;
+        let body = serde_json::json!({
+            "type": if is_over { "alert.cleared" } else { "alert.raised" },
+            "timestamp": self.seat.now().wall,
+            "data": { "member": own.name, "peer_id": own.peer_id.to_string(), "alert": alert },
+        });
+        // Receivers know a repetition by it, and there may be many members at one of them.
+        let id = format!("{}-{id}", own.peer_id);
+        let notice = Notice { id, body: body.to_string() };
+        inform(&self.context.addresses.webhook, Class::Control, webhook::Msg::Tell(notice));
     }
 
     fn history(&self) -> Vec<SampleView> {

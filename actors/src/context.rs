@@ -20,7 +20,7 @@ use crate::{
     stats::Stats,
     store, suggestions,
     supervision::{Address, Class, Path, Tree},
-    swarm,
+    swarm, webhook,
 };
 
 /// Who we are; true for the whole life of the process.
@@ -87,6 +87,8 @@ pub struct Addresses {
     pub gc: Address<gc::Msg>,
     /// What is wrong with the host and with us.
     pub alerts: Address<alerts::Msg>,
+    /// Tells alerts to the operator's address.
+    pub webhook: Address<webhook::Msg>,
     /// The libp2p swarm.
     pub swarm: Address<swarm::Msg>,
     /// Who comes, goes and died among the indexers.
@@ -130,6 +132,7 @@ impl Addresses {
             relay: tree.address(indexer.child("relay"), "relay", BOUND_BUSY),
             gc: tree.address(root.child("gc"), "gc", BOUND),
             alerts: tree.address(root.child("alerts"), "alerts", BOUND),
+            webhook: tree.address(root.child("webhook"), "webhook", BOUND),
             swarm: tree.address(root.child("swarm"), "swarm", BOUND_BUSY),
             presence: tree.address(indexer.child("presence"), "presence", BOUND),
             audit: tree.address(indexer.child("audit"), "audit", BOUND_BUSY),

@@ -35,6 +35,7 @@ pub mod resources;
 pub mod root;
 pub mod score;
 pub mod search;
+mod secret_file;
 mod serve;
 pub mod settings;
 pub mod sharing;
@@ -47,6 +48,7 @@ pub mod swarm;
 #[cfg(test)]
 mod testing;
 pub mod view;
+pub mod webhook;
 mod witness;
 
 pub use handle::Handle;

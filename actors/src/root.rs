@@ -24,7 +24,7 @@ use crate::{
     stats::Stats,
     store, suggestions,
     supervision::{Chance, ChildSpec, Class, Clock, Ended, Failure, Outcome, Path, Pulse, Root, Supervisor, Tree},
-    swarm,
+    swarm, webhook,
 };
 
 /// The leave phase: polite, not patient.
@@ -260,6 +260,9 @@ pub(crate) fn children(context: &Context, look_up: look_up::LookUp) -> Vec<Child
         children.push(child!(context, bridge, Bridge));
     }
     children.push(child!(context, gc, Gc));
+    if context.settings.webhook.is_on() {
+        children.push(child!(context, webhook, Webhook));
+    }
     children.push(child!(context, alerts, Alerts));
     children.push(child!(context, swarm, SwarmActor));
     children

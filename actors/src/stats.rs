@@ -67,6 +67,10 @@ cells! {
     events_refused_by_peers: Counter,
     /// Alerts that are raised now.
     alerts: Gauge,
+    /// Alerts that the webhook's receiver has.
+    webhook_told: Counter,
+    /// Alerts that the webhook's receiver never had: refused, an hour old, or too many.
+    webhook_lost: Counter,
     /// How far our clock is from the one on which our indexers agree, in milliseconds, as it was last known.
     clock_off_ms: Gauge,
     /// Most peers asked lately are silent: it is our own link, and nobody is judged.

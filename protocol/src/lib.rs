@@ -49,6 +49,7 @@ pub mod table;
 mod testing;
 pub mod time;
 pub mod watchdog;
+pub mod webhook;
 pub mod wire;
 pub mod witness;
 

@@ -36,3 +36,4 @@ mod sharing;
 mod thin;
 mod units;
 mod verbs;
+mod webhook;
