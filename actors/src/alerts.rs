@@ -1,7 +1,7 @@
 //! Alerts: looks now and then at the host and at this member, and says once what is wrong and once that it is over.
 //!
 //! Owns [`protocol::alerts::Alerts`] and the one task that looks. Asks pool, score, claim, health, bridge and store through the edge's
-//! handle; tells health's journal, the log, the bus and the webhook. A restart forgets what is raised and raises it anew. Bounds: those
+//! handle; tells health's journal, the log, the bus, the webhook and report. A restart forgets what is raised and raises it anew. Bounds: those
 //! of the rules; one look at a time.
 
 use std::time::Instant;
@@ -22,7 +22,7 @@ use crate::{
     context::{Context, inform},
     handle::{Handle, ask},
     host::Host,
-    score, sharing, store,
+    report, score, sharing, store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
     view::{AlertView, BridgeState, SampleView, Standing},
     webhook,
@@ -119,9 +119,10 @@ impl State {
         self.host = Some(host);
         self.measure(&sample);
         let now = self.seat.now().wall;
-        for change in self.alerts.take(sample, now) {
-            self.tell(&change);
-        }
+        let changes = self.alerts.take(sample.clone(), now);
+        changes.iter().for_each(|change| self.tell(change));
+        let sampled = report::Msg::Sampled { sample, raised: self.alerts.raised(), changes };
+        inform(&self.context.addresses.report, Class::Control, sampled);
         self.context.stats.alerts.set(i64::try_from(self.alerts.raised().len()).unwrap_or(i64::MAX));
     }
 

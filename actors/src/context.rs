@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     alerts, audit, auditor, bridge, claim, gate, gc, health, outbox, peers, planner, policy, pool, presence, registry,
-    relay, resources, score, search,
+    relay, report, resources, score, search,
     settings::Settings,
     sharing,
     stats::Stats,
@@ -87,6 +87,8 @@ pub struct Addresses {
     pub gc: Address<gc::Msg>,
     /// What is wrong with the host and with us.
     pub alerts: Address<alerts::Msg>,
+    /// What happened in a day.
+    pub report: Address<report::Msg>,
     /// Tells alerts to the operator's address.
     pub webhook: Address<webhook::Msg>,
     /// The libp2p swarm.
@@ -132,6 +134,7 @@ impl Addresses {
             relay: tree.address(indexer.child("relay"), "relay", BOUND_BUSY),
             gc: tree.address(root.child("gc"), "gc", BOUND),
             alerts: tree.address(root.child("alerts"), "alerts", BOUND),
+            report: tree.address(root.child("report"), "report", BOUND),
             webhook: tree.address(root.child("webhook"), "webhook", BOUND),
             swarm: tree.address(root.child("swarm"), "swarm", BOUND_BUSY),
             presence: tree.address(indexer.child("presence"), "presence", BOUND),

@@ -31,6 +31,7 @@ mod probe;
 mod reach;
 pub mod registry;
 pub mod relay;
+pub mod report;
 pub mod resources;
 pub mod root;
 pub mod score;

@@ -16,7 +16,7 @@ use crate::{
     context::{Addresses, Context, Own, Shared, inform},
     gate, gc,
     handle::Handle,
-    health, leave, outbox, peers, planner, policy, pool, presence, registry, relay,
+    health, leave, outbox, peers, planner, policy, pool, presence, registry, relay, report,
     resources::{self, look_up},
     score, search,
     settings::Settings,
@@ -263,6 +263,7 @@ pub(crate) fn children(context: &Context, look_up: look_up::LookUp) -> Vec<Child
     if context.settings.webhook.is_on() {
         children.push(child!(context, webhook, Webhook));
     }
+    children.push(child!(context, report, Report));
     children.push(child!(context, alerts, Alerts));
     children.push(child!(context, swarm, SwarmActor));
     children

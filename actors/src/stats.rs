@@ -105,6 +105,10 @@ cells! {
     publishes_accepted: Counter,
     /// Records refused: malformed, forged, expired, replayed.
     records_refused: Counter,
+    /// Searches for peers that our users began.
+    searches_begun: Counter,
+    /// Searches for resources that our users began.
+    resource_searches_begun: Counter,
     /// Searches served for nodes.
     searches_served: Counter,
     /// Searches refused: busy or over a limit.

@@ -9,6 +9,7 @@ use protocol::{
     alerts::{Alert, Severity, Topic},
     bans::{Ban, Origin},
     relation::Relation,
+    report::Report,
     score::Explained,
     wire::Role,
 };
@@ -700,6 +701,15 @@ impl From<Alert> for AlertView {
         let Alert { topic, severity, since, figure, bound, remedy } = alert;
         Self { topic, severity, since, figure, bound, remedy: remedy.to_owned() }
     }
+}
+
+/// What a member did in its days.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReportView {
+    /// The last whole day; nothing before the first is over.
+    pub last: Option<Report>,
+    /// The running one, until now.
+    pub running: Report,
 }
 
 /// What was measured at one time.

@@ -174,6 +174,9 @@ pub struct Settings {
     /// How often everything is looked at.
     #[serde(with = "text")]
     pub every: Duration,
+    /// How often it is reported what happened.
+    #[serde(with = "text")]
+    pub report_every: Duration,
     /// Share of all processors, at most.
     pub cpu_max: f64,
     /// Share of the memory, at most.
@@ -200,6 +203,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             every: Duration::from_secs(30),
+            report_every: Duration::from_secs(24 * 3_600),
             cpu_max: 0.80,
             memory_max: 0.85,
             disk_max: 0.90,

@@ -33,6 +33,7 @@ pub mod presence;
 pub mod profile;
 pub mod record;
 pub mod relation;
+pub mod report;
 pub mod restarts;
 pub mod restraint;
 pub mod sampling;

@@ -21,6 +21,7 @@ mod planner;
 mod problem;
 mod question;
 mod records;
+mod report;
 mod resources;
 mod search;
 mod searches;
@@ -70,6 +71,7 @@ pub(crate) fn router(tree: Arc<dyn Tree>, rules: Rules) -> Router {
         .route("/api/v1/events", get(events::list))
         .route("/api/v1/alerts", get(alerts::list))
         .route("/api/v1/alerts/history", get(alerts::history))
+        .route("/api/v1/report", get(report::show))
         .route("/api/v1/search", get(search::stream))
         .route("/api/v1/searches", get(searches::stream))
         .route("/api/v1/bus", get(bus::show))

@@ -20,6 +20,7 @@ pub(crate) mod output;
 mod partner;
 mod peers;
 mod planner;
+mod report;
 mod resource;
 mod restore;
 mod run;
@@ -121,6 +122,8 @@ enum Verb {
     Tree(tree::Args),
     /// Show what is wrong with a member and its host.
     Alerts,
+    /// Show what a member did in a day.
+    Report(report::Args),
     /// Show what happened lately.
     Events(events::Args),
     /// Offer resources, change them, list what is offered.
@@ -325,6 +328,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Get(args) => asked(get::run(&args, context)),
         Verb::Tree(args) => asked(tree::run(&args, context)),
         Verb::Alerts => asked(alerts::run(context)),
+        Verb::Report(args) => asked(report::run(&args, context)),
         Verb::Events(args) => asked(events::run(&args, context)),
         Verb::Resource(verb) => asked(resource::run(&verb, context)),
         Verb::Partner(verb) => asked(partner::run(&verb, context)),

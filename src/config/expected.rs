@@ -184,6 +184,7 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("store.readers", Whole(1, 64)),
     ("store.busy_timeout", Span(1, 60_000)),
     ("alerts.every", Span(1_000, 3_600_000)),
+    ("alerts.report_every", Span(1_000, 604_800_000)),
     ("alerts.cpu_max", Number(0.0, 1.0)),
     ("alerts.memory_max", Number(0.0, 1.0)),
     ("alerts.disk_max", Number(0.0, 1.0)),
