@@ -231,6 +231,17 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// How long a file of the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogRotation {
+    /// A day, by UTC.
+    #[default]
+    Daily,
+    /// An hour.
+    Hourly,
+}
+
 /// Section `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -239,11 +250,23 @@ pub(crate) struct LogSettings {
     pub(crate) level: String,
     /// Form of the lines.
     pub(crate) format: LogFormat,
+    /// Folder of files that are written as well; empty for none.
+    pub(crate) folder: PathBuf,
+    /// When a new file is begun.
+    pub(crate) rotate: LogRotation,
+    /// Files kept. Two weeks of days, as hosts keep their own.
+    pub(crate) files_max: u32,
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::default() }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::default(),
+            folder: PathBuf::new(),
+            rotate: LogRotation::default(),
+            files_max: 14,
+        }
     }
 }
 
@@ -283,6 +306,15 @@ impl Config {
             }
         }
         bus
+    }
+
+    /// The log, with its folder where it is.
+    pub(crate) fn log(&self) -> LogSettings {
+        let mut log = self.settings.log.clone();
+        if !log.folder.as_os_str().is_empty() {
+            log.folder = self.folder.join(&log.folder);
+        }
+        log
     }
 
     /// The webhook, with its files where they are.

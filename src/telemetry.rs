@@ -1,9 +1,25 @@
-//! The log: lines for people or for machines on the standard error, and never a secret.
+//! The log: lines for people or for machines on the standard error and in files, and never a secret.
 
-use std::io::IsTerminal as _;
+mod discreet;
+mod files;
+mod limit;
+
+use std::{convert::Infallible, io::IsTerminal as _};
 
 use tracing::error;
-use tracing_subscriber::{EnvFilter, filter::ParseError, fmt};
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::{
+    EnvFilter,
+    filter::ParseError,
+    fmt::{
+        self,
+        writer::{BoxMakeWriter, MakeWriterExt as _},
+    },
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
+
+use self::{discreet::Discreet, limit::Limit};
 
 use crate::{
     cli::exit::{Exit, Failure},
@@ -13,19 +29,41 @@ use crate::{
 /// Our own crates, as the log names them.
 const OURS: [&str; 4] = ["muster", "actors", "store", "protocol"];
 
+/// The log while it is written. Its files are whole when it is dropped.
+pub(crate) struct Log {
+    limit: Limit,
+    _files: Option<WorkerGuard>,
+}
+
+impl Log {
+    /// Tells now and then how many lines were left out.
+    pub(crate) async fn tell_left_out(&self) -> Infallible {
+        self.limit.clone().tell().await
+    }
+}
+
 /// Begins to write the log.
 ///
 /// # Errors
-/// When the level is none, or when a log was begun before.
-pub(crate) fn start(settings: &LogSettings) -> Result<(), Failure> {
+/// When the level is none, its files cannot be written, or a log was begun before.
+pub(crate) fn start(settings: &LogSettings) -> Result<Log, Failure> {
     let filter = filter(&settings.level).map_err(|cause| {
         Failure::new(Exit::Configuration, format!("log.level \"{}\" cannot be used", settings.level))
             .why(cause.to_string())
     })?;
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let has_files = !settings.folder.as_os_str().is_empty();
+    let opened = has_files.then(|| files::open(&settings.folder, settings)).transpose()?;
+    // What is coloured for a terminal is no text for a file.
+    let is_coloured = !has_files && std::io::stderr().is_terminal();
+    let (writer, guard) = match opened {
+        Some((files, guard)) => (BoxMakeWriter::new(std::io::stderr.and(files)), Some(guard)),
+        None => (BoxMakeWriter::new(std::io::stderr), None),
+    };
+    let limit = Limit::new();
+    let lines = fmt::fmt().with_env_filter(filter).with_writer(writer);
     let started = match settings.format {
-        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Human => lines.with_ansi(is_coloured).finish().with(Discreet).with(limit.clone()).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).finish().with(Discreet).with(limit.clone()).try_init(),
     };
     started.map_err(|cause| Failure::new(Exit::Internal, "cannot begin the log").why(cause.to_string()))?;
     // A panic of an actor is healed and told once, as a line of the log like any other.
@@ -33,7 +71,7 @@ pub(crate) fn start(settings: &LogSettings) -> Result<(), Failure> {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         error!(place, cause = panic.payload_as_str().unwrap_or("of another kind"), "panic");
     }));
-    Ok(())
+    Ok(Log { limit, _files: guard })
 }
 
 /// One level concerns muster, and warnings of the libraries; directives stand for themselves.

@@ -25,6 +25,7 @@ pub mod heartbeat;
 pub mod hello;
 pub mod identity;
 pub mod json;
+pub mod log_limit;
 pub mod names;
 pub mod offload;
 pub mod planner;

@@ -208,6 +208,9 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("admin.hosts", Hosts(16)),
     ("log.level", Level),
     ("log.format", OneOf(&LOG_FORMATS)),
+    ("log.folder", File),
+    ("log.rotate", OneOf(&["daily", "hourly"])),
+    ("log.files_max", Whole(1, 1_000)),
 ];
 
 /// 1 to 64 characters that can be shown: what a record allows for a name.

@@ -25,6 +25,7 @@ mod harness;
 mod hostile;
 mod join;
 mod liars;
+mod logs;
 mod manifests;
 mod offers;
 mod page;
