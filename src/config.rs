@@ -86,6 +86,8 @@ pub(crate) struct Settings {
     pub(crate) store: store::Settings,
     /// What an operator is told of.
     pub(crate) alerts: protocol::alerts::Settings,
+    /// Where it tells them.
+    pub(crate) webhook: protocol::webhook::Settings,
     /// How its actors are healed.
     pub(crate) supervision: actors::supervision::Settings,
     /// Its admin endpoint.
@@ -246,6 +248,17 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// How long a file of the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogRotation {
+    /// A day, by UTC.
+    #[default]
+    Daily,
+    /// An hour.
+    Hourly,
+}
+
 /// Section `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -254,11 +267,23 @@ pub(crate) struct LogSettings {
     pub(crate) level: String,
     /// Form of the lines.
     pub(crate) format: LogFormat,
+    /// Folder of files that are written as well; empty for none.
+    pub(crate) folder: PathBuf,
+    /// When a new file is begun.
+    pub(crate) rotate: LogRotation,
+    /// Files kept. Two weeks of days, as hosts keep their own.
+    pub(crate) files_max: u32,
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::default() }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::default(),
+            folder: PathBuf::new(),
+            rotate: LogRotation::default(),
+            files_max: 14,
+        }
     }
 }
 
@@ -345,6 +370,26 @@ impl Config {
             }
         }
         bus
+    }
+
+    /// The log, with its folder where it is.
+    pub(crate) fn log(&self) -> LogSettings {
+        let mut log = self.settings.log.clone();
+        if !log.folder.as_os_str().is_empty() {
+            log.folder = self.folder.join(&log.folder);
+        }
+        log
+    }
+
+    /// The webhook, with its files where they are.
+    pub(crate) fn webhook(&self) -> protocol::webhook::Settings {
+        let mut webhook = self.settings.webhook.clone();
+        for file in [&mut webhook.secret_file, &mut webhook.tls_ca] {
+            if !file.as_os_str().is_empty() {
+                *file = self.folder.join(&*file);
+            }
+        }
+        webhook
     }
 
     /// The member's name: the one set, or the host's.
@@ -545,7 +590,8 @@ fn place_of(layers: &[Layer], key: &str) -> Place {
 
 /// The line in which the value that won was set; nothing for one that may hold a secret.
 fn excerpt_of(layers: &[Layer], key: &str, part: Part) -> Option<String> {
-    if key == "bus.url" || matches!(expected(key), Some(Expected::Secret(_) | Expected::Database)) {
+    if key == "bus.url" || matches!(expected(key), Some(Expected::Secret(_) | Expected::SecretUrl | Expected::Database))
+    {
         return None;
     }
     layers.iter().rev().find(|layer| layer.sets(key)).and_then(|layer| layer.excerpt(key, part))

@@ -1,9 +1,27 @@
-//! The log: lines for people or for machines on the standard error, and never a secret.
+//! The log: lines for people or for machines on the standard error and in files, and never a secret.
 
-use std::{fmt as words, io::IsTerminal as _, sync::Arc};
+mod discreet;
+mod files;
+mod limit;
 
-use tracing::error;
-use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, reload};
+use std::{convert::Infallible, fmt as words, io::IsTerminal as _, sync::Arc};
+
+use tracing::{Subscriber, error};
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::{
+    EnvFilter,
+    filter::ParseError,
+    fmt::{
+        self,
+        writer::{BoxMakeWriter, MakeWriterExt as _},
+    },
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+    reload,
+    util::{SubscriberInitExt as _, TryInitError},
+};
+
+use self::{discreet::Discreet, limit::Limit};
 
 use crate::{
     cli::exit::{Exit, Failure},
@@ -13,15 +31,22 @@ use crate::{
 /// Our own crates, as the log names them.
 const OURS: [&str; 4] = ["muster", "actors", "store", "protocol"];
 
-/// Changes how much the running log tells.
+/// The log while it is written; cheap to clone. Its files are whole when the last one is dropped.
 #[derive(Clone)]
-pub(crate) struct Log(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+pub(crate) struct Log {
+    filter: Refilter,
+    limit: Limit,
+    _files: Option<Arc<WorkerGuard>>,
+}
+
+/// Changes how much is told.
+type Refilter = Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
 
 impl Log {
     /// A log that takes every level and tells nothing.
     #[cfg(test)]
     pub(crate) fn silent() -> Self {
-        Self(Arc::new(|_| Ok(())))
+        Self { filter: Arc::new(|_| Ok(())), limit: Limit::new(), _files: None }
     }
 
     /// From now on so much is told.
@@ -30,7 +55,12 @@ impl Log {
     /// When the level is none, in words.
     pub(crate) fn set_level(&self, level: &str) -> Result<(), String> {
         let filter = filter(level).map_err(|cause| format!("log.level \"{level}\": {cause}"))?;
-        (self.0)(filter).map_err(|cause| cause.to_string())
+        (self.filter)(filter).map_err(|cause| cause.to_string())
+    }
+
+    /// Tells now and then how many lines were left out.
+    pub(crate) async fn tell_left_out(&self) -> Infallible {
+        self.limit.clone().tell().await
     }
 }
 
@@ -43,23 +73,32 @@ impl words::Debug for Log {
 /// Begins to write the log.
 ///
 /// # Errors
-/// When the level is none, or when a log was begun before.
+/// When the level is none, its files cannot be written, or a log was begun before.
 pub(crate) fn start(settings: &LogSettings) -> Result<Log, Failure> {
     let filter = filter(&settings.level).map_err(|cause| {
         Failure::new(Exit::Configuration, format!("log.level \"{}\" cannot be used", settings.level))
             .why(cause.to_string())
     })?;
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let (started, log) = match settings.format {
+    let has_files = !settings.folder.as_os_str().is_empty();
+    let opened = has_files.then(|| files::open(&settings.folder, settings)).transpose()?;
+    // What is coloured for a terminal is no text for a file.
+    let is_coloured = !has_files && std::io::stderr().is_terminal();
+    let (writer, guard) = match opened {
+        Some((files, guard)) => (BoxMakeWriter::new(std::io::stderr.and(files)), Some(guard)),
+        None => (BoxMakeWriter::new(std::io::stderr), None),
+    };
+    let limit = Limit::new();
+    let lines = fmt::fmt().with_env_filter(filter).with_writer(writer);
+    let (started, refilter): (_, Refilter) = match settings.format {
         LogFormat::Human => {
-            let lines = lines.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let lines = lines.with_ansi(is_coloured).with_filter_reloading();
             let handle = lines.reload_handle();
-            (lines.try_init(), Log(Arc::new(move |filter| handle.reload(filter))))
+            (begin(lines.finish(), &limit), Arc::new(move |filter| handle.reload(filter)))
         }
         LogFormat::Json => {
             let lines = lines.json().flatten_event(true).with_filter_reloading();
             let handle = lines.reload_handle();
-            (lines.try_init(), Log(Arc::new(move |filter| handle.reload(filter))))
+            (begin(lines.finish(), &limit), Arc::new(move |filter| handle.reload(filter)))
         }
     };
     started.map_err(|cause| Failure::new(Exit::Internal, "cannot begin the log").why(cause.to_string()))?;
@@ -68,7 +107,14 @@ pub(crate) fn start(settings: &LogSettings) -> Result<Log, Failure> {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         error!(place, cause = panic.payload_as_str().unwrap_or("of another kind"), "panic");
     }));
-    Ok(log)
+    Ok(Log { filter: refilter, limit, _files: guard.map(Arc::new) })
+}
+
+fn begin(
+    lines: impl Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+    limit: &Limit,
+) -> Result<(), TryInitError> {
+    lines.with(Discreet).with(limit.clone()).try_init()
 }
 
 /// One level concerns muster, and warnings of the libraries; directives stand for themselves.

@@ -100,7 +100,7 @@ pub(crate) fn unusable(error: &OpenError) -> Failure {
 
 /// What the actors of this member are set by, where its settings are these.
 pub(crate) fn settings_of(config: &Config, settings: &Settings) -> ActorsSettings {
-    ActorsSettings { bus: config.bus(), data: config.data(), ..of(settings) }
+    ActorsSettings { bus: config.bus(), webhook: config.webhook(), data: config.data(), ..of(settings) }
 }
 
 /// What the actors are set by.
@@ -129,6 +129,7 @@ fn of(settings: &Settings) -> ActorsSettings {
         dht: settings.dht.clone(),
         // These are found from the folder of the configuration, which is not known here.
         bus: protocol::bus::Settings::default(),
+        webhook: protocol::webhook::Settings::default(),
         data: PathBuf::default(),
         alerts: settings.alerts.clone(),
         store: settings.store.clone(),

@@ -1,7 +1,7 @@
 //! Alerts: looks now and then at the host and at this member, and says once what is wrong and once that it is over.
 //!
-//! Owns [`protocol::alerts::Alerts`] and the one task that looks. Asks pool, health, bridge and store through the edge's
-//! handle; tells health's journal, the log and the bus. A restart forgets what is raised and raises it anew. Bounds: those
+//! Owns [`protocol::alerts::Alerts`] and the one task that looks. Asks pool, score, claim, health, bridge and store through the edge's
+//! handle; tells health's journal, the log, the bus, the webhook and report. A restart forgets what is raised and raises it anew. Bounds: those
 //! of the rules; one look at a time.
 
 use std::time::Instant;
@@ -10,19 +10,23 @@ use ::store::{Destination, Outgoing};
 use protocol::{
     alerts::{self, Alert, Change, Sample, Severity, Topic, median},
     bus::VerbOut,
+    score::SILENT_SHARE_MAX,
+    webhook::Notice,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::{
+    claim,
     config::{Offered, Turn},
     context::{Context, inform},
     handle::{Handle, ask},
     host::Host,
-    sharing, store,
+    report, score, sharing, store,
     supervision::{Class, Envelope, Reply, Seat, Timer},
     view::{AlertView, BridgeState, SampleView, Standing},
+    webhook,
 };
 
 /// The actor.
@@ -126,11 +130,24 @@ impl State {
     fn seen(&mut self, sample: Sample, host: Host) {
         self.look = None;
         self.host = Some(host);
+        self.measure(&sample);
         let now = self.seat.now().wall;
-        for change in self.alerts.take(sample, now) {
-            self.tell(&change);
-        }
+        let changes = self.alerts.take(sample.clone(), now);
+        changes.iter().for_each(|change| self.tell(change));
+        let sampled = report::Msg::Sampled { sample, raised: self.alerts.raised(), changes };
+        inform(&self.context.addresses.report, Class::Control, sampled);
         self.context.stats.alerts.set(i64::try_from(self.alerts.raised().len()).unwrap_or(i64::MAX));
+    }
+
+    /// What no other actor counts, for those who watch from outside.
+    fn measure(&self, sample: &Sample) {
+        let stats = &self.context.stats;
+        if let Some(off) = sample.figures.get(&Topic::Clock) {
+            stats.clock_off_seconds.set(*off / 1_000.0);
+        }
+        if let Some(silent) = sample.figures.get(&Topic::SelfSuspect) {
+            stats.self_suspect.set(i64::from(*silent > SILENT_SHARE_MAX));
+        }
     }
 
     fn tell(&self, change: &Change) {
@@ -146,12 +163,14 @@ impl State {
         }
         let kind = if is_over { "alert_over" } else { "alert" };
         self.context.note(kind, topic, format!("{figure:.3}, {bound} is allowed"));
-        if !self.context.has_bus() || !self.context.own.role.node {
-            return;
-        }
         let mut payload = serde_json::to_value(AlertView::from(alert.clone())).unwrap_or_default();
         payload["over"] = is_over.into();
         let stage = if is_over { "over".to_owned() } else { format!("{severity:?}").to_lowercase() };
+        let message_id = format!("alert-{topic}-{}-{stage}", since.as_millisecond());
+        self.post(&message_id, is_over, &payload);
+        if !self.context.has_bus() || !self.context.own.role.node {
+            return;
+        }
         let outgoing = Outgoing {
             destination: Destination::Bus,
             subject: VerbOut::Alert.name().to_owned(),
@@ -159,11 +178,28 @@ impl State {
             groups: [].into(),
             datatype: "alert".to_owned(),
             payload: payload.to_string().into_bytes().into(),
-            message_id: format!("alert-{topic}-{}-{stage}", since.as_millisecond()),
+            message_id,
             // It never takes the place of a change of the catalogue.
             may_drop: true,
         };
         inform(&self.context.addresses.sharing, Class::Control, sharing::Msg::Say(vec![outgoing]));
+    }
+
+    /// To the operator's own address, where there is one.
+    fn post(&self, id: &str, is_over: bool, alert: &serde_json::Value) {
+        if !self.context.settings.webhook.is_on() {
+            return;
+        }
+        let own = &self.context.own;
+        let body = serde_json::json!({
+            "type": if is_over { "alert.cleared" } else { "alert.raised" },
+            "timestamp": self.seat.now().wall,
+            "data": { "member": own.name, "peer_id": own.peer_id.to_string(), "alert": alert },
+        });
+        // Receivers know a repetition by it, and there may be many members at one of them.
+        let id = format!("{}-{id}", own.peer_id);
+        let notice = Notice { id, body: body.to_string() };
+        inform(&self.context.addresses.webhook, Class::Control, webhook::Msg::Tell(notice));
     }
 
     fn history(&self) -> Vec<SampleView> {
@@ -191,10 +227,15 @@ async fn look(context: Context, host: Host) -> (Sample, Host) {
         .and_then(|indexers| median(indexers.iter().filter_map(|indexer| indexer.rtt_ms).collect()));
     let status = handle.status().await.ok();
     let bus = handle.bus().await.ok().flatten();
+    let to = &context.addresses;
+    let clock = ask(&to.claim, claim::Msg::AgreedClock).await.ok().flatten();
+    let silent = ask(&to.score, score::Msg::SilentShare).await.ok().flatten();
     let sample = Sample::default()
         .with(Topic::Outbox, waiting)
         .with(Topic::DatabaseSlow, took)
         .with(Topic::Latency, latency)
+        .with(Topic::Clock, clock.map(|offset| offset.unsigned_abs().as_secs_f64() * 1e3))
+        .with(Topic::SelfSuspect, silent)
         .with(Topic::Peers, status.as_ref().map(|status| f64::from(status.connections)))
         .with_away(Topic::Database, status.as_ref().map(|status| !status.store_ok))
         .with_away(Topic::Isolated, status.as_ref().map(|status| status.standing == Standing::Isolated))

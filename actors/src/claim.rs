@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 use libp2p::Multiaddr;
 use protocol::{
     PeerId, Timestamp, addr,
+    clock::OwnClock,
     dht::{NameClaim, PidValue},
     heartbeat::{OwnRecord, sign_anew_due},
     hello::{self, ClockWatch},
@@ -91,6 +92,7 @@ pub struct State {
     read_timer: Option<Timer>,
     read_pause: Duration,
     clocks: ClockWatch,
+    own_clock: OwnClock,
 }
 
 /// What it is told and asked.
@@ -142,6 +144,8 @@ pub enum Msg {
         /// Its clock less ours.
         reply: Reply<Option<SignedDuration>>,
     },
+    /// How far ahead of ours is the clock on which enough indexers agree? Nothing while too few do.
+    AgreedClock(Reply<Option<SignedDuration>>),
     /// Health began a life and wants to know how our record does.
     TellHealth,
     /// Suggestions began a life and wants to know the time to sign with.
@@ -169,6 +173,7 @@ impl Actor for Claim {
         inform(&context.addresses.peers, Class::Control, peers::Msg::TellListening);
         inform(&context.addresses.pool, Class::Control, pool::Msg::TellClaim);
         let timer = seat.after(TICK, Msg::Tick);
+        let own_clock = OwnClock::new(seat.now());
         Ok(State {
             seat,
             addrs: context.settings.network.announce.clone(),
@@ -185,6 +190,7 @@ impl Actor for Claim {
             read_timer: None,
             read_pause: READ_AGAIN_FIRST,
             clocks: ClockWatch::new(),
+            own_clock,
         })
     }
 
@@ -208,6 +214,7 @@ impl Actor for Claim {
             Msg::Look(reply) => reply.send(state.signed.clone()),
             Msg::Clock { peer, offset } => state.clock(peer, offset),
             Msg::SoundClock { reply } => reply.send(state.clocks.sound_offset()),
+            Msg::AgreedClock(reply) => reply.send(state.clocks.agreed()),
             Msg::ClockOf { peer, reply } => reply.send(state.clocks.of(&peer)),
             Msg::TellHealth => state.tell_health(),
             Msg::TellSuggestions => state.tell_suggestions(),
@@ -230,6 +237,7 @@ impl State {
     }
 
     fn tick(&mut self) {
+        self.watch_own_clock();
         self.sign_when_due();
         self.read_when_due();
         // Re-armed last, so that two never queue.
@@ -348,7 +356,21 @@ impl State {
 
     fn clock(&mut self, peer: PeerId, offset: SignedDuration) {
         self.clocks.heard(peer, offset);
+        self.tell_clock();
+    }
+
+    fn tell_clock(&self) {
         self.context.trouble("clock", self.clocks.statement().map(|statement| statement.to_string()));
+    }
+
+    /// An operator that sets the clock right need not wait for the next hellos to see that it is.
+    fn watch_own_clock(&mut self) {
+        if let Some(by) = self.own_clock.look(self.seat.now()) {
+            info!(seconds = by.as_secs(), "our clock was set, or this machine slept");
+            self.context.note("clock_set", &self.context.own.name, format!("by {:+} s", by.as_secs()));
+            self.clocks.was_set(by);
+            self.tell_clock();
+        }
     }
 
     fn held(&mut self, by: PeerId, seq: u64) {

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::{
     alerts,
     context::{Context, inform},
-    gate, pool, registry, score, search,
+    gate, pool, registry, report, score, search,
     settings::Settings,
     supervision::{Address, Class, Envelope, Reply, Seat, Shed, Timer},
 };
@@ -145,6 +145,7 @@ impl Watcher {
             Self::of(&to.search, search::Msg::Configure),
             Self::of(&to.pool, pool::Msg::Configure),
             Self::of(&to.alerts, alerts::Msg::Configure),
+            Self::of(&to.report, report::Msg::Configure),
         ];
         if context.own.role.indexer {
             watchers.push(Self::of(&to.registry, registry::Msg::Configure));

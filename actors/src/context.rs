@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     alerts, audit, auditor, beacon, bridge, claim, config, gate, gc, health, outbox, peers, planner, policy, pool,
-    presence, registry, relay, resources, score, search,
+    presence, registry, relay, report, resources, score, search,
     settings::Settings,
     sharing,
     stats::Stats,
     store, suggestions,
     supervision::{Address, Class, Path, Tree},
-    swarm,
+    swarm, webhook,
 };
 
 /// Who we are; true for the whole life of the process.
@@ -92,6 +92,10 @@ pub struct Addresses {
     pub gc: Address<gc::Msg>,
     /// What is wrong with the host and with us.
     pub alerts: Address<alerts::Msg>,
+    /// What happened in a day.
+    pub report: Address<report::Msg>,
+    /// Tells alerts to the operator's address.
+    pub webhook: Address<webhook::Msg>,
     /// The libp2p swarm.
     pub swarm: Address<swarm::Msg>,
     /// Who comes, goes and died among the indexers.
@@ -137,6 +141,8 @@ impl Addresses {
             relay: tree.address(indexer.child("relay"), "relay", BOUND_BUSY),
             gc: tree.address(root.child("gc"), "gc", BOUND),
             alerts: tree.address(root.child("alerts"), "alerts", BOUND),
+            report: tree.address(root.child("report"), "report", BOUND),
+            webhook: tree.address(root.child("webhook"), "webhook", BOUND),
             swarm: tree.address(root.child("swarm"), "swarm", BOUND_BUSY),
             presence: tree.address(indexer.child("presence"), "presence", BOUND),
             audit: tree.address(indexer.child("audit"), "audit", BOUND_BUSY),

@@ -24,13 +24,13 @@ use crate::{
     context::Context,
     gate, health, lookup, peers,
     pool::{self, MemberView},
-    registry, resources, score, search,
+    registry, report, resources, score, search,
     supervision::{Address, Class, Reply},
     swarm,
     view::{
         ActorState, ActorView, AlertView, BanView, BinView, BridgeView, CurveView, EventView, ExplainView, FeedView,
-        IndexerView, PartView, PeerView, ReachedView, RecordView, ResourceStep, SampleView, SearchView, SessionView,
-        StatusView, TraceView, Wanted,
+        IndexerView, PartView, PeerView, ReachedView, RecordView, ReportView, ResourceStep, SampleView, SearchView,
+        SessionView, StatusView, TraceView, Wanted,
     },
 };
 
@@ -415,6 +415,14 @@ impl Handle {
     /// When the tree does not answer in time.
     pub async fn samples(&self) -> Result<Vec<SampleView>, AskError> {
         ask(&self.context.addresses.alerts, alerts::Msg::History).await
+    }
+
+    /// What happened in the last whole day, and in the running one.
+    ///
+    /// # Errors
+    /// When the tree does not answer in time.
+    pub async fn report(&self) -> Result<ReportView, AskError> {
+        ask(&self.context.addresses.report, report::Msg::Look).await
     }
 
     /// The bans in force, by peer; empty for a node, which bans nobody.

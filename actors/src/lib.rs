@@ -33,10 +33,12 @@ mod probe;
 mod reach;
 pub mod registry;
 pub mod relay;
+pub mod report;
 pub mod resources;
 pub mod root;
 pub mod score;
 pub mod search;
+mod secret_file;
 mod serve;
 pub mod settings;
 pub mod sharing;
@@ -49,6 +51,7 @@ pub mod swarm;
 #[cfg(test)]
 mod testing;
 pub mod view;
+pub mod webhook;
 mod witness;
 
 pub use handle::Handle;

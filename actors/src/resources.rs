@@ -312,6 +312,7 @@ impl State {
         }
         let question = rules::question(self.context.own.peer_id, begun.id, &query, groups, now.wall);
         let question = Verified::sign(&question, &self.context.keys);
+        self.context.stats.resource_searches_begun.inc();
         let (to, steps) = mpsc::channel(SINK_MAX);
         let mut tasks: Vec<_> = begun.ask.iter().map(|peer| self.ask(*peer, begun.id, &question)).collect();
         tasks.extend(begun.gossip_after.map(|after| self.gossip(&question, after)));

@@ -17,7 +17,7 @@ use crate::{
     context::{Addresses, Context, Own, Shared, inform},
     gate, gc,
     handle::Handle,
-    health, leave, outbox, peers, planner, policy, pool, presence, registry, relay,
+    health, leave, outbox, peers, planner, policy, pool, presence, registry, relay, report,
     resources::{self, look_up},
     score, search,
     settings::Settings,
@@ -25,7 +25,7 @@ use crate::{
     stats::Stats,
     store, suggestions,
     supervision::{Chance, ChildSpec, Class, Clock, Ended, Failure, Outcome, Path, Pulse, Root, Supervisor, Tree},
-    swarm,
+    swarm, webhook,
 };
 
 /// The leave phase: polite, not patient.
@@ -267,6 +267,10 @@ pub(crate) fn children(context: &Context, look_up: look_up::LookUp) -> Vec<Child
         children.push(child!(context, bridge, Bridge));
     }
     children.push(child!(context, gc, Gc));
+    if context.settings.webhook.is_on() {
+        children.push(child!(context, webhook, Webhook));
+    }
+    children.push(child!(context, report, Report));
     children.push(child!(context, alerts, Alerts));
     children.push(child!(context, swarm, SwarmActor));
     children

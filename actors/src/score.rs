@@ -108,6 +108,8 @@ pub enum Msg {
     },
     /// Settings may change.
     Configure(Turn),
+    /// Which share of the peers asked lately is silent? Nothing where that says nothing.
+    SilentShare(Reply<Option<f64>>),
     /// Judge.
     Tick,
 }
@@ -152,6 +154,7 @@ impl Actor for Score {
             Msg::Explain { peer, reply } => reply.send(state.book.explain(&peer, state.seat.now()).map(Box::new)),
             Msg::History { peer, since, reply } => reply.send(state.history(peer, since)),
             Msg::Configure(turn) => state.configure(turn),
+            Msg::SilentShare(reply) => reply.send(state.book.silent_share(state.seat.now().mono)),
             Msg::Tick => state.tick(),
         }
         Ok(())

@@ -202,6 +202,7 @@ impl State {
         let key = Key::new(user, id).map_err(|error| Declined::Invalid(error.to_string()))?;
         let has_sessions = self.context.own.role.indexer;
         let started = self.searches.start(key.clone(), wanted.clone(), members, has_sessions, now, &mut self.rng);
+        self.context.stats.searches_begun.inc();
         let (to, steps) = mpsc::channel(SINK_MAX);
         let started = match started {
             Ok(started) => started,

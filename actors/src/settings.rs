@@ -8,7 +8,7 @@ use protocol::{
     addr::{Range, Rule, Seed},
     alerts, behaviour, bus, dht, gate, heartbeat, pool,
     profile::Profile,
-    score, search,
+    score, search, webhook,
     wire::AddrInfo,
 };
 
@@ -39,6 +39,8 @@ pub struct Settings {
     pub store: ::store::Settings,
     /// What an operator is told of.
     pub alerts: alerts::Settings,
+    /// Where alerts are told.
+    pub webhook: webhook::Settings,
     /// The folder of the data, whose file system is watched.
     pub data: PathBuf,
     /// How its actors are supervised.

@@ -1,5 +1,7 @@
 //! Counters and gauges of one daemon: lock-free cells, registered once, read by `/metrics`.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
@@ -21,6 +23,9 @@ macro_rules! cells {
         }
     };
 }
+
+/// A time, in the unit that Prometheus has for it.
+type Seconds = Gauge<f64, AtomicU64>;
 
 cells! {
     /// Open connections.
@@ -67,6 +72,14 @@ cells! {
     events_refused_by_peers: Counter,
     /// Alerts that are raised now.
     alerts: Gauge,
+    /// Alerts that the webhook's receiver has.
+    webhook_told: Counter,
+    /// Alerts that the webhook's receiver never had: refused, an hour old, or too many.
+    webhook_lost: Counter,
+    /// How far our clock is from the one on which our indexers agree, as it was last known.
+    clock_off_seconds: Seconds,
+    /// Most peers asked lately are silent: it is our own link, and nobody is judged.
+    self_suspect: Gauge,
     /// Heartbeats answered.
     beats_served: Counter,
     /// Heartbeats refused.
@@ -97,6 +110,10 @@ cells! {
     publishes_accepted: Counter,
     /// Records refused: malformed, forged, expired, replayed.
     records_refused: Counter,
+    /// Searches for peers that our users began.
+    searches_begun: Counter,
+    /// Searches for resources that our users began.
+    resource_searches_begun: Counter,
     /// Searches served for nodes.
     searches_served: Counter,
     /// Searches refused: busy or over a limit.

@@ -9,6 +9,7 @@ use protocol::{
     alerts::{Alert, Severity, Topic},
     bans::{Ban, Origin},
     relation::Relation,
+    report::Report,
     score::Explained,
     wire::Role,
 };
@@ -600,6 +601,45 @@ mod shape {
         json_schema!({ "type": "string", "enum": [Severity::Warning, Severity::Critical] })
     }
 
+    pub(super) fn report(_: &mut SchemaGenerator) -> Schema {
+        let time = || json_schema!({ "type": "string", "format": "date-time" });
+        let count = || json_schema!({ "type": "integer", "minimum": 0 });
+        let spread = json_schema!({
+            "type": "object",
+            "description": "What a figure was, in the unit of its topic.",
+            "properties": {
+                "least": { "type": "number" }, "mean": { "type": "number" }, "most": { "type": "number" },
+            },
+            "required": ["least", "mean", "most"],
+        });
+        let trouble = json_schema!({
+            "type": "object",
+            "description": "What was wrong: how often it began or became worse, how bad it was, for how long in all.",
+            "properties": {
+                "raised": count(),
+                "worst": { "type": "string", "enum": [Severity::Warning, Severity::Critical] },
+                "lasted_ms": count(),
+            },
+            "required": ["raised", "worst", "lasted_ms"],
+        });
+        json_schema!({
+            "type": "object",
+            "properties": {
+                "from": time(),
+                "to": time(),
+                "samples": count(),
+                "figures": { "type": "object", "additionalProperties": spread },
+                "alerts": { "type": "object", "additionalProperties": trouble },
+                "counts": { "type": "object", "additionalProperties": count() },
+            },
+            "required": ["from", "to", "samples", "figures", "alerts", "counts"],
+        })
+    }
+
+    pub(super) fn last_report(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [report(generator), { "type": "null" }] })
+    }
+
     pub(super) fn relation(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "enum": Relation::ALL.map(Relation::name) })
     }
@@ -836,7 +876,8 @@ pub struct BridgeView {
 /// Something that an operator should know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AlertView {
-    /// What about: `cpu`, `memory`, `disk`, `latency`, `peers`, `outbox`, `database_slow`, `database`, `bus`, `isolated`.
+    /// What about: `cpu`, `memory`, `disk`, `latency`, `peers`, `outbox`, `database_slow`, `database`, `bus`, `isolated`,
+    /// `clock`, `self_suspect`.
     #[schemars(schema_with = "shape::topic")]
     pub topic: Topic,
     /// How bad it is.
@@ -857,6 +898,17 @@ impl From<Alert> for AlertView {
         let Alert { topic, severity, since, figure, bound, remedy } = alert;
         Self { topic, severity, since, figure, bound, remedy: remedy.to_owned() }
     }
+}
+
+/// What a member did in its days.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReportView {
+    /// The last whole day; nothing before the first is over.
+    #[schemars(schema_with = "shape::last_report")]
+    pub last: Option<Report>,
+    /// The running one, until now.
+    #[schemars(schema_with = "shape::report")]
+    pub running: Report,
 }
 
 /// What was measured at one time.

@@ -15,7 +15,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::time::text;
+use crate::{score::SILENT_SHARE_MAX, time::text};
 
 /// Beyond its bound by this factor an alert is critical.
 const CRITICAL_FACTOR: f64 = 1.2;
@@ -50,11 +50,15 @@ pub enum Topic {
     Bus,
     /// Fewer indexers answer than we need.
     Isolated,
+    /// How far our clock is from the one on which our indexers agree, in milliseconds.
+    Clock,
+    /// Share of the peers asked lately that gave no answer: past a half it is our own link that is the trouble.
+    SelfSuspect,
 }
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Cpu,
         Self::Memory,
         Self::Disk,
@@ -65,6 +69,8 @@ impl Topic {
         Self::Database,
         Self::Bus,
         Self::Isolated,
+        Self::Clock,
+        Self::SelfSuspect,
     ];
 
     /// Its name, as it is shown and announced.
@@ -81,6 +87,8 @@ impl Topic {
             Self::Database => "database",
             Self::Bus => "bus",
             Self::Isolated => "isolated",
+            Self::Clock => "clock",
+            Self::SelfSuspect => "self_suspect",
         }
     }
 
@@ -98,6 +106,8 @@ impl Topic {
             Self::Database => "see store.url and the server's log; what is acknowledged is not lost",
             Self::Bus => "see bus.url and the server's log; what is to be announced waits",
             Self::Isolated => "see `muster indexers` and network.seeds; is this machine connected?",
+            Self::Clock => "set this machine's clock, and see that it is kept: others refuse what is 30 s off",
+            Self::SelfSuspect => "see this machine's own link: most peers are silent at once, so nobody is blamed",
         }
     }
 
@@ -164,6 +174,9 @@ pub struct Settings {
     /// How often everything is looked at.
     #[serde(with = "text")]
     pub every: Duration,
+    /// How often it is reported what happened.
+    #[serde(with = "text")]
+    pub report_every: Duration,
     /// Share of all processors, at most.
     pub cpu_max: f64,
     /// Share of the memory, at most.
@@ -180,12 +193,17 @@ pub struct Settings {
     /// A look into the database, at most.
     #[serde(with = "text")]
     pub database_max: Duration,
+    /// Our clock may be so far from the one on which our indexers agree. 1.2 times that, where it is critical, is what
+    /// others allow before they refuse what we sign ([`crate::signed::CLOCK_SKEW`]).
+    #[serde(with = "text")]
+    pub clock_max: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             every: Duration::from_secs(30),
+            report_every: Duration::from_secs(24 * 3_600),
             cpu_max: 0.80,
             memory_max: 0.85,
             disk_max: 0.90,
@@ -193,6 +211,7 @@ impl Default for Settings {
             peers_min: 3,
             outbox_max: 10_000,
             database_max: Duration::from_secs(1),
+            clock_max: Duration::from_secs(25),
         }
     }
 }
@@ -212,6 +231,9 @@ impl Settings {
             #[expect(clippy::cast_precision_loss)]
             Topic::Outbox => Bound::AtMost(self.outbox_max as f64),
             Topic::DatabaseSlow => Bound::AtMost(millis(self.database_max)),
+            Topic::Clock => Bound::AtMost(millis(self.clock_max)),
+            // The rule by which nobody is judged: nothing to be set.
+            Topic::SelfSuspect => Bound::AtMost(SILENT_SHARE_MAX),
             // 1 for away, 0 for there.
             Topic::Database | Topic::Bus | Topic::Isolated => Bound::AtMost(0.0),
         }
@@ -439,6 +461,25 @@ mod tests {
         for topic in [Topic::Bus, Topic::Database, Topic::Isolated] {
             assert_eq!(told(topic, &[0.0, 1.0, 1.0, 0.0]), [(1, Some(Severity::Critical)), (3, None)], "{topic}");
         }
+    }
+
+    #[test]
+    fn a_clock_is_critical_where_others_begin_to_refuse_what_it_signs() {
+        let bound = Settings::default().bound(Topic::Clock);
+        let allowed = crate::signed::CLOCK_SKEW.as_secs_f64() * 1e3;
+        assert_eq!((bound.judge(25_000.0), bound.judge(25_001.0)), (None, Some(Severity::Warning)));
+        assert_eq!(
+            (bound.judge(allowed), bound.judge(allowed + 1.0)),
+            (Some(Severity::Warning), Some(Severity::Critical))
+        );
+        assert_eq!(told(Topic::Clock, &[600_000.0, 600_000.0, 40.0, 40.0]), [(1, Some(Severity::Critical)), (3, None)]);
+    }
+
+    #[test]
+    fn we_suspect_ourselves_while_more_than_half_are_silent_and_not_at_half() {
+        let (critical, over) = (Some(Severity::Critical), None);
+        assert_eq!(told(Topic::SelfSuspect, &[0.5, 0.5, 0.5]), []);
+        assert_eq!(told(Topic::SelfSuspect, &[0.75, 0.75, 0.5, 0.0]), [(1, critical), (3, over)]);
     }
 
     #[test]

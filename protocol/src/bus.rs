@@ -75,11 +75,13 @@ pub enum VerbOut {
     VerifyResource,
     /// Something is wrong with this member.
     Alert,
+    /// What this member did in a day.
+    Report,
 }
 
 impl VerbOut {
     /// Every verb.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::CreateResource,
         Self::RemoveResource,
         Self::SearchEvent,
@@ -89,6 +91,7 @@ impl VerbOut {
         Self::MinioConfigEvent,
         Self::VerifyResource,
         Self::Alert,
+        Self::Report,
     ];
 
     /// Its name on the bus and in the database.
@@ -104,6 +107,7 @@ impl VerbOut {
             Self::MinioConfigEvent => "minio_config_event",
             Self::VerifyResource => "verify_resource",
             Self::Alert => "alert",
+            Self::Report => "report",
         }
     }
 

@@ -177,7 +177,7 @@ impl Lanes {
 }
 
 /// The pause after a failure that had `before` before it in a row.
-fn pause_after(before: u32, chance: &mut impl Rng) -> Duration {
+pub(crate) fn pause_after(before: u32, chance: &mut impl Rng) -> Duration {
     let factor = 2_u32.checked_pow(before).unwrap_or(u32::MAX);
     let longest = PAUSE_FIRST.saturating_mul(factor).min(PAUSE_MAX);
     longest.mul_f64(1.0 - JITTER * chance.random::<f64>())

@@ -283,6 +283,17 @@ impl ClockWatch {
         self.offsets.push_back((peer, offset));
     }
 
+    /// Our own clock was set ahead by so much, or back. What that explains is kept as it is now. What it makes worse is
+    /// forgotten: the machine may have slept, which no member's clock has to answer for; its next hello tells anew.
+    pub fn was_set(&mut self, by: SignedDuration) {
+        self.offsets.retain_mut(|(_, offset)| {
+            let moved = offset.saturating_sub(by);
+            let is_nearer = moved.unsigned_abs() <= offset.unsigned_abs();
+            *offset = moved;
+            is_nearer
+        });
+    }
+
     /// The peer is no member any more.
     pub fn forget(&mut self, peer: &PeerId) {
         self.offsets.retain(|(held, _)| held != peer);
@@ -506,6 +517,31 @@ mod tests {
         assert_eq!(watch.of(&keys(1).peer_id()), Some(SignedDuration::from_secs(-5)));
         watch.forget(&keys(1).peer_id());
         assert_eq!(watch.of(&keys(1).peer_id()), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_right_agrees_and_one_that_slept_asks_again() {
+        let mut watch = ClockWatch::new();
+        for seed in 1..=3 {
+            watch.heard(keys(seed).peer_id(), SignedDuration::from_secs(600));
+        }
+        watch.was_set(SignedDuration::from_secs(599));
+        assert_eq!(watch.agreed(), Some(SignedDuration::from_secs(1)));
+        assert_eq!(watch.statement(), None);
+        watch.was_set(SignedDuration::from_secs(3_600));
+        assert_eq!(watch.agreed(), None);
+    }
+
+    #[test]
+    fn one_liar_moves_no_clock_and_two_cannot_outvote_three() {
+        let agreed = |offsets: &[i64]| agreed_offset(&secs(offsets)).map(|offset| offset.as_secs());
+        for lie in [-86_400, -31, 31, 86_400] {
+            assert_eq!(agreed(&[lie]), None, "{lie}");
+            assert_eq!(agreed(&[0, lie]), None, "{lie}");
+            assert_eq!(agreed(&[0, 0, lie]), None, "{lie}");
+            assert_eq!(agreed(&[0, 0, 0, lie]), Some(0), "{lie}");
+            assert_eq!(agreed(&[0, 0, 0, lie, lie]), Some(0), "{lie}");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use actors::view::{
     ActorState, ActorView, AddrView, AlertView, BanView, BinView, BridgeState, BridgeView, BusMode, CurveView, Ended,
     EventView, ExplainView, IndexerView, ListedView, MemberState, OutboxView, PartView, PeerView, PlacedView, PlanView,
-    ReachedView, RecordView, RelationView, ResourceStep, ResourceView, SampleView, ScoreView, SearchView, SessionView,
-    Standing, StatusView, TablePeerView, TraceView,
+    ReachedView, RecordView, RelationView, ReportView, ResourceStep, ResourceView, SampleView, ScoreView, SearchView,
+    SessionView, Standing, StatusView, TablePeerView, TraceView,
 };
 use jiff::{SignedDuration, Timestamp};
 use libp2p_identity::PeerId;
@@ -14,6 +14,7 @@ use multiaddr::Multiaddr;
 use protocol::{
     alerts::{Severity, Topic},
     relation::Relation,
+    report::{Report, Spread, Trouble},
     wire::Role,
 };
 use serde_json::value::RawValue;
@@ -199,6 +200,20 @@ pub(super) fn alerts() -> Vec<AlertView> {
 pub(super) fn samples() -> Vec<SampleView> {
     let figures = BTreeMap::from([("cpu".to_owned(), 0.25), ("disk".to_owned(), 0.95)]);
     vec![SampleView { at: at(30), figures }]
+}
+
+pub(super) fn report() -> ReportView {
+    let disk = Spread { least: 0.41, mean: 0.42, most: 0.43 };
+    let isolated = Trouble { raised: 1, worst: Severity::Critical, lasted_ms: 30_000 };
+    let running = Report {
+        from: at(0),
+        to: at(60),
+        samples: 2,
+        figures: [(Topic::Disk, disk)].into(),
+        alerts: [(Topic::Isolated, isolated)].into(),
+        counts: [("beats_answered".to_owned(), 3)].into(),
+    };
+    ReportView { last: None, running }
 }
 
 pub(super) fn bus() -> BridgeView {

@@ -29,6 +29,7 @@ mod planner;
 mod problem;
 mod question;
 mod records;
+mod report;
 mod resources;
 mod restart;
 mod roles;
@@ -137,6 +138,7 @@ fn usual(chaos: bool) -> OpenApiRouter<Held> {
         .routes(routes!(feed::stream))
         .routes(routes!(alerts::list))
         .routes(routes!(alerts::history))
+        .routes(routes!(report::show))
         .routes(routes!(config::show, config::change))
         .routes(routes!(search::stream))
         .routes(routes!(searches::stream))

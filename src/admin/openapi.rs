@@ -90,6 +90,7 @@ pub(super) mod answers {
         Ready: admin::health::Ready,
         RecordView: view::RecordView,
         RelationView: view::RelationView,
+        ReportView: view::ReportView,
         ResourceStep: view::ResourceStep,
         ResourceView: view::ResourceView,
         SampleView: view::SampleView,

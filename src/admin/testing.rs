@@ -8,9 +8,9 @@ use actors::{
     sharing::Author,
     view::{
         ActorView, AlertView, BanView, BinView, BridgeView, CurveView, Ended, EventView, ExplainView, FeedView,
-        IndexerView, ListedView, OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep,
-        ResourceView, SampleView, ScoreView, SearchView, SessionView, Standing, StatusView, TablePeerView, TraceView,
-        Wanted,
+        IndexerView, ListedView, OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ReportView,
+        ResourceStep, ResourceView, SampleView, ScoreView, SearchView, SessionView, Standing, StatusView,
+        TablePeerView, TraceView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
@@ -20,6 +20,7 @@ use protocol::{
     alerts::{Severity, Topic},
     catalogue::{Draft, Kind},
     relation::Relation,
+    report::{Report, Spread, Trouble},
     score::{Book, Decision, Observation},
     search::resources::Scope,
     time::Mono,
@@ -30,6 +31,18 @@ use store::{Destination, Fate};
 use tokio::sync::{mpsc, watch};
 
 use super::tree::{Answer, Tree};
+
+/// A day on which it was alone for a while.
+pub(crate) fn report() -> Report {
+    Report {
+        from: Timestamp::UNIX_EPOCH,
+        to: Timestamp::from_second(86_400).unwrap(),
+        samples: 2_880,
+        figures: [(Topic::Peers, Spread { least: 0.0, mean: 12.5, most: 20.0 })].into(),
+        alerts: [(Topic::Isolated, Trouble { raised: 1, worst: Severity::Critical, lasted_ms: 90_000 })].into(),
+        counts: [("searches_served".to_owned(), 7), ("bad_inputs".to_owned(), 0)].into(),
+    }
+}
 
 /// Answers from memory, and writes down what it was told.
 #[derive(Default)]
@@ -246,6 +259,10 @@ impl Tree for Still {
     fn samples(&self) -> Answer<'_, Vec<SampleView>> {
         let figures = [("disk".to_owned(), 0.95)].into();
         self.answer(vec![SampleView { at: Timestamp::UNIX_EPOCH, figures }])
+    }
+
+    fn report(&self) -> Answer<'_, ReportView> {
+        self.answer(ReportView { last: None, running: report() })
     }
 
     fn bus(&self) -> Answer<'_, Option<BridgeView>> {

@@ -311,6 +311,8 @@ async fn what_is_wrong_is_listed_with_what_to_do_and_what_was_measured_is_kept()
     let alerts = json_of(endpoint.get("/api/v1/alerts").await).await;
     assert_eq!((&alerts[0]["topic"], &alerts[0]["severity"]), (&"disk".into(), &"warning".into()));
     assert!(alerts[0]["remedy"].as_str().is_some_and(|remedy| remedy.contains("make room")));
+    let report = json_of(endpoint.get("/api/v1/report").await).await;
+    assert_eq!((&report["last"], &report["running"]["alerts"]["isolated"]["raised"]), (&Value::Null, &1.into()));
     let history = json_of(endpoint.get("/api/v1/alerts/history").await).await;
     assert_eq!(history[0]["figures"]["disk"], 0.95);
 }

@@ -7,8 +7,8 @@ use actors::{
     sharing::Author,
     view::{
         ActorView, AlertView, BanView, BinView, BridgeView, CurveView, EventView, ExplainView, FeedView, IndexerView,
-        ListedView, OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ResourceStep, ResourceView,
-        SampleView, SearchView, SessionView, StatusView, TraceView, Wanted,
+        ListedView, OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ReportView, ResourceStep,
+        ResourceView, SampleView, SearchView, SessionView, StatusView, TraceView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -58,6 +58,8 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn alerts(&self) -> Answer<'_, Vec<AlertView>>;
     /// What was measured in the last hours, the oldest first.
     fn samples(&self) -> Answer<'_, Vec<SampleView>>;
+    /// What happened in the last whole day, and in the running one.
+    fn report(&self) -> Answer<'_, ReportView>;
     /// How the bus is; nothing where there is none.
     fn bus(&self) -> Answer<'_, Option<BridgeView>>;
     /// What happened after an event.
@@ -172,6 +174,10 @@ impl Tree for Handle {
 
     fn samples(&self) -> Answer<'_, Vec<SampleView>> {
         Self::samples(self).boxed()
+    }
+
+    fn report(&self) -> Answer<'_, ReportView> {
+        Self::report(self).boxed()
     }
 
     fn bus(&self) -> Answer<'_, Option<BridgeView>> {

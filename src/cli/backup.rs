@@ -141,13 +141,18 @@ fn text(written: &Written) -> String {
 
 /// The files that the settings name, beside the folder of data.
 fn named(config: &Config) -> Vec<(&'static str, PathBuf, Option<Secret>)> {
-    let bus = config.bus();
+    let (bus, webhook) = (config.bus(), config.webhook());
     let mut named = vec![("files.key", config.key(), Some(Secret::Identity))];
     named.extend(config.psk().map(|path| ("files.psk", path, Some(Secret::NetworkKey))));
-    let of_bus =
-        [("bus.nkey_seed_file", bus.nkey_seed_file), ("bus.creds_file", bus.creds_file), ("bus.tls_ca", bus.tls_ca)];
+    let others = [
+        ("bus.nkey_seed_file", bus.nkey_seed_file),
+        ("bus.creds_file", bus.creds_file),
+        ("bus.tls_ca", bus.tls_ca),
+        ("webhook.secret_file", webhook.secret_file),
+        ("webhook.tls_ca", webhook.tls_ca),
+    ];
     named.extend(
-        of_bus.into_iter().filter(|(_, path)| !path.as_os_str().is_empty()).map(|(name, path)| (name, path, None)),
+        others.into_iter().filter(|(_, path)| !path.as_os_str().is_empty()).map(|(name, path)| (name, path, None)),
     );
     named
 }
@@ -175,7 +180,7 @@ fn check_places(file: &Path, manifest: &Manifest) -> Result<(), Failure> {
 
 /// The settings that name their files otherwise than here.
 pub(super) fn misplaced(config: &Config, places: &[(String, String)]) -> Vec<(String, String)> {
-    let (files, bus) = (&config.settings.files, &config.settings.bus);
+    let config::Settings { files, bus, webhook, .. } = &config.settings;
     let set = |setting: &str| match setting {
         "files.key" => Some(&files.key),
         "files.psk" => Some(&files.psk),
@@ -183,6 +188,8 @@ pub(super) fn misplaced(config: &Config, places: &[(String, String)]) -> Vec<(St
         "bus.nkey_seed_file" => Some(&bus.nkey_seed_file),
         "bus.creds_file" => Some(&bus.creds_file),
         "bus.tls_ca" => Some(&bus.tls_ca),
+        "webhook.secret_file" => Some(&webhook.secret_file),
+        "webhook.tls_ca" => Some(&webhook.tls_ca),
         _ => None,
     };
     places
@@ -207,7 +214,7 @@ async fn database(config: &Config, copy: &Path) -> Result<(Kept, Option<store::C
     Ok((Kept::Here, Some(copied)))
 }
 
-/// A file of settings or the bus, whose mode is its owner's affair.
+/// A file of settings, of the bus or the webhook, whose mode is its owner's affair.
 fn plain(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let refused = |why: String| {
         Failure::new(Exit::Configuration, format!("cannot read {}", path.display()))

@@ -36,6 +36,7 @@ const GROUPS: [Group; 7] = [
             ("table", "muster table"),
             ("events", "muster events --since 120"),
             ("alerts", "muster alerts --output jsonl"),
+            ("report", "muster report --so-far"),
         ],
     },
     Group {

@@ -26,6 +26,7 @@ pub(crate) mod output;
 mod partner;
 mod peers;
 mod planner;
+mod report;
 mod resource;
 mod restore;
 mod run;
@@ -139,6 +140,8 @@ enum Verb {
     Table,
     /// Show what is wrong with a member and its host.
     Alerts,
+    /// Show what a member did in a day.
+    Report(report::Args),
     /// Show what happened lately.
     Events(events::Args),
     /// Look for what is wrong with a member, running or not: evidence, and what to do.
@@ -368,6 +371,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Trace => asked(trace::run(context)),
         Verb::Table => asked(table::run(context)),
         Verb::Alerts => asked(alerts::run(context)),
+        Verb::Report(args) => asked(report::run(&args, context)),
         Verb::Events(args) => asked(events::run(&args, context)),
         Verb::Doctor => asked(doctor::run(context)),
         Verb::Bundle(args) => asked(bundle::run(&args, context)),

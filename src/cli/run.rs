@@ -20,9 +20,14 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     demo::follow_parent();
     let config = context.config_with(&Flags { log: args.log.clone() })?;
-    let log = telemetry::start(&config.settings.log)?;
+    let log = telemetry::start(&config.log())?;
     let chaos = context.environment.get("MUSTER_CHAOS") == Some("1");
-    let ended = runtime()?.block_on(daemon::run(&config, chaos, log));
+    let ended = runtime()?.block_on(async {
+        tokio::select! {
+            never = log.tell_left_out() => match never {},
+            ended = daemon::run(&config, chaos, log.clone()) => ended,
+        }
+    });
     ended.map_err(|failure| if config.settings.log.format == LogFormat::Json { logged(&failure) } else { failure })
 }
 

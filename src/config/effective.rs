@@ -124,7 +124,7 @@ pub(crate) fn variable(key: &str) -> String {
 fn shown(expected: &Expected, value: &Json) -> Json {
     match (expected, value) {
         (_, Json::String(text)) if text.is_empty() => value.clone(),
-        (Expected::Secret(_), _) => Json::from(HIDDEN),
+        (Expected::Secret(_) | Expected::SecretUrl, _) => Json::from(HIDDEN),
         (_, Json::String(text)) => Json::from(without_user(text)),
         _ => value.clone(),
     }

@@ -38,6 +38,8 @@ pub(super) enum Expected {
     Identifier,
     /// A URL or nothing.
     Url,
+    /// A URL or nothing. It is a secret, so what was got is never said.
+    SecretUrl,
     /// A URL of a database or nothing. It may hold a password, so what was got is never said.
     Database,
     /// A path.
@@ -65,8 +67,8 @@ pub(super) enum Expected {
 }
 
 use Expected::{
-    Announce, Database, File, Hosts, Identifier, Level, Listen, Name, Number, OneOf, Path, Ranges, Secret, Seeds,
-    Socket, Span, Subjects, Text, Truth, Url, Whole,
+    Announce, Database, File, Hosts, Identifier, Level, Listen, Name, Number, OneOf, Path, Ranges, Secret, SecretUrl,
+    Seeds, Socket, Span, Subjects, Text, Truth, Url, Whole,
 };
 
 /// Every setting.
@@ -184,6 +186,7 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("store.readers", Whole(1, 64)),
     ("store.busy_timeout", Span(1, 60_000)),
     ("alerts.every", Span(1_000, 3_600_000)),
+    ("alerts.report_every", Span(1_000, 604_800_000)),
     ("alerts.cpu_max", Number(0.0, 1.0)),
     ("alerts.memory_max", Number(0.0, 1.0)),
     ("alerts.disk_max", Number(0.0, 1.0)),
@@ -191,6 +194,11 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("alerts.peers_min", Whole(0, 1_000_000)),
     ("alerts.outbox_max", Whole(0, 10_000_000)),
     ("alerts.database_max", Span(1, 60_000)),
+    ("alerts.clock_max", Span(1_000, 600_000)),
+    ("webhook.url", SecretUrl),
+    ("webhook.secret_file", File),
+    ("webhook.tls_ca", File),
+    ("webhook.answer_within", Span(100, 60_000)),
     ("supervision.restarts_max", Whole(0, 1_000_000)),
     ("supervision.restarts_within", Span(1_000, 86_400_000)),
     ("supervision.pause_first", Span(1, 60_000)),
@@ -203,6 +211,9 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("admin.socket", File),
     ("log.level", Level),
     ("log.format", OneOf(&LOG_FORMATS)),
+    ("log.folder", File),
+    ("log.rotate", OneOf(&["daily", "hourly"])),
+    ("log.files_max", Whole(1, 1_000)),
 ];
 
 /// 1 to 64 characters that can be shown: what a record allows for a name.
@@ -228,6 +239,7 @@ impl fmt::Display for Expected {
             Self::Name => f.write_str("empty for the host's name, or 1 to 64 characters without control characters"),
             Self::Identifier => f.write_str("empty, a DID such as \"did:key:z6Mk…\", or a UUID in lower case"),
             Self::Url => f.write_str("empty, or an http or https URL of at most 512 characters"),
+            Self::SecretUrl => f.write_str("empty, or an http or https URL of at most 512 characters without a user"),
             Self::Database => f.write_str(
                 "empty for a file among the data, or postgresql://user:password@host:port/database of at most 512 \
                  characters",
@@ -287,7 +299,8 @@ fn number_text(number: Num) -> String {
 impl Expected {
     /// Nothing when the value is one of these, else what was got and what was expected.
     pub(super) fn check(&self, value: &Value) -> Result<(), String> {
-        let got = if let Self::Secret(_) = self { "something else".to_owned() } else { said(value) };
+        let got =
+            if matches!(self, Self::Secret(_) | Self::SecretUrl) { "something else".to_owned() } else { said(value) };
         let wrong = |detail: &str| Err(format!("got {got}{detail}, expected {self}"));
         match self.flaw(value) {
             Flaw::None => Ok(()),
@@ -342,6 +355,8 @@ impl Expected {
             Self::Name => Flaw::unless(text.is_empty() || is_name(text)),
             Self::Identifier => Flaw::unless(text.is_empty() || text.parse::<Did>().is_ok()),
             Self::Url => Flaw::unless(text.is_empty() || is_url(text)),
+            Self::SecretUrl if text.is_empty() || (is_url(text) && !has_user(text)) => Flaw::None,
+            Self::SecretUrl => Flaw::Whole(format!("got something else, expected {self}")),
             Self::Database if text.is_empty() || is_database(text) => Flaw::None,
             Self::Database => Flaw::Whole(format!("got something else, expected {self}")),
             Self::Path => Flaw::unless(is_text(text, 1, 4096)),
@@ -442,6 +457,12 @@ fn as_f64(value: &Value) -> Option<f64> {
 fn is_database(text: &str) -> bool {
     let place = text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://"));
     place.is_some_and(|place| !place.is_empty()) && is_text(text, 1, 512) && !text.contains(char::is_whitespace)
+}
+
+/// It says before an `@` who asks.
+fn has_user(url: &str) -> bool {
+    let place = url.split_once("://").map_or(url, |(_, place)| place);
+    place.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
 }
 
 fn is_url(text: &str) -> bool {

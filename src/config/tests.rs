@@ -285,10 +285,16 @@ fn later_layers_win() {
     let settings = load(&path, &variables, &flags).unwrap().settings;
     assert_eq!(settings.network.port, 6);
     assert_eq!(settings.network.id, "file");
-    assert_eq!(settings.log, LogSettings { level: "trace".to_owned(), format: LogFormat::Json });
+    assert_eq!(
+        settings.log,
+        LogSettings { level: "trace".to_owned(), format: LogFormat::Json, ..LogSettings::default() }
+    );
     let json = Flags { log: Some("json".to_owned()) };
     let settings = load(&path, &variables, &json).unwrap().settings;
-    assert_eq!(settings.log, LogSettings { level: "debug".to_owned(), format: LogFormat::Json });
+    assert_eq!(
+        settings.log,
+        LogSettings { level: "debug".to_owned(), format: LogFormat::Json, ..LogSettings::default() }
+    );
 }
 
 #[test]

@@ -70,6 +70,8 @@ const WORDS = {
   topic_database: ["database away", "base absente"],
   topic_bus: ["bus away", "bus absent"],
   topic_isolated: ["isolated", "isolé"],
+  topic_clock: ["clock off, in ms", "décalage de l’horloge, en ms"],
+  topic_self_suspect: ["share of silent peers", "part de pairs muets"],
   severity: ["How bad", "Gravité"],
   severity_warning: ["warning", "avertissement"],
   severity_critical: ["critical", "critique"],

@@ -4,10 +4,44 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::StreamExt as _;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, time::timeout};
 
-use crate::harness::{Federation, Nats, PATIENCE, Spec, until};
+use crate::harness::{Federation, Nats, PATIENCE, Spec, until, until_true};
+
+#[test]
+fn a_member_whose_peers_are_all_silent_at_once_suspects_itself_until_they_answer() {
+    let mut federation = Federation::new();
+    federation.add(Spec::indexer("indexer-1")).start();
+    let seed = federation.member("indexer-1").address();
+    federation.add(Spec::indexer("indexer-2").seed(&seed)).start();
+    let second = federation.member("indexer-2").address();
+    let paris = Spec::node("paris").seed(&seed).seed(&second).set("pool.min_indexer", "2");
+    federation.add(paris.set("alerts.every", "\"1s\"")).start();
+    federation.until_converged();
+    let alert = |federation: &Federation| {
+        let raised: Value = federation.member("paris").try_get("/api/v1/alerts")?;
+        raised.as_array()?.iter().find(|alert| alert["topic"] == "self_suspect").cloned()
+    };
+    assert_eq!(alert(&federation), None);
+    // Frozen and not killed: their links are there, and say nothing.
+    let indexers = ["indexer-1", "indexer-2"];
+    indexers.iter().for_each(|name| federation.member(name).signal(Signal::SIGSTOP));
+    let raised = until("it suspects itself", PATIENCE, || alert(&federation));
+    assert_eq!((&raised["figure"], &raised["bound"]), (&json!(1.0), &json!(0.5)), "{raised}");
+    assert_eq!(raised["severity"], "critical", "{raised}");
+    until_true("it says so to Prometheus", PATIENCE, || {
+        federation.member("paris").metric("muster_self_suspect") == 1.0
+    });
+    indexers.iter().for_each(|name| federation.member(name).signal(Signal::SIGCONT));
+    until_true("nobody is suspected any more", PATIENCE * 3, || alert(&federation).is_none());
+    let told = federation.member("paris").events(0);
+    let of = |kind: &str| told.iter().filter(|event| event.kind == kind && event.subject == "self_suspect").count();
+    assert_eq!((of("alert"), of("alert_over")), (1, 1), "{told:?}");
+    let evicted = told.iter().find(|event| event.kind.contains("evict"));
+    assert!(evicted.is_none(), "{evicted:?}");
+}
 
 #[test]
 fn an_alert_is_raised_once_and_cleared_once_for_the_operator_and_on_the_bus() {

@@ -7,12 +7,13 @@ use actors::{
     Running, Start,
     settings::Settings,
     supervision::{Chance, Clock},
-    view::{BanView, EventView, Standing},
+    view::{AlertView, BanView, EventView, Standing},
 };
 use jiff::SignedDuration;
 use libp2p::Multiaddr;
 use protocol::{
     Timestamp,
+    alerts::{Severity, Topic},
     identity::{Keys, PreSharedKey},
     presence::token::{EPOCH_SECS, PresenceToken, epoch_of},
     profile::Profile,
@@ -47,6 +48,7 @@ impl Inside {
         settings.heartbeat.every = TICK;
         settings.heartbeat.gap_min = Duration::from_millis(200);
         settings.heartbeat.ceiling = 60;
+        settings.alerts.every = Duration::from_secs(1);
         let clock = Clock::real_ahead(ahead);
         let running = runtime.block_on(async {
             let opened =
@@ -76,6 +78,11 @@ impl Inside {
 
     fn events(&self) -> Vec<EventView> {
         self.runtime.block_on(self.running.handle().events(0)).unwrap_or_default()
+    }
+
+    fn alert(&self, topic: Topic) -> Option<AlertView> {
+        let raised = self.runtime.block_on(self.running.handle().alerts()).unwrap_or_default();
+        raised.into_iter().find(|alert| alert.topic == topic)
     }
 
     fn metric(&self, name: &str) -> f64 {
@@ -109,6 +116,13 @@ fn a_node_whose_clock_is_ten_minutes_behind_signs_with_the_time_of_its_pool() {
     assert!(record.expiry_date <= now + SignedDuration::from_mins(3), "{record:?}");
     let status = late.status().unwrap();
     assert!(status.reasons.iter().any(|reason| reason.contains("agree on +")), "{:?}", status.reasons);
+    let alert = until("an alert is raised about its clock", PATIENCE, || late.alert(Topic::Clock));
+    assert_eq!((alert.severity, alert.bound), (Severity::Critical, 25_000.0), "{alert:?}");
+    assert!((590_000.0..610_000.0).contains(&alert.figure), "{alert:?}");
+    assert!((590.0..610.0).contains(&late.metric("muster_clock_off_seconds")));
+    let paris = paris.verb(&["alerts", "--output", "json"]).ok().json();
+    let is_clock = |alert: &serde_json::Value| alert["topic"] == "clock";
+    assert!(!paris.as_array().unwrap().iter().any(is_clock), "its own clock is right: {paris}");
     for number in 1..=3 {
         let indexer = federation.member(&format!("indexer-{number}"));
         assert_eq!(indexer.get::<Vec<BanView>>("/api/v1/bans"), [], "{}", indexer.name);
@@ -128,6 +142,7 @@ fn where_only_two_could_agree_a_wrong_clock_is_told_and_not_moved() {
     });
     // What it signs was over eight minutes before, and is no strike.
     assert_ne!(late.status().unwrap().standing, Standing::Whole);
+    assert!(late.alert(Topic::Clock).is_none(), "two are too few to say whose clock is wrong");
     assert!(federation.member("paris").records(&late.peer_id().to_string()).is_empty());
     for number in 1..=2 {
         let indexer = federation.member(&format!("indexer-{number}"));

@@ -1,13 +1,18 @@
 //! The connection: who we are to the server, how it is made, and what runs while it is there.
 
-use std::{io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr, jetstream};
 use protocol::bus::{JetStream, Settings};
 use tokio::sync::Notify;
 
 use super::{Msg, outlet, plain, report, stream};
-use crate::{context::Context, supervision::Address, view::BusMode};
+use crate::{
+    context::Context,
+    secret_file::{self, SecretFileError},
+    supervision::Address,
+    view::BusMode,
+};
 
 /// A server that is silent for two of these is gone.
 const PING_EVERY: Duration = Duration::from_secs(5);
@@ -26,9 +31,6 @@ const COMMANDS_MAX: usize = 64;
 
 /// Messages of one subscription that wait to be taken. Batches are pulled, so it is only core NATS that fills it.
 const SUBSCRIPTION_MAX: usize = 256;
-
-/// Many times the largest file of credentials; what is larger is something else.
-const SECRET_BYTES_MAX: u64 = 16 * 1024;
 
 /// Where the bus has no JetStream, how often it is looked whether it has it now.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -53,12 +55,8 @@ pub enum SessionError {
 /// Why a file of credentials is not used.
 #[derive(Debug, thiserror::Error)]
 enum SecretError {
-    #[error("{setting}: cannot read {path}: {cause}")]
-    System { setting: &'static str, path: String, cause: io::Error },
-    #[error("{setting}: {path} can be read by others: its mode is {mode:04o}, expected 0600")]
-    Open { setting: &'static str, path: String, mode: u32 },
-    #[error("{setting}: {path} is no file of at most {SECRET_BYTES_MAX} bytes")]
-    NoFile { setting: &'static str, path: String },
+    #[error(transparent)]
+    File(#[from] SecretFileError),
     #[error("{setting}: {path} holds no credentials: {cause}")]
     Malformed { setting: &'static str, path: String, cause: io::Error },
 }
@@ -128,12 +126,12 @@ async fn options(settings: &Settings) -> Result<ConnectOptions, SecretError> {
         options = options.user_and_password(settings.user.clone(), settings.password.reveal().to_owned());
     }
     if !settings.nkey_seed_file.as_os_str().is_empty() {
-        let seed = secret("bus.nkey_seed_file", &settings.nkey_seed_file).await?;
+        let seed = secret_file::read("bus.nkey_seed_file", &settings.nkey_seed_file).await?;
         options = options.nkey(seed.trim().to_owned());
     }
     if !settings.creds_file.as_os_str().is_empty() {
         let (setting, path) = ("bus.creds_file", &settings.creds_file);
-        let text = secret(setting, path).await?;
+        let text = secret_file::read(setting, path).await?;
         let path = path.display().to_string();
         options = options.credentials(&text).map_err(|cause| SecretError::Malformed { setting, path, cause })?;
     }
@@ -141,21 +139,6 @@ async fn options(settings: &Settings) -> Result<ConnectOptions, SecretError> {
         options = options.add_root_certificates(settings.tls_ca.clone());
     }
     Ok(options)
-}
-
-/// What a file holds that nobody else may read.
-async fn secret(setting: &'static str, path: &Path) -> Result<String, SecretError> {
-    let shown = path.display().to_string();
-    let system = |cause| SecretError::System { setting, path: shown.clone(), cause };
-    let metadata = tokio::fs::metadata(path).await.map_err(system)?;
-    if !metadata.is_file() || metadata.len() > SECRET_BYTES_MAX {
-        return Err(SecretError::NoFile { setting, path: shown });
-    }
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(SecretError::Open { setting, path: shown, mode });
-    }
-    tokio::fs::read_to_string(path).await.map_err(system)
 }
 
 /// What to do about it, as far as the words tell.

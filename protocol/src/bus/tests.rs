@@ -319,7 +319,7 @@ fn a_bus_is_off_until_it_has_an_address() {
     assert_eq!(Settings { prefix: "*".to_owned(), ..Settings::default() }.check(), Ok(()));
     assert_eq!(on().check(), Ok(()));
     assert_eq!(on().subject_out(VerbOut::Alert), "opencloud.alert");
-    assert_eq!(on().stream_subjects().len(), 11);
+    assert_eq!(on().stream_subjects().len(), 12);
     assert_eq!(on().taken().len(), 4);
 }
 

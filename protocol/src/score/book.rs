@@ -22,6 +22,12 @@ use crate::{
 /// Peers whose last sign of life tells whether we ourselves are cut off; more than any pool has.
 const OUTCOMES_MAX: usize = 64;
 
+/// Share of the peers asked lately that may be silent before it is us whom we suspect.
+pub const SILENT_SHARE_MAX: f64 = 0.5;
+
+/// Of fewer peers nobody can say whose link it is that fails.
+const COMPARED_MIN: usize = 2;
+
 /// Members that fail the same check within this time fail it together: as long as a record in the DHT is asked for apart.
 const FAILED_TOGETHER: Duration = Duration::from_secs(600);
 
@@ -60,6 +66,17 @@ impl SelfSuspect {
         let recent = || self.outcomes.values().filter(|(at, _)| now.since(*at) <= settings.suspect_window);
         let failed = recent().filter(|(_, answered)| !answered).count();
         failed * 2 > recent().count()
+    }
+
+    /// The share of the peers asked lately that did not answer: past [`SILENT_SHARE_MAX`] we suspect ourselves. Nothing
+    /// while nobody was asked, or only one who is silent: nobody can say then whose link it is.
+    #[must_use]
+    pub fn silent_share(&self, now: Mono, settings: &Settings) -> Option<f64> {
+        let recent = || self.outcomes.values().filter(|(at, _)| now.since(*at) <= settings.suspect_window);
+        let (asked, silent) = (recent().count(), recent().filter(|(_, answered)| !answered).count());
+        // At most OUTCOMES_MAX of them.
+        #[expect(clippy::cast_precision_loss)]
+        (asked >= COMPARED_MIN || asked > silent).then(|| silent as f64 / asked as f64)
     }
 }
 
@@ -275,6 +292,12 @@ impl Book {
                 account.below = 0;
             }
         }
+    }
+
+    /// See [`SelfSuspect::silent_share`].
+    #[must_use]
+    pub fn silent_share(&self, now: Mono) -> Option<f64> {
+        self.ourselves.silent_share(now, &self.settings)
     }
 
     /// More than half of the peers asked lately did not answer: nobody is judged, nothing missed is written down.

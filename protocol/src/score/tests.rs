@@ -506,6 +506,23 @@ fn one_dead_peer_asked_often_does_not_make_us_suspect_ourselves() {
 }
 
 #[test]
+fn the_silent_are_a_share_of_those_asked_lately_and_one_alone_tells_nothing() {
+    let (settings, mut ourselves) = (Settings::default(), SelfSuspect::default());
+    let now = Mono::from_secs(10);
+    assert_eq!(ourselves.silent_share(now, &settings), None, "nobody was asked");
+    ourselves.probed(peer(1), false, now, &settings);
+    assert_eq!(ourselves.silent_share(now, &settings), None, "it may be its link or ours");
+    ourselves.probed(peer(2), false, now, &settings);
+    assert_eq!(ourselves.silent_share(now, &settings), Some(1.0));
+    ourselves.probed(peer(1), true, now, &settings);
+    assert_eq!(ourselves.silent_share(now, &settings), Some(SILENT_SHARE_MAX));
+    assert!(!ourselves.is_suspect(now, &settings), "what is shown and what is judged by agree");
+    ourselves.probed(peer(1), true, now + Duration::from_secs(60), &settings);
+    let later = now + Duration::from_secs(61);
+    assert_eq!(ourselves.silent_share(later, &settings), Some(0.0), "one that answers tells that the link is there");
+}
+
+#[test]
 fn the_book_is_bounded_and_forgets_no_member() {
     let mut book = Book::new(Settings { indexers_max: 3, ..Settings::default() });
     book.observe(peer(1), &answered(20, 0.5), Mono::from_secs(1));

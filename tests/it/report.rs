@@ -1,0 +1,57 @@
+//! What a member did in a day is told once, in its log, on the bus, over its endpoint and by its verb.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures::StreamExt as _;
+use serde_json::Value;
+use tokio::{runtime::Runtime, time::timeout};
+
+use crate::harness::{Federation, Nats, PATIENCE, Spec, until};
+
+#[test]
+fn a_day_is_reported_when_it_is_over_and_the_next_one_begins_anew() {
+    let Some(bus) = Nats::started("a_day_is_reported_when_it_is_over") else { return };
+    let mut federation = Federation::new();
+    federation.add(Spec::indexer("indexer-1")).start();
+    let seed = federation.member("indexer-1").address();
+    let paris = Spec::node("paris").seed(&seed).set("bus.url", &format!("{:?}", bus.url()));
+    let paris = paris.set("alerts.every", "\"1s\"").set("alerts.peers_min", "2").set("alerts.report_every", "\"6s\"");
+    let runtime = Runtime::new().unwrap();
+    let mut heard = runtime.block_on(async {
+        let client = async_nats::connect(bus.url()).await.unwrap();
+        let heard = client.subscribe("opencloud.report").await.unwrap();
+        client.flush().await.unwrap();
+        heard
+    });
+    federation.add(paris).start();
+    let paris = federation.member("paris");
+    let mut next = || -> Value {
+        let message = runtime.block_on(async { timeout(PATIENCE, heard.next()).await });
+        let envelope: Value = serde_json::from_slice(&message.expect("a report").unwrap().payload).unwrap();
+        assert_eq!(envelope["datatype"], "report", "{envelope}");
+        serde_json::from_slice(&STANDARD.decode(envelope["payload"].as_str().unwrap()).unwrap()).unwrap()
+    };
+    let (first, second) = (next(), next());
+    assert_eq!(first["to"], second["from"], "nothing is lost between two days");
+    let samples = second["samples"].as_u64().unwrap();
+    assert!((2..=7).contains(&samples), "{second}");
+    for topic in ["memory", "disk", "peers", "outbox", "latency"] {
+        let of = |what: &str| second["figures"][topic][what].as_f64().unwrap_or_else(|| panic!("{topic}: {second}"));
+        assert!(of("least") <= of("mean") && of("mean") <= of("most"), "{topic}: {second}");
+    }
+    // One indexer where two are wanted: raised on the first day, and wrong on all of the second.
+    assert_eq!((&first["alerts"]["peers"]["raised"], &second["alerts"]["peers"]["raised"]), (&1.into(), &0.into()));
+    assert!(second["alerts"]["peers"]["lasted_ms"].as_u64().is_some_and(|lasted| lasted > 4_000), "{second}");
+    let beats = |report: &Value| report["counts"]["beats_answered"].as_u64().unwrap();
+    assert!((1..=9).contains(&beats(&second)), "counted since the day began: {second}");
+
+    let view: Value = until("a whole day is shown", PATIENCE, || {
+        paris.try_get::<Value>("/api/v1/report").filter(|view| view["last"].is_object())
+    });
+    assert_eq!(view["last"]["to"], view["running"]["from"], "{view}");
+    let shown = paris.verb(&["report", "--output", "json"]).ok().json();
+    assert!(shown["to"].is_string() && shown["counts"]["searches_begun"] == 0, "{shown}");
+    let so_far = paris.verb(&["report", "--so-far"]).ok().out;
+    assert!(so_far.contains("so far") && so_far.contains("what was wrong"), "{so_far}");
+    assert!(paris.log().contains("report of the day"));
+    assert!(paris.events(0).iter().any(|event| event.kind == "report"));
+}
