@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use protocol::identity::{Keys, PreSharedKey};
+use protocol::{identity::Keys, keyring::Keyring};
 use sd_notify::NotifyState;
 use tokio::{
     net::TcpListener,
@@ -44,7 +44,7 @@ pub(crate) struct Start {
     /// The member's identity.
     pub(crate) keys: Keys,
     /// The network's key; none in an open network.
-    pub(crate) network_key: Option<PreSharedKey>,
+    pub(crate) network_key: Option<Keyring>,
 }
 
 /// Why a tree ended by itself.
@@ -89,7 +89,11 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
     let _lock = FolderLock::take(&data)?;
     // The ports first: a start that fails on one leaves nothing behind.
     let ports = async {
-        ports::wait_free(&config.settings.network.listeners()).await?;
+        let network = &config.settings.network;
+        ports::wait_free(&network.listeners(), ports::Use::Network).await?;
+        if network_key.as_ref().is_some_and(|keys| keys.next().is_some()) {
+            ports::wait_free(&network.next_listeners(), ports::Use::NextKey).await?;
+        }
         ports::bind(config.settings.admin.listen, ports::Use::Admin).await
     };
     let Some(listener) = signals.unless_told(ports).await.transpose()? else { return Ok(()) };
@@ -148,7 +152,7 @@ fn broken(ended: &Ended) -> Failure {
 }
 
 /// Reads both keys, and refuses a DID that is another key's.
-fn secrets(config: &Config) -> Result<(Keys, Option<PreSharedKey>), Failure> {
+fn secrets(config: &Config) -> Result<(Keys, Option<Keyring>), Failure> {
     let keys = keys::identity(&config.key())?;
     let network_key = config.psk().map(|path| keys::network_key(&path)).transpose()?;
     let did = &config.settings.node.did;

@@ -35,6 +35,7 @@ struct Live(Option<actors::Running>);
 pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
     let Start { config, keys, network_key } = start;
     let settings = &config.settings;
+    let is_rotating = network_key.as_ref().is_some_and(|keys| keys.next().is_some());
     let database = open(&config, &keys).await?;
     let running = actors::start(ActorsStart {
         name: config.name(),
@@ -43,7 +44,7 @@ pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
         network_id: settings.network.id.clone(),
         keys,
         network_key,
-        settings: ActorsSettings { bus: config.bus(), data: config.data(), ..of(settings) },
+        settings: ActorsSettings { bus: config.bus(), data: config.data(), ..of(settings, is_rotating) },
         database,
         clock: Clock::real(),
         chance: Chance::unforeseen(),
@@ -97,7 +98,7 @@ fn unusable(error: &OpenError) -> Failure {
 }
 
 /// What the actors are set by.
-fn of(settings: &Settings) -> ActorsSettings {
+fn of(settings: &Settings, is_rotating: bool) -> ActorsSettings {
     ActorsSettings {
         node: Node {
             api_url: settings.node.api_url.clone(),
@@ -109,7 +110,8 @@ fn of(settings: &Settings) -> ActorsSettings {
             profile: settings.network.profile,
             private_ranges: settings.network.private_ranges.clone(),
             listen: settings.network.listeners(),
-            announce: settings.network.announce.clone(),
+            listen_next: if is_rotating { settings.network.next_listeners() } else { Vec::new() },
+            announce: settings.network.announced(is_rotating),
             seeds: settings.network.seeds.clone(),
             mdns: settings.network.mdns,
         },

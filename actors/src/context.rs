@@ -2,13 +2,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use protocol::{
-    PeerId, Timestamp,
-    identity::{Keys, PreSharedKey},
-    profile::Profile,
-    time::Now,
-    wire::Role,
-};
+use protocol::{PeerId, Timestamp, identity::Keys, keyring::Keyring, profile::Profile, time::Now, wire::Role};
 
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +32,7 @@ pub struct Own {
     pub agent: String,
     /// Network that we belong to.
     pub network_id: String,
-    /// Fingerprint of the pre-shared key; empty without one.
+    /// Fingerprint of the pre-shared key, and of the next one during a rotation; empty without one.
     pub network_key: String,
     /// Rules about addresses.
     pub profile: Profile,
@@ -149,7 +143,7 @@ pub struct Shared {
     /// Our key.
     pub keys: Keys,
     /// The network's key; absent when the network is open by choice.
-    pub network_key: Option<PreSharedKey>,
+    pub network_key: Option<Keyring>,
     /// How we are set.
     pub settings: Settings,
     /// The open database.

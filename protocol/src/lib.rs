@@ -24,6 +24,7 @@ pub mod heartbeat;
 pub mod hello;
 pub mod identity;
 pub mod json;
+pub mod keyring;
 pub mod names;
 pub mod offload;
 pub mod planner;

@@ -22,6 +22,7 @@ mod peers;
 mod planner;
 mod resource;
 mod restore;
+mod rotate;
 mod run;
 mod search;
 mod sessions;
@@ -145,6 +146,8 @@ enum Verb {
     Backup(backup::Args),
     /// Make a member again from its backup.
     Restore(restore::Args),
+    /// Replace the network's pre-shared key, with everybody reachable meanwhile.
+    Rotate(rotate::Args),
     /// Check a configuration, show it, compare it, describe it.
     #[command(subcommand)]
     Config(config::Verb),
@@ -335,6 +338,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Undrain(args) => asked(drain::undrain(&args, context)),
         Verb::Backup(args) => asked(backup::run(&args, context)),
         Verb::Restore(args) => restore::run(&args, context),
+        Verb::Rotate(args) => asked(rotate::run(&args, context)),
         Verb::Config(verb) => config::run(&verb, context),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args, context),

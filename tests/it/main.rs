@@ -30,6 +30,7 @@ mod offers;
 mod page;
 mod partition;
 mod presence;
+mod rotate;
 mod search;
 mod sharing;
 #[path = "../thin/mod.rs"]
