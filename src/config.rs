@@ -162,6 +162,8 @@ pub(crate) struct NetworkSettings {
     pub(crate) profile: Profile,
     /// TCP port where `listen` is empty; 0 takes any free one.
     pub(crate) port: u16,
+    /// TCP port for the next pre-shared key during a rotation; 0 for the one after each that is listened on.
+    pub(crate) next_port: u16,
     /// Addresses to listen on; empty for every interface.
     pub(crate) listen: Vec<Multiaddr>,
     /// Addresses to tell others; empty for those listened on.
@@ -181,6 +183,7 @@ impl Default for NetworkSettings {
             private: true,
             profile: Profile::default(),
             port: 4001,
+            next_port: 0,
             listen: Vec::new(),
             announce: Vec::new(),
             seeds: Vec::new(),
@@ -198,6 +201,43 @@ impl NetworkSettings {
         }
         let any = |ip: Protocol<'static>| Multiaddr::empty().with(ip).with(Protocol::Tcp(self.port));
         vec![any(Protocol::Ip4([0; 4].into())), any(Protocol::Ip6([0; 16].into()))]
+    }
+
+    /// The addresses to listen on with the next pre-shared key.
+    pub(crate) fn next_listeners(&self) -> Vec<Multiaddr> {
+        let listeners = self.listeners();
+        let mut beside: Vec<Multiaddr> = Vec::new();
+        for listener in listeners.iter().map(|listener| self.next_to(listener, &listeners)) {
+            if !beside.contains(&listener) {
+                beside.push(listener);
+            }
+        }
+        beside
+    }
+
+    /// The addresses to tell others instead of those listened on; in a rotation each with the one beside it, so that of
+    /// those that others keep, some are of either key.
+    pub(crate) fn announced(&self, is_rotating: bool) -> Vec<Multiaddr> {
+        if !is_rotating {
+            return self.announce.clone();
+        }
+        self.announce.iter().flat_map(|told| [told.clone(), self.next_to(told, &self.announce)]).collect()
+    }
+
+    /// The address at the port of the next key: the one that is set, or the first after its own that is none of `taken`;
+    /// where the system chooses the port, it chooses this one as well.
+    fn next_to(&self, address: &Multiaddr, taken: &[Multiaddr]) -> Multiaddr {
+        let is_taken = |port| taken.iter().any(|address| address.iter().any(|part| part == Protocol::Tcp(port)));
+        let next = |port| match (port, self.next_port) {
+            (0, 0) => 0,
+            // Round the corner, so that the last port has one after it; of so many none is left only in theory.
+            (port, 0) => (port..=u16::MAX).skip(1).chain(1024..port).find(|port| !is_taken(*port)).unwrap_or(0),
+            (_, chosen) => chosen,
+        };
+        address
+            .iter()
+            .map(|part| if let Protocol::Tcp(port) = part { Protocol::Tcp(next(port)) } else { part })
+            .collect()
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use axum::{Extension, Router};
 use futures::future::BoxFuture;
-use protocol::identity::{Keys, PreSharedKey};
+use protocol::{identity::Keys, keyring::Keyring as NetworkKeys};
 use sd_notify::NotifyState;
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -48,7 +48,7 @@ pub(crate) struct Start {
     /// The member's identity.
     pub(crate) keys: Keys,
     /// The network's key; none in an open network.
-    pub(crate) network_key: Option<PreSharedKey>,
+    pub(crate) network_key: Option<NetworkKeys>,
 }
 
 /// Why a tree ended by itself.
@@ -94,9 +94,14 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
     let data = config.data();
     make_folder(&data)?;
     let _lock = FolderLock::take(&data)?;
+    let is_rotating = network_key.as_ref().is_some_and(|keys| keys.next().is_some());
     // The ports first: a start that fails on one leaves nothing behind.
     let ports = async {
-        ports::wait_free(&config.settings.network.listeners()).await?;
+        let network = &config.settings.network;
+        ports::wait_free(&network.listeners(), ports::Use::Network).await?;
+        if is_rotating {
+            ports::wait_free(&network.next_listeners(), ports::Use::NextKey).await?;
+        }
         ports::bind(config.settings.admin.listen, ports::Use::Admin).await
     };
     let Some(listener) = signals.unless_told(ports).await.transpose()? else { return Ok(()) };
@@ -116,7 +121,7 @@ async fn live<Starting: Future<Output = Result<Box<dyn Running>, Failure>>>(
         return Ok(());
     };
     let hosts = config.settings.admin.hosts.clone();
-    let settings = Live::begin(config, log, running.offers(), signals.hangup.take());
+    let settings = Live::begin((config, is_rotating), log, running.offers(), signals.hangup.take());
     let tree = running.tree();
     let router = |ip| {
         let rules = Rules { ip, hosts: hosts.clone(), keyring: Arc::clone(&keyring), trail: trail.clone(), chaos };
@@ -167,7 +172,7 @@ fn broken(ended: &Ended) -> Failure {
 }
 
 /// Reads both keys, and refuses a DID that is another key's.
-fn secrets(config: &Config) -> Result<(Keys, Option<PreSharedKey>), Failure> {
+fn secrets(config: &Config) -> Result<(Keys, Option<NetworkKeys>), Failure> {
     let keys = keys::identity(&config.key())?;
     let network_key = config.psk().map(|path| keys::network_key(&path)).transpose()?;
     let did = &config.settings.node.did;

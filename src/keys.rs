@@ -1,7 +1,8 @@
 //! Files that nobody else may read, and the lock on a member's folder.
 //!
 //! A secret is written once and never over another; one that is damaged is never made anew, because a new identity
-//! is another member and a new network key is another network.
+//! is another member and a new network key is another network. Only a rotation that was asked for replaces the network's
+//! key, and all at once.
 
 use std::{
     ffi::OsString,
@@ -13,7 +14,10 @@ use std::{
 };
 
 use nix::fcntl::OFlag;
-use protocol::identity::{Keys, PreSharedKey};
+use protocol::{
+    identity::Keys,
+    keyring::{Keyring, KeyringError},
+};
 use rand::Rng;
 use zeroize::Zeroizing;
 
@@ -192,14 +196,7 @@ impl From<FileError> for Failure {
 /// # Errors
 /// Each way in which the file cannot be trusted; nothing is changed.
 pub(crate) fn read(path: &Path, what: Secret) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    // Not blocking, so that a named pipe put there cannot hang the start.
-    let file =
-        OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(|cause| match cause
-            .kind()
-        {
-            io::ErrorKind::NotFound => FileError::Missing { what, path: path.to_owned() },
-            _ => FileError::system("open", path, cause),
-        })?;
+    let file = open(path, what)?;
     let bytes = checked(&file, path, what)?;
     let mut content = Zeroizing::new(Vec::with_capacity(usize::try_from(bytes).unwrap_or(0)));
     file.take(SECRET_BYTES_MAX + 1)
@@ -209,6 +206,16 @@ pub(crate) fn read(path: &Path, what: Secret) -> Result<Zeroizing<Vec<u8>>, File
         return Err(FileError::Empty { what, path: path.to_owned() });
     }
     Ok(content)
+}
+
+fn open(path: &Path, what: Secret) -> Result<File, FileError> {
+    // Not blocking, so that a named pipe put there cannot hang the start.
+    OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(|cause| {
+        match cause.kind() {
+            io::ErrorKind::NotFound => FileError::Missing { what, path: path.to_owned() },
+            _ => FileError::system("open", path, cause),
+        }
+    })
 }
 
 /// Asks the open file itself, so that nothing can be put in its place between the check and the reading.
@@ -243,13 +250,31 @@ pub(crate) fn identity(path: &Path) -> Result<Keys, FileError> {
     Keys::from_pem(&text).map_err(|why| damaged(path, Secret::Identity, &why))
 }
 
-/// Reads the network's pre-shared key.
+/// Reads the network's pre-shared key, and the next one where a rotation has begun.
 ///
 /// # Errors
 /// When the file cannot be trusted, or holds something else.
-pub(crate) fn network_key(path: &Path) -> Result<PreSharedKey, FileError> {
+pub(crate) fn network_key(path: &Path) -> Result<Keyring, FileError> {
     let text = text(path, Secret::NetworkKey)?;
-    text.parse().map_err(|why: protocol::identity::PreSharedKeyError| damaged(path, Secret::NetworkKey, &why))
+    text.parse().map_err(|why: KeyringError| damaged(path, Secret::NetworkKey, &why))
+}
+
+/// Changes the network's key in its file, all of it or nothing; one change at a time.
+///
+/// # Errors
+/// When the file cannot be trusted or replaced, or what `change` says; the file is as it was then.
+pub(crate) fn change_network_key(
+    path: &Path,
+    change: impl FnOnce(&Keyring) -> Result<Keyring, Failure>,
+) -> Result<Keyring, Failure> {
+    let held = open(path, Secret::NetworkKey)?;
+    held.lock().map_err(|cause| FileError::system("lock", path, cause))?;
+    // A link stays one: what it leads to is replaced.
+    let path = &std::fs::canonicalize(path).map_err(|cause| FileError::system("find", path, cause))?;
+    // Who waited for the lock reads what the one before wrote, which is another file by then.
+    let changed = change(&network_key(path)?)?;
+    replace_secret(path, changed.to_text().as_bytes())?;
+    Ok(changed)
 }
 
 fn text(path: &Path, what: Secret) -> Result<Zeroizing<String>, FileError> {
@@ -544,6 +569,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::fs;
 
+    use protocol::identity::PreSharedKey;
     use rand::{SeedableRng as _, rngs::StdRng};
     use tempfile::TempDir;
 
@@ -682,6 +708,29 @@ mod tests {
             assert!(failure.what.contains(words), "{failure}");
             assert_eq!(failure.next.as_deref(), Some("copy swarm.key again from another member"));
         }
+    }
+
+    #[test]
+    fn a_network_key_changes_all_at_once_and_stays_ours_alone() {
+        let folder = folder();
+        let key = |byte| PreSharedKey::from_bytes([byte; 32]);
+        let path = file(&folder, key(1).to_text().as_bytes(), 0o600);
+        let begin = |ring: &Keyring| Ok(ring.begin(key(2)).unwrap());
+        let changed = change_network_key(&path, begin).unwrap();
+        assert_eq!(network_key(&path).unwrap().fingerprints(), changed.fingerprints());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing temporary stays");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        change_network_key(&link, |ring| Ok(ring.cancel().unwrap())).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(network_key(&path).unwrap().fingerprints(), [key(1).fingerprint()]);
+        let before = fs::read(&path).unwrap();
+        let refuse = |_: &Keyring| Err(Failure::new(Exit::Refused, "no"));
+        assert_eq!(change_network_key(&path, refuse).unwrap_err().exit, Exit::Refused);
+        assert_eq!(fs::read(&path).unwrap(), before);
+        let missing = change_network_key(&folder.path().join("none"), refuse).unwrap_err();
+        assert_eq!(missing.exit, Exit::Configuration, "{missing}");
     }
 
     #[test]

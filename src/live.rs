@@ -133,10 +133,16 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Takes over the settings of a member that was just started with them.
-    pub(crate) fn begin(config: &Config, log: Log, offers: Arc<dyn Offers>, hangup: Option<Signal>) -> Self {
+    /// Takes over the settings of a member that was just started with them, and with a network key that is being replaced or
+    /// not.
+    pub(crate) fn begin(
+        (config, is_rotating): (&Config, bool),
+        log: Log,
+        offers: Arc<dyn Offers>,
+        hangup: Option<Signal>,
+    ) -> Self {
         let (orders, asked) = mpsc::channel(ORDERS_MAX);
-        let keeper = Keeper::of(config.clone(), log, offers);
+        let keeper = Keeper::of((config.clone(), is_rotating), log, offers);
         let shown = keeper.shown.subscribe();
         let task = tokio::spawn(keeper.keep(asked, hangup));
         Self { orders, shown, _task: Arc::new(AbortOnDropHandle::new(task)) }
@@ -173,6 +179,8 @@ impl Stamp {
 struct Keeper {
     /// What the member was started with.
     started: Config,
+    /// The network's key is being replaced.
+    is_rotating: bool,
     /// What it goes by.
     in_force: Settings,
     /// What its file comes to, as it was last taken up.
@@ -195,11 +203,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 impl Keeper {
-    fn of(started: Config, log: Log, offers: Arc<dyn Offers>) -> Self {
+    fn of((started, is_rotating): (Config, bool), log: Log, offers: Arc<dyn Offers>) -> Self {
         let (in_force, file) = (started.settings.clone(), started.effective.clone());
         let (seen, taken) = (Stamp::default(), Stamp::default());
         let shown = watch::Sender::new(shown(&started.effective, &file));
-        Self { started, in_force, file, log, offers, seen, taken, is_unsure: false, shown }
+        Self { started, is_rotating, in_force, file, log, offers, seen, taken, is_unsure: false, shown }
     }
 
     async fn keep(mut self, mut orders: mpsc::Receiver<Order>, mut hangup: Option<Signal>) {
@@ -247,7 +255,7 @@ impl Keeper {
     async fn insist(&mut self) {
         let level = self.in_force.log.level.clone();
         let outside = Arc::new(Taking::new(None, Some((level.clone(), level)), self.log.clone()));
-        let settings = tree::settings_of(&self.started, &self.in_force);
+        let settings = tree::settings_of(&self.started, &self.in_force, self.is_rotating);
         let what = "back to what is in force".to_owned();
         match self.offers.configure(Change { settings, what, outside }).await {
             Ok(()) => self.is_unsure = false,
@@ -325,7 +333,7 @@ impl Keeper {
             let level = (settings.log.level != self.in_force.log.level)
                 .then(|| (self.in_force.log.level.clone(), settings.log.level.clone()));
             let outside = Arc::new(Taking::new(file, level, self.log.clone()));
-            let actors: ActorsSettings = tree::settings_of(&self.started, &settings);
+            let actors: ActorsSettings = tree::settings_of(&self.started, &settings, self.is_rotating);
             let change = Change { settings: actors, what: changed.keys(), outside: outside.clone() };
             match self.offers.configure(change).await {
                 Ok(()) => self.is_unsure = false,

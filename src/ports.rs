@@ -28,6 +28,8 @@ pub(crate) enum Use {
     Admin,
     /// Other members.
     Network,
+    /// Other members that speak the next pre-shared key.
+    NextKey,
 }
 
 impl Use {
@@ -36,6 +38,7 @@ impl Use {
         match self {
             Self::Admin => "admin.listen",
             Self::Network => "network.port or network.listen",
+            Self::NextKey => "network.next_port",
         }
     }
 }
@@ -45,6 +48,7 @@ impl fmt::Display for Use {
         f.write_str(match self {
             Self::Admin => "admin",
             Self::Network => "network",
+            Self::NextKey => "next key's",
         })
     }
 }
@@ -64,9 +68,9 @@ pub(crate) async fn bind(address: SocketAddr, purpose: Use) -> Result<TcpListene
 ///
 /// # Errors
 /// When one stays in use (code 1).
-pub(crate) async fn wait_free(listeners: &[Multiaddr]) -> Result<(), Failure> {
+pub(crate) async fn wait_free(listeners: &[Multiaddr], purpose: Use) -> Result<(), Failure> {
     for address in listeners.iter().filter_map(socket) {
-        match bind(address, Use::Network).await {
+        match bind(address, purpose).await {
             Err(failure) if failure.exit == Exit::Failed => return Err(failure),
             // One after the other and not held: the address of every IPv6 interface covers IPv4 as well.
             tried => drop(tried),
@@ -131,7 +135,11 @@ mod tests {
     async fn a_port_in_use_is_said_with_its_remedy() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap();
-        for (purpose, setting) in [(Use::Admin, "admin.listen"), (Use::Network, "network.port or network.listen")] {
+        for (purpose, setting) in [
+            (Use::Admin, "admin.listen"),
+            (Use::Network, "network.port or network.listen"),
+            (Use::NextKey, "network.next_port"),
+        ] {
             let failure = bind_within(address, purpose, Duration::ZERO).await.unwrap_err();
             assert_eq!(failure.exit, Exit::Failed);
             assert_eq!(failure.what, format!("the {purpose} port {} is in use", address.port()));
@@ -159,7 +167,7 @@ mod tests {
     async fn ports_that_are_free_or_not_chosen_are_waited_for_in_no_time() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let listeners = [format!("/ip4/127.0.0.1/tcp/{}", free.port()), "/ip6/::1/tcp/0".to_owned()];
-        wait_free(&listeners.map(|address| address.parse().unwrap())).await.unwrap();
+        wait_free(&listeners.map(|address| address.parse().unwrap()), Use::Network).await.unwrap();
         TcpListener::bind(free).await.unwrap();
     }
 }

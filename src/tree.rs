@@ -36,6 +36,7 @@ struct Live(Option<actors::Running>);
 pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
     let Start { config, keys, network_key } = start;
     let settings = &config.settings;
+    let is_rotating = network_key.as_ref().is_some_and(|keys| keys.next().is_some());
     let database = open(&config, &keys).await?;
     let running = actors::start(ActorsStart {
         name: config.name(),
@@ -44,7 +45,7 @@ pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
         network_id: settings.network.id.clone(),
         keys,
         network_key,
-        settings: settings_of(&config, settings),
+        settings: settings_of(&config, settings, is_rotating),
         database,
         clock: Clock::real(),
         chance: Chance::unforeseen(),
@@ -98,13 +99,14 @@ pub(crate) fn unusable(error: &OpenError) -> Failure {
     Failure::new(exit, "the database cannot be used").why(error.to_string()).next(error.remedy())
 }
 
-/// What the actors of this member are set by, where its settings are these.
-pub(crate) fn settings_of(config: &Config, settings: &Settings) -> ActorsSettings {
-    ActorsSettings { bus: config.bus(), webhook: config.webhook(), data: config.data(), ..of(settings) }
+/// What the actors of this member are set by, where its settings are these and the network's key is being replaced or not.
+pub(crate) fn settings_of(config: &Config, settings: &Settings, is_rotating: bool) -> ActorsSettings {
+    let rest = of(settings, is_rotating);
+    ActorsSettings { bus: config.bus(), webhook: config.webhook(), data: config.data(), ..rest }
 }
 
 /// What the actors are set by.
-fn of(settings: &Settings) -> ActorsSettings {
+fn of(settings: &Settings, is_rotating: bool) -> ActorsSettings {
     ActorsSettings {
         node: Node {
             api_url: settings.node.api_url.clone(),
@@ -116,7 +118,8 @@ fn of(settings: &Settings) -> ActorsSettings {
             profile: settings.network.profile,
             private_ranges: settings.network.private_ranges.clone(),
             listen: settings.network.listeners(),
-            announce: settings.network.announce.clone(),
+            listen_next: if is_rotating { settings.network.next_listeners() } else { Vec::new() },
+            announce: settings.network.announced(is_rotating),
             seeds: settings.network.seeds.clone(),
             mdns: settings.network.mdns,
         },

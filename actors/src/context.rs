@@ -2,13 +2,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use protocol::{
-    PeerId, Timestamp,
-    identity::{Keys, PreSharedKey},
-    profile::Profile,
-    time::Now,
-    wire::Role,
-};
+use protocol::{PeerId, Timestamp, identity::Keys, keyring::Keyring, profile::Profile, time::Now, wire::Role};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +33,7 @@ pub struct Own {
     pub agent: String,
     /// Network that we belong to.
     pub network_id: String,
-    /// Fingerprint of the pre-shared key; empty without one.
+    /// Fingerprint of the pre-shared key, and of the next one during a rotation; empty without one.
     pub network_key: String,
     /// Rules about addresses.
     pub profile: Profile,
@@ -162,7 +156,7 @@ pub struct Shared {
     /// Our key.
     pub keys: Keys,
     /// The network's key; absent when the network is open by choice.
-    pub network_key: Option<PreSharedKey>,
+    pub network_key: Option<Keyring>,
     /// How we were set at the start: what cannot change while we run.
     pub settings: Settings,
     /// How we are set now; only the config actor sends.

@@ -8,6 +8,7 @@ use libp2p::Multiaddr;
 use protocol::{
     PeerId,
     health::{Complaints, Facts, Journal, Standing},
+    keyring::Keyring,
     wire::Protocol,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -277,6 +278,7 @@ impl State {
             record_seq: self.record_seq,
             store_ok: self.facts.is_store_ok,
             drained: self.facts.is_drained,
+            network_keys: self.context.network_key.as_ref().map(Keyring::fingerprints).unwrap_or_default(),
         }
     }
 

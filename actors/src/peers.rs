@@ -4,7 +4,10 @@
 //! It tells the pool which indexers it could ask, claim, health and presence where we listen, and the store what to keep.
 //! A restart forgets only who is connected; the rest comes back from the store. Bound: `store.peers_max` peers.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use libp2p::Multiaddr;
 use protocol::{
@@ -56,6 +59,8 @@ pub struct State {
     book: Book,
     changed: BTreeSet<PeerId>,
     listen: Vec<Multiaddr>,
+    /// Which pre-shared keys those hold who are connected, as their hellos said.
+    network_keys: BTreeMap<PeerId, Vec<String>>,
     timer: Timer,
 }
 
@@ -179,7 +184,8 @@ impl Actor for Peers {
         let reply = seat.reply(Msg::Restored);
         inform(&context.addresses.store, Class::Control, store::Msg::Peers { reply });
         let timer = seat.after(KEEP_EVERY, Msg::Keep);
-        Ok(State { seat, context, book, changed: BTreeSet::new(), listen: Vec::new(), timer })
+        let (listen, network_keys) = (Vec::new(), BTreeMap::new());
+        Ok(State { seat, context, book, changed: BTreeSet::new(), listen, network_keys, timer })
     }
 
     async fn handle(
@@ -190,8 +196,8 @@ impl Actor for Peers {
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
             Msg::Met { peer, greeted, remote, is_dialer } => state.met(peer, &greeted, &remote, is_dialer),
-            Msg::AllGone => state.book.all_gone(state.seat.now().wall),
-            Msg::Gone { peer } => state.book.gone(&peer, state.seat.now().wall),
+            Msg::AllGone => state.all_gone(),
+            Msg::Gone { peer } => state.gone(&peer),
             Msg::Identified { peer, addrs } => state.identified(peer, &addrs),
             Msg::DialFailed { peer, addrs } => state.failed(peer, &addrs),
             Msg::Named { peer, name, did } => state.named(peer, &name, &did),
@@ -217,6 +223,8 @@ impl State {
         let dialled = is_dialer.then(|| addr::split_peer(remote).0);
         self.book.met(peer, hello.role, &hello.agent, &hello.did, dialled.as_ref(), self.seat.now().wall);
         self.changed.insert(peer);
+        // As many as there are connections, which the doors bound.
+        self.network_keys.insert(peer, hello.network_keys.clone());
         inform(&self.context.addresses.outbox, Class::Control, outbox::Msg::HeardOf(peer));
         inform(&self.context.addresses.planner, Class::Control, planner::Msg::HeardOf(peer));
         if hello.role.indexer {
@@ -224,6 +232,16 @@ impl State {
             inform(&self.context.addresses.claim, Class::Control, claim::Msg::Clock { peer, offset });
         }
         self.offer(peer);
+    }
+
+    fn all_gone(&mut self) {
+        self.network_keys.clear();
+        self.book.all_gone(self.seat.now().wall);
+    }
+
+    fn gone(&mut self, peer: &PeerId) {
+        self.network_keys.remove(peer);
+        self.book.gone(peer, self.seat.now().wall);
     }
 
     fn identified(&mut self, peer: PeerId, addrs: &[Multiaddr]) {
@@ -252,7 +270,11 @@ impl State {
         self.changed.insert(peer);
     }
 
-    fn listening(&mut self, addrs: Vec<Multiaddr>) {
+    fn listening(&mut self, mut addrs: Vec<Multiaddr>) {
+        if !self.context.settings.network.listen_next.is_empty() {
+            // Others keep a few addresses of a peer. Host by host, some of them are of either key.
+            addrs.sort_by_key(addr::ip_of);
+        }
         self.listen = addrs;
         self.tell_listening();
     }
@@ -303,7 +325,7 @@ impl State {
     }
 
     fn look(&self) -> Vec<PeerView> {
-        let mut views: Vec<PeerView> = self.book.iter().map(|(peer, entry)| view(*peer, entry)).collect();
+        let mut views: Vec<PeerView> = self.book.iter().map(|(peer, entry)| self.view(*peer, entry)).collect();
         views.sort_by(|a, b| (!a.connected, &a.name, b.last_seen).cmp(&(!b.connected, &b.name, a.last_seen)));
         views.truncate(SHOWN_MAX);
         views
@@ -323,25 +345,26 @@ impl State {
         // Re-armed last, so that two never queue.
         self.timer = self.seat.after(KEEP_EVERY, Msg::Keep);
     }
-}
 
-fn view(peer: PeerId, entry: &Entry) -> PeerView {
-    PeerView {
-        peer_id: peer,
-        name: entry.name.clone(),
-        did: entry.did.clone(),
-        role: Role { ..entry.role },
-        agent: entry.agent.clone(),
-        connected: entry.is_connected,
-        last_seen: entry.last_seen,
-        addrs: entry
-            .addrs
-            .iter()
-            .map(|Fare { addr, succeeded, failed, .. }| AddrView {
-                addr: addr.clone(),
-                succeeded: *succeeded,
-                failed: *failed,
-            })
-            .collect(),
+    fn view(&self, peer: PeerId, entry: &Entry) -> PeerView {
+        PeerView {
+            peer_id: peer,
+            name: entry.name.clone(),
+            did: entry.did.clone(),
+            role: Role { ..entry.role },
+            agent: entry.agent.clone(),
+            connected: entry.is_connected,
+            last_seen: entry.last_seen,
+            network_keys: self.network_keys.get(&peer).cloned().unwrap_or_default(),
+            addrs: entry
+                .addrs
+                .iter()
+                .map(|Fare { addr, succeeded, failed, .. }| AddrView {
+                    addr: addr.clone(),
+                    succeeded: *succeeded,
+                    failed: *failed,
+                })
+                .collect(),
+        }
     }
 }

@@ -3,11 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ::store::Store as Database;
-use protocol::{
-    Timestamp,
-    identity::{Keys, PreSharedKey},
-    wire::Role,
-};
+use protocol::{Timestamp, identity::Keys, keyring::Keyring, wire::Role};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -47,7 +43,7 @@ pub struct Start {
     /// Its key.
     pub keys: Keys,
     /// The network's key, unless the network is open by choice.
-    pub network_key: Option<PreSharedKey>,
+    pub network_key: Option<Keyring>,
     /// How it is set.
     pub settings: Settings,
     /// Its database, open.
@@ -98,7 +94,7 @@ pub(crate) async fn start_with(
             role: start.role,
             agent: concat!("muster/", env!("CARGO_PKG_VERSION")).to_owned(),
             network_id: start.network_id,
-            network_key: start.network_key.as_ref().map(PreSharedKey::fingerprint).unwrap_or_default(),
+            network_key: start.network_key.as_ref().map(ToString::to_string).unwrap_or_default(),
             profile: start.settings.network.profile,
             born_at: born_at(&tree),
         },

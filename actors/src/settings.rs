@@ -85,6 +85,8 @@ pub struct Network {
     pub private_ranges: Vec<Range>,
     /// Addresses to listen on.
     pub listen: Vec<Multiaddr>,
+    /// Addresses to listen on with the next pre-shared key; empty while there is none.
+    pub listen_next: Vec<Multiaddr>,
     /// Addresses to tell others; empty for those listened on.
     pub announce: Vec<Multiaddr>,
     /// Indexers to begin with.

@@ -160,6 +160,9 @@ pub struct StatusView {
     /// It takes no new sessions and lets its nodes go.
     #[serde(default)]
     pub drained: bool,
+    /// Fingerprints of the pre-shared keys that it runs with, that in force first.
+    #[serde(default)]
+    pub network_keys: Vec<String>,
 }
 
 /// A ban in force.
@@ -218,6 +221,9 @@ pub struct PeerView {
     pub connected: bool,
     /// Last sign of life.
     pub last_seen: Option<Timestamp>,
+    /// Fingerprints of the pre-shared keys that it holds, while it is connected.
+    #[serde(default)]
+    pub network_keys: Vec<String>,
     /// Its addresses and how they fared, best first.
     pub addrs: Vec<AddrView>,
 }

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::{
     identity::{Did, peer_id_of},
+    keyring::KEYS_MAX,
     signed::CLOCK_SKEW,
     wire::{
         Hello, KADEMLIA_PROTOCOL, Protocol, RefusalCode, Refused, Role, TOPIC_BEACON, TOPIC_NODE_SEARCH,
@@ -26,6 +27,9 @@ pub const AGENT_BYTES_MAX: usize = 128;
 
 /// Bytes of `network_id`.
 pub const NETWORK_ID_BYTES_MAX: usize = 64;
+
+/// Bytes of one fingerprint of a pre-shared key: 8 bytes in hex.
+pub const FINGERPRINT_BYTES_MAX: usize = 16;
 
 /// Members that must agree before a node takes their clock for better than its own.
 pub const AGREEING_MIN: usize = 3;
@@ -139,7 +143,8 @@ pub fn judge(hello: &Hello, peer: &PeerId, network_id: &str) -> Result<(), Hello
         return Err(HelloError::OtherNetwork { theirs: shown(&hello.network_id), ours: network_id.to_owned() });
     }
     judge_text("agent", &hello.agent, AGENT_BYTES_MAX)?;
-    judge_capabilities(&hello.capabilities)?;
+    judge_list("capabilities", &hello.capabilities, CAPABILITIES_MAX, CAPABILITY_BYTES_MAX)?;
+    judge_list("network_keys", &hello.network_keys, KEYS_MAX, FINGERPRINT_BYTES_MAX)?;
     judge_did(&hello.did, peer)
 }
 
@@ -160,12 +165,12 @@ fn judge_text(field: &'static str, text: &str, max: usize) -> Result<(), HelloEr
     Ok(())
 }
 
-fn judge_capabilities(capabilities: &[String]) -> Result<(), HelloError> {
-    let got = capabilities.len();
-    if got > CAPABILITIES_MAX {
-        return Err(HelloError::OverLimit { field: "capabilities", got, max: CAPABILITIES_MAX });
+fn judge_list(field: &'static str, list: &[String], max: usize, bytes_max: usize) -> Result<(), HelloError> {
+    let got = list.len();
+    if got > max {
+        return Err(HelloError::OverLimit { field, got, max });
     }
-    capabilities.iter().try_for_each(|capability| judge_text("capabilities", capability, CAPABILITY_BYTES_MAX))
+    list.iter().try_for_each(|text| judge_text(field, text, bytes_max))
 }
 
 /// A peer may keep its DID to itself; one that it tells must be possible.
@@ -359,6 +364,7 @@ mod tests {
             light: false,
             capabilities: vec!["/x".repeat(64); CAPABILITIES_MAX],
             did: keys(1).did().to_string(),
+            network_keys: vec!["0".repeat(FINGERPRINT_BYTES_MAX); KEYS_MAX],
             born_at: now(),
             time: now(),
         }
@@ -415,6 +421,8 @@ mod tests {
         assert_eq!(code(|hello| hello.capabilities[0].push('x')), Some(RefusalCode::Limit));
         assert_eq!(code(|hello| hello.agent = "a".repeat(AGENT_BYTES_MAX + 1)), Some(RefusalCode::Limit));
         assert_eq!(code(|hello| hello.agent = "a\u{1b}[2J".to_owned()), Some(RefusalCode::Limit));
+        assert_eq!(code(|hello| hello.network_keys.push(String::new())), Some(RefusalCode::Limit));
+        assert_eq!(code(|hello| hello.network_keys[1].push('0')), Some(RefusalCode::Limit));
         assert_eq!(code(|hello| hello.did = "x".repeat(3000)), Some(RefusalCode::Invalid));
     }
 
@@ -429,7 +437,7 @@ mod tests {
     fn what_this_build_says_is_within_its_own_limits() {
         for role in [Role { node: true, indexer: false }, Role { node: false, indexer: true }] {
             let capabilities = capabilities(role).into_iter().map(str::to_owned).collect::<Vec<_>>();
-            assert_eq!(judge_capabilities(&capabilities), Ok(()));
+            assert_eq!(judge_list("capabilities", &capabilities, CAPABILITIES_MAX, CAPABILITY_BYTES_MAX), Ok(()));
             assert_eq!(capabilities.contains(&Protocol::Heartbeat.id().to_owned()), role.indexer);
             assert!(capabilities.contains(&Protocol::Leave.id().to_owned()));
         }

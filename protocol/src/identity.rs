@@ -249,7 +249,7 @@ impl<'de> Deserialize<'de> for Did {
 }
 
 /// First line of a pre-shared key file.
-const PSK_HEADER: &str = "/key/swarm/psk/1.0.0/";
+pub(crate) const PSK_HEADER: &str = "/key/swarm/psk/1.0.0/";
 
 /// Second line, which names the encoding of the third.
 const PSK_ENCODING: &str = "/base16/";

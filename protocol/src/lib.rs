@@ -27,6 +27,7 @@ pub mod heartbeat;
 pub mod hello;
 pub mod identity;
 pub mod json;
+pub mod keyring;
 pub mod log_limit;
 pub mod names;
 pub mod offload;

@@ -560,6 +560,21 @@ impl Pool {
         }
     }
 
+    /// A member says where it listens: the next life may find it only there, as when a rotation of the network's key ends.
+    fn lives_at(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) {
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        let before = member.about.addrs.clone();
+        // What the operator wrote is kept, and that by which another was taken up stays first: its subnet counts.
+        let kept = if member.about.seed { before.len() } else { before.len().min(1) };
+        member.about.addrs.truncate(kept);
+        merge(&mut member.about.addrs, addrs);
+        merge(&mut member.about.addrs, before.clone());
+        let is_new = member.about.addrs.iter().any(|addr| !before.contains(addr));
+        if is_new && member.about.remembered {
+            self.out.push(Action::Remember { peer, addrs: member.about.addrs.clone() });
+        }
+    }
+
     /// It is not taken up in the next life; a seed or a member stays in this one.
     fn forget(&mut self, peer: PeerId) {
         self.out.push(Action::Forget { peer });
@@ -730,10 +745,16 @@ impl Pool {
 
     fn hear_one(&mut self, info: AddrInfo, source: Source, fill: Option<f64>, now: Mono, rng: &mut impl Rng) {
         let AddrInfo { id, addrs } = info;
-        if id == self.owner.peer_id || self.members.contains_key(&id) {
+        if id == self.owner.peer_id {
             return;
         }
         let addrs = hearsay(&id, &addrs, &self.owner.rule);
+        if self.members.contains_key(&id) {
+            if source == Source::Inbound {
+                self.lives_at(id, addrs);
+            }
+            return;
+        }
         let fill = fill.filter(|fill| (0.0..=1.0).contains(fill));
         if let Some(known) = self.known.get_mut(&id) {
             let is_new = if source == Source::Inbound && !known.about.seed {

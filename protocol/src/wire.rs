@@ -231,6 +231,9 @@ pub struct Hello {
     /// Its DID.
     #[serde(default)]
     pub did: String,
+    /// Fingerprints of the pre-shared keys that it holds, so that operators see when a rotation may end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network_keys: Vec<String>,
     /// Start of its process.
     pub born_at: Timestamp,
     /// Its clock, now.

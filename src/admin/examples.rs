@@ -77,6 +77,7 @@ pub(super) fn status() -> StatusView {
         record_seq: 12,
         store_ok: true,
         drained: false,
+        network_keys: vec!["0123456789abcdef".to_owned()],
     }
 }
 
@@ -111,6 +112,7 @@ pub(super) fn peers() -> Vec<PeerView> {
         agent: "muster/0.1.0".to_owned(),
         connected: true,
         last_seen: Some(at(59)),
+        network_keys: vec!["0123456789abcdef".to_owned()],
         addrs: vec![AddrView { addr: addr(), succeeded: 2, failed: 0 }],
     }]
 }

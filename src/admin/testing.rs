@@ -168,6 +168,7 @@ impl Tree for Still {
             record_seq: 0,
             store_ok: true,
             drained: false,
+            network_keys: Vec::new(),
         })
     }
 

@@ -74,6 +74,7 @@ const GROUPS: [Group; 7] = [
             ("bundle", "muster bundle --config paris/muster.toml --to paris.tar.gz"),
             ("backup", "muster backup --config paris/muster.toml --to paris.tar"),
             ("restore", "muster restore --from paris.tar --dir paris-again"),
+            ("rotate", "muster rotate --status"),
             ("ban", "muster ban ls"),
             ("ban add", "muster ban add 12D3KooW… --for 1h --reason 'asks too much'"),
             ("ban rm", "muster ban rm 12D3KooW…"),

@@ -146,7 +146,7 @@ pub(crate) fn create(plan: &Plan) -> Result<Created, Failure> {
     let config = config::check_chosen(&file, &plan.settings, flag)?;
     let network_key = match &plan.psk {
         Some(path) => keys::network_key(path)?,
-        None => PreSharedKey::generate(&mut rand::rng()),
+        None => PreSharedKey::generate(&mut rand::rng()).into(),
     };
     let identity = plan.identity.keys()?;
     refuse_what_exists(&[file.clone(), config.key(), plan.dir.join("swarm.key"), config.data()])?;
@@ -311,6 +311,6 @@ mod tests {
         fs::set_permissions(&source, fs::Permissions::from_mode(0o600)).unwrap();
         create(&with_key).unwrap();
         let copied = keys::network_key(&with_key.dir.join("swarm.key")).unwrap();
-        assert_eq!(copied.as_bytes(), &[7; 32]);
+        assert_eq!(copied.current().as_bytes(), &[7; 32]);
     }
 }

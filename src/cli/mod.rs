@@ -29,6 +29,7 @@ mod planner;
 mod report;
 mod resource;
 mod restore;
+mod rotate;
 mod run;
 mod search;
 mod sessions;
@@ -175,6 +176,8 @@ enum Verb {
     Token(token::Verb),
     /// Show who changed what and when.
     Audit(audit::Args),
+    /// Replace the network's pre-shared key, with everybody reachable meanwhile.
+    Rotate(rotate::Args),
     /// Check a configuration, show it, compare it, describe it.
     #[command(subcommand)]
     Config(config::Verb),
@@ -386,6 +389,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Restore(args) => restore::run(&args, context),
         Verb::Token(verb) => asked(token::run(&verb, context)),
         Verb::Audit(args) => asked(audit::run(&args, context)),
+        Verb::Rotate(args) => asked(rotate::run(&args, context)),
         Verb::Config(verb) => config::run(&verb, context),
         Verb::Openapi => openapi::run(),
         Verb::Completions(args) => completions::run(&args),

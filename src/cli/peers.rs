@@ -54,6 +54,7 @@ mod tests {
             agent: String::new(),
             connected: true,
             last_seen: None,
+            network_keys: Vec::new(),
             addrs: Vec::new(),
         };
         let text = text(&[peer], Timestamp::UNIX_EPOCH);

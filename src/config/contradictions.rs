@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
+use multiaddr::Protocol;
 use protocol::profile::Profile;
 
 use super::{
@@ -43,6 +44,12 @@ pub(super) fn contradictions(settings: &Settings, bad: &BTreeSet<String>) -> Vec
         &["network.profile", "network.listen", "network.port"],
         network.profile != Profile::Load || network.listeners().iter().all(is_loopback),
         "the profile \"load\" lifts the limits and is allowed only where every address of network.listen is loopback",
+    );
+    claim(
+        &["network.next_port", "network.port", "network.listen"],
+        network.next_port == 0
+            || !network.listeners().iter().flatten().any(|part| part == Protocol::Tcp(network.next_port)),
+        "network.next_port is listened on already: the next key needs a port of its own",
     );
     claim(
         &["pool.max_indexer", "pool.min_indexer"],

@@ -84,6 +84,7 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("network.private", Truth),
     ("network.profile", OneOf(&["public", "local", "load"])),
     ("network.port", Whole(0, 65_535)),
+    ("network.next_port", Whole(0, 65_535)),
     ("network.listen", Listen(16)),
     ("network.announce", Announce(8)),
     ("network.seeds", Seeds(64)),

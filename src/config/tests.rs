@@ -440,6 +440,37 @@ fn without_addresses_every_interface_is_listened_on() {
 }
 
 #[test]
+fn the_next_key_has_a_port_beside_each_that_is_listened_on() {
+    let next = |port, next_port, listen: &[&str]| {
+        let listen = listen.iter().map(|address| address.parse().unwrap()).collect();
+        let network = NetworkSettings { port, next_port, listen, ..NetworkSettings::default() };
+        network.next_listeners().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(next(7, 0, &[]), ["/ip4/0.0.0.0/tcp/8", "/ip6/::/tcp/8"]);
+    assert_eq!(next(0, 0, &[]), ["/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"]);
+    assert_eq!(next(7, 9, &[]), ["/ip4/0.0.0.0/tcp/9", "/ip6/::/tcp/9"]);
+    assert_eq!(next(65_535, 0, &["/ip4/127.0.0.1/tcp/65535"]), ["/ip4/127.0.0.1/tcp/1024"]);
+    let two = ["/ip4/127.0.0.1/tcp/7", "/ip4/127.0.0.1/tcp/8"];
+    assert_eq!(next(0, 0, &two), ["/ip4/127.0.0.1/tcp/9"]);
+    assert_eq!(next(0, 5, &two), ["/ip4/127.0.0.1/tcp/5"]);
+    check(
+        "[network]\nport = 7\nnext_port = 7\n",
+        "network.next_port (muster.toml:3:1): network.next_port is listened on already: the next key needs a port of its own",
+    );
+}
+
+#[test]
+fn what_is_announced_has_the_port_of_the_next_key_beside_it_during_a_rotation() {
+    let announce = vec!["/dns/a.example/tcp/30001".parse().unwrap(), "/ip4/192.0.2.1/tcp/4001".parse().unwrap()];
+    let network = NetworkSettings { announce, ..NetworkSettings::default() };
+    assert_eq!(network.announced(false), network.announce);
+    let told: Vec<String> = network.announced(true).iter().map(ToString::to_string).collect();
+    let expected =
+        ["/dns/a.example/tcp/30001", "/dns/a.example/tcp/30002", "/ip4/192.0.2.1/tcp/4001", "/ip4/192.0.2.1/tcp/4002"];
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn what_is_wrong_is_shown_with_carets_under_it() {
     for (text, shown) in [
         ("[network]\nport = 70000\n", "2 | port = 70000\n  |        ^^^^^"),

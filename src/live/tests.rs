@@ -29,7 +29,7 @@ fn bed(text: &str, variables: &[(&str, &str)]) -> Bed {
     let config = config::load(&file, &variables, &Flags::default()).unwrap();
     let willing = Arc::new(Willing::default());
     let stamp = Stamp::of(&file);
-    let keeper = Keeper { seen: stamp, taken: stamp, ..Keeper::of(config, Log::silent(), willing.clone()) };
+    let keeper = Keeper { seen: stamp, taken: stamp, ..Keeper::of((config, false), Log::silent(), willing.clone()) };
     Bed { _folder: folder, file, willing, keeper }
 }
 
@@ -200,7 +200,7 @@ async fn a_tree_that_says_nothing_is_told_what_is_in_force_until_it_takes_that()
 async fn whoever_asks_what_is_in_force_does_not_wait_for_a_change() {
     let bed = bed(TEXT, &[]);
     let config = bed.keeper.started.clone();
-    let live = Live::begin(&config, Log::silent(), bed.willing.clone(), None);
+    let live = Live::begin((&config, false), Log::silent(), bed.willing.clone(), None);
     let changed = live.change(wishes(json!({ "pool.max_indexer": 7 }))).await.unwrap();
     assert_eq!(changed.keys(), "pool.max_indexer");
     let shown = live.show().into_iter().find(|shown| shown.in_force.key == "pool.max_indexer").unwrap();
@@ -210,7 +210,7 @@ async fn whoever_asks_what_is_in_force_does_not_wait_for_a_change() {
 #[tokio::test]
 async fn more_changes_than_may_wait_are_refused() {
     let bed = bed(TEXT, &[]);
-    let live = Live::begin(&bed.keeper.started, Log::silent(), bed.willing.clone(), None);
+    let live = Live::begin((&bed.keeper.started, false), Log::silent(), bed.willing.clone(), None);
     // Nothing else runs on this thread until the first await: at the limit, and one past it.
     let mut waiting = (0..=ORDERS_MAX).map(|_| live.change(BTreeMap::new()).boxed()).collect::<Vec<_>>();
     let last = waiting.pop().unwrap();
@@ -263,7 +263,7 @@ async fn every_setting_that_is_said_to_be_live_is_and_no_other() {
         assert_ne!(settings, bed.keeper.in_force, "{key} is live");
         // What the tree takes over is the same.
         let [before, after] =
-            [&bed.keeper.in_force, &settings].map(|settings| tree::settings_of(&bed.keeper.started, settings));
+            [&bed.keeper.in_force, &settings].map(|settings| tree::settings_of(&bed.keeper.started, settings, false));
         assert_eq!(before.with_live(&after), after, "{key} reaches the actors");
         assert!(before != after || key == "log.level", "{key} reaches the actors");
     }

@@ -59,7 +59,7 @@ impl Inside {
                 did: String::new(),
                 network_id: network.id.clone(),
                 keys,
-                network_key: network.key.map(PreSharedKey::from_bytes),
+                network_key: network.key.map(|key| PreSharedKey::from_bytes(key).into()),
                 settings,
                 database: opened.store,
                 clock,

@@ -1,4 +1,4 @@
-//! What README and tutorial show is run as it is written, and shows what they say.
+//! What README, tutorial and how-tos show is run as it is written, and shows what they say.
 //!
 //! Blocks of `sh` are run one after the other in a folder of their own; the block of `text` that follows one is what it
 //! must show: each line in this order, `…` for anything, a whole line of it for any lines. Daemons are started in the
@@ -18,7 +18,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::harness::{PATIENCE, Port, repository, skip, until_true, wait_status};
+use crate::harness::{PATIENCE, Port, muster, repository, skip, until_true, wait_status};
 
 /// What a block may take: the story of a killed member is the longest.
 const BLOCK_WITHIN: Duration = Duration::from_secs(200);
@@ -116,7 +116,9 @@ impl Shell {
     /// Runs a block until it has ended well and shows what it must; what changes something is run once.
     #[track_caller]
     fn run(&mut self, block: &Block) {
-        let is_once = [" init ", " backup ", " restore "].iter().any(|verb| block.commands.contains(verb));
+        let is_once = [" init ", " backup ", " restore ", " --begin", " --finish"]
+            .iter()
+            .any(|verb| block.commands.contains(verb));
         let began = Instant::now();
         loop {
             let child = self.command(&block.commands).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -268,6 +270,75 @@ fn the_readme_does_what_it_says() {
     };
     shell.run(&whole);
     shell.end();
+}
+
+#[test]
+fn the_key_is_replaced_as_it_is_written() {
+    let blocks = blocks("docs/how-to/rotate-keys.md");
+    let [first, others, status, finish] = &blocks[..] else { panic!("a block that no test knows: {blocks:#?}") };
+    let ports: Vec<Port> = (0..6).map(|_| Port::free()).collect();
+    let mut members: Vec<Shell> = ports
+        .chunks(3)
+        .map(|ports| {
+            let mut shell = Shell::new();
+            let [peers, next, admin] = [0, 1, 2].map(|at| ports[at].number);
+            shell.prelude = format!(
+                "export MUSTER_NETWORK__PORT={peers} MUSTER_NETWORK__NEXT_PORT={next} MUSTER_NETWORK__PROFILE=local\n\
+                 export MUSTER_ADMIN__LISTEN=127.0.0.1:{admin}\n"
+            );
+            shell
+        })
+        .collect();
+    let of = |shell: &Shell, name: &str| shell.folder.path().join(name);
+    let plain = |commands: &str, shows: Option<&str>| Block {
+        line: 0,
+        commands: commands.to_owned(),
+        shows: shows.map(str::to_owned),
+    };
+    // The daemon is this test's own and no unit.
+    let there = |block: &Block| {
+        let (commands, is_restarted) = match block.commands.strip_suffix("\nsystemctl restart muster") {
+            Some(commands) => (commands, true),
+            None => (block.commands.as_str(), false),
+        };
+        let commands = commands.replace("/var/lib/muster", "muster");
+        (Block { line: block.line, commands, shows: block.shows.clone() }, is_restarted)
+    };
+    let run = "muster run --config muster/muster.toml";
+    let whole = plain("muster --config muster/muster.toml status", Some("paris (node), ready, whole"));
+
+    members[0].run(&plain("muster init --dir muster --name desk --mode indexer", None));
+    members[0].begin(run);
+    let config = of(&members[0], "muster/muster.toml");
+    let desk = muster(&["id", "--config", config.to_str().unwrap(), "--output", "json"]).ok().json();
+    let seed = format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", ports[0].number, desk["peer_id"].as_str().unwrap());
+    fs::copy(of(&members[0], "muster/swarm.key"), of(&members[1], "swarm.key")).unwrap();
+    members[1].run(&plain(&format!("muster init --dir muster --name paris --psk swarm.key --seed {seed}"), None));
+    members[1].begin(run);
+    members[1].run(&whole);
+
+    for step in [[first, others], [finish, finish]] {
+        for (at, block) in step.into_iter().enumerate() {
+            if std::ptr::eq(block, others) {
+                fs::copy(of(&members[0], "muster/swarm.key"), of(&members[1], "next.key")).unwrap();
+            }
+            let (block, is_restarted) = there(block);
+            assert!(is_restarted, "{block:?}");
+            members[at].run(&block);
+            members[at].end();
+            members[at].begin(run);
+            members[1].run(&whole);
+        }
+        if std::ptr::eq(step[0], first) {
+            members[0].run(&there(status).0);
+        }
+    }
+    let held = |shell: &Shell| fs::read(of(shell, "muster/swarm.key")).unwrap();
+    assert_eq!(held(&members[0]), held(&members[1]));
+    assert_ne!(held(&members[1]), fs::read(of(&members[1], "swarm.key")).unwrap());
+    for shell in &mut members {
+        shell.end();
+    }
 }
 
 #[test]

@@ -411,6 +411,7 @@ impl Thin {
             light: true,
             capabilities: capabilities(self.role),
             did: self.did.clone(),
+            network_keys: Vec::new(),
             born_at: self.born_at,
             time: Timestamp::now(),
         }

@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use libp2p::swarm::ConnectionId;
 use protocol::{
     PeerId, hello, json,
+    keyring::Keyring,
     wire::{self, Answer, Hello, Protocol, RefusalCode, Refused, Role},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -56,6 +57,7 @@ fn own_hello(context: &Context) -> Hello {
         light: context.settings.node.light,
         capabilities: hello::capabilities(own.role).into_iter().map(str::to_owned).collect(),
         did: own.did.clone(),
+        network_keys: context.network_key.as_ref().map(Keyring::fingerprints).unwrap_or_default(),
         born_at: own.born_at,
         time: context.now().wall,
     }

@@ -7,6 +7,7 @@
 //! Bounds: `COMMANDS_MAX` commands under way; the driver's and the streams' own.
 
 mod behaviour;
+pub mod both_keys;
 pub mod doors;
 mod driver;
 mod gossip;
@@ -278,7 +279,10 @@ fn watched(
 fn build(context: &Context) -> Result<(Swarm<Behaviour>, mpsc::Receiver<Inbound>), ActorProcessingErr> {
     let keypair = context.keys.to_libp2p();
     let settings = &context.settings.network;
-    let transport = transport::build(&keypair, context.network_key.as_ref().map(|key| *key.as_bytes()))?;
+    let transport = match &context.network_key {
+        Some(keys) => both_keys::build(&keypair, keys, &settings.listen_next)?,
+        None => transport::build(&keypair, None)?,
+    };
     let (to, inbound) = mpsc::channel(INBOUND_MAX);
     // Anything else is refused by negotiation.
     let served = Protocol::ALL.into_iter().filter(|protocol| protocol.is_taken_by(context.own.role));

@@ -50,6 +50,14 @@ pub enum BuildError {
     /// Noise cannot work with this identity.
     #[error("the identity cannot sign for noise: {0}")]
     Identity(#[from] noise::Error),
+    /// The next key's port cannot be listened on.
+    #[error("cannot listen with the next pre-shared key at {address}: {cause}")]
+    Next {
+        /// Where.
+        address: Multiaddr,
+        /// What the system says.
+        cause: Box<TransportError<UpgradeError>>,
+    },
 }
 
 /// How far a connection came before it failed.
@@ -147,12 +155,45 @@ where
     T: Transport<Error: Send + Sync, Dial: Send, ListenerUpgrade: Send> + Send + Unpin + 'static,
     T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    Ok(secured(connector, identity, key)?.boxed())
+}
+
+/// The transport of [`build`] before its type is forgotten.
+pub(super) fn with_key(identity: &identity::Keypair, key: [u8; 32]) -> Result<impl Secured + use<>, BuildError> {
+    secured(connector(), identity, Some(key))
+}
+
+/// A transport that leads to an authenticated peer and knows how far it came where it failed.
+pub(super) trait Secured:
+    Transport<Output = (PeerId, StreamMuxerBox), Error = UpgradeError, Dial: Send, ListenerUpgrade: Send>
+    + Send
+    + Unpin
+    + 'static
+{
+}
+
+impl<T> Secured for T where
+    T: Transport<Output = (PeerId, StreamMuxerBox), Error = UpgradeError, Dial: Send, ListenerUpgrade: Send>
+        + Send
+        + Unpin
+        + 'static
+{
+}
+
+fn secured<T>(
+    connector: T,
+    identity: &identity::Keypair,
+    key: Option<[u8; 32]>,
+) -> Result<impl Secured + use<T>, BuildError>
+where
+    T: Transport<Error: Send + Sync, Dial: Send, ListenerUpgrade: Send> + Send + Unpin + 'static,
+    T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let noise = noise::Config::new(identity)?;
     let key = key.map(PreSharedKey::new);
-    let secured = connector
+    Ok(connector
         .and_then(move |socket, point| secure(socket, point, key, noise))
-        .map_err(|error| error.either(|connect| UpgradeError::Connect(connect.into()), |upgrade| upgrade));
-    Ok(secured.boxed())
+        .map_err(|error| error.either(|connect| UpgradeError::Connect(connect.into()), |upgrade| upgrade)))
 }
 
 type Tcp = FreshPorts<tcp::tokio::Transport>;

@@ -444,6 +444,28 @@ fn the_last_member_is_kept_whatever_happens_to_it() {
 }
 
 #[test]
+fn where_a_member_listens_is_remembered_as_it_says_it_and_the_address_that_we_chose_stays_first() {
+    for seeds in [vec![], vec![1]] {
+        let mut bench = Bench::with([1], seeds.clone());
+        let moved = AddrInfo { id: peer(1), addrs: info(55).addrs };
+        let told = |actions: &[Action]| {
+            actions.iter().find_map(|action| match action {
+                Action::Remember { peer: to, addrs } if *to == peer(1) => Some(addrs.clone()),
+                _ => None,
+            })
+        };
+        let candidates = vec![moved.clone()];
+        assert_eq!(told(&bench.feed(Input::Candidates { from: peer(2), candidates })), None, "others' word is hearsay");
+        let (old, new) = (info(1).addrs[0].clone(), info(55).addrs[0].clone());
+        assert_eq!(told(&bench.feed(Input::Inbound { info: moved.clone() })), Some(vec![old.clone(), new]));
+        assert_eq!(told(&bench.feed(Input::Inbound { info: moved })), None, "it is nothing new");
+        let many = (100..120).flat_map(|number| info(number).addrs).collect();
+        let addrs = told(&bench.feed(Input::Inbound { info: AddrInfo { id: peer(1), addrs: many } })).unwrap();
+        assert_eq!((addrs.len(), &addrs[0]), (ADDRS_MAX, &old));
+    }
+}
+
+#[test]
 fn an_evicted_member_is_stopped_forgotten_and_does_not_come_back_soon() {
     let mut bench = Bench::with([1, 2], []);
     let actions = bench.feed(Input::Evicted { peer: peer(2) });

@@ -391,7 +391,7 @@ pub enum Action {
         /// Where; may be empty when it is connected.
         addrs: Vec<Multiaddr>,
     },
-    /// Write it down for the next life.
+    /// Write it down for the next life, or write it down anew: it has told us of further addresses.
     Remember {
         /// Whom.
         peer: PeerId,

@@ -359,6 +359,7 @@ pub(super) fn hello_bytes(role: wire::Role) -> usize {
         light: false,
         capabilities: crate::hello::capabilities(role).into_iter().map(str::to_owned).collect(),
         did: "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK".to_owned(),
+        network_keys: Vec::new(),
         born_at: Timestamp::UNIX_EPOCH,
         time: Timestamp::UNIX_EPOCH,
     };

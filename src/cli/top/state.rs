@@ -303,6 +303,7 @@ pub(super) mod tests {
             agent: String::new(),
             connected: true,
             last_seen: None,
+            network_keys: Vec::new(),
             addrs: Vec::new(),
         };
         let status = StatusView {
@@ -331,6 +332,7 @@ pub(super) mod tests {
             record_seq: 7,
             store_ok: true,
             drained: false,
+            network_keys: Vec::new(),
         };
         Seen {
             status,

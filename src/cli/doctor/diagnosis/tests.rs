@@ -135,6 +135,7 @@ fn well() -> Facts {
         record_seq: 7,
         store_ok: true,
         drained: false,
+        network_keys: Vec::new(),
     };
     let daemon = DaemonFacts {
         address: "127.0.0.1:7300".to_owned(),

@@ -38,10 +38,10 @@ pub(super) fn identity(config: &Config) -> Result<String, Failure> {
     Ok(keys::identity(&config.key())?.peer_id().to_string())
 }
 
-/// The fingerprint of the network's key, which names it without telling it.
+/// The fingerprint of the network's key, which names it without telling it; and of the next one, while it is replaced.
 pub(super) fn network_key(config: &Config) -> Option<Result<String, Failure>> {
     let path = config.psk()?;
-    Some(keys::network_key(&path).map(|key| key.fingerprint()).map_err(Failure::from))
+    Some(keys::network_key(&path).map(|key| key.fingerprints().join(", next ")).map_err(Failure::from))
 }
 
 /// Whether there is an admin token that can be used.
