@@ -319,7 +319,11 @@ fn an_actor_is_restarted_by_hand_with_the_token_which_the_page_forgets() {
     assert_usable_by_all(&mut browser, "the dialogue");
     browser.shoot("actors-dialogue");
     enter(&mut browser, &"0".repeat(64));
-    says(&mut browser, "dialog [role=alert]", "The daemon answers: the token is not that of data/admin.token");
+    says(
+        &mut browser,
+        "dialog [role=alert]",
+        "The daemon answers: the token is neither that of data/admin.token nor one that was made here",
+    );
     enter(&mut browser, &token);
     browser.until("the order is given", "!document.querySelector('dialog')");
     assert_eq!(browser.value(&format!("document.activeElement === {button}")), true);

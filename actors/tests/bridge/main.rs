@@ -492,7 +492,7 @@ async fn orders_of_a_stream_that_was_there_before_us_are_taken() {
     assert_eq!(member.orders(1).await.len(), 1);
     let stream = streams.get_stream("OPENCLOUD").await.unwrap();
     let config = &stream.cached_info().config;
-    assert_eq!(config.subjects.len(), 11);
+    assert_eq!(config.subjects.len(), 12);
     assert_eq!(config.duplicate_window, server.settings().duplicate_window);
     member.stop().await;
 }
