@@ -38,7 +38,10 @@ use self::{
     expected::{EXPECTED, Expected},
     layers::{Layer, Part, Place},
 };
-use crate::cli::exit::{Exit, Failure};
+use crate::{
+    cli::exit::{Exit, Failure},
+    traces::TraceSettings,
+};
 
 /// The documentation of every setting, and the lowest layer.
 pub(crate) const DEFAULT_TOML: &str = include_str!("../config/default.toml");
@@ -77,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) admin: AdminSettings,
     /// What it says.
     pub(crate) log: LogSettings,
+    /// What it shows of the time that its work takes.
+    pub(crate) traces: TraceSettings,
 }
 
 /// What a member is.

@@ -9,6 +9,7 @@ mod demo;
 mod keys;
 mod ports;
 mod telemetry;
+mod traces;
 mod tree;
 mod watchdog;
 

@@ -21,6 +21,7 @@ use crate::{
     store, suggestions,
     supervision::{Address, Class, Path, Tree},
     swarm,
+    traces::Traces,
 };
 
 /// Who we are; true for the whole life of the process.
@@ -158,6 +159,8 @@ pub struct Shared {
     pub addresses: Addresses,
     /// What is counted.
     pub stats: Stats,
+    /// Where spans go.
+    pub traces: Traces,
     /// Clock, chance, vitals.
     pub tree: Tree,
     /// Cancelled when the disk failed: what it holds is no longer known, so the process must end (exit 74).

@@ -46,6 +46,7 @@ pub mod supervision;
 pub mod swarm;
 #[cfg(test)]
 mod testing;
+pub mod traces;
 pub mod view;
 mod witness;
 

@@ -25,6 +25,7 @@ use crate::{
     store, suggestions,
     supervision::{Chance, ChildSpec, Class, Clock, Ended, Failure, Outcome, Path, Pulse, Root, Supervisor, Tree},
     swarm,
+    traces::Traces,
 };
 
 /// The leave phase: polite, not patient.
@@ -55,6 +56,8 @@ pub struct Start {
     pub clock: Clock,
     /// Its chance.
     pub chance: Chance,
+    /// Where its spans go.
+    pub traces: Traces,
 }
 
 /// A running member. Dropped, it is killed.
@@ -107,6 +110,7 @@ pub(crate) async fn start_with(
         database: start.database,
         addresses: Addresses::new(&tree),
         stats: Stats::default(),
+        traces: start.traces,
         tree: tree.clone(),
         fatal: CancellationToken::new(),
     });

@@ -47,6 +47,7 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod time;
+pub mod trace;
 pub mod watchdog;
 pub mod wire;
 pub mod witness;

@@ -1,4 +1,5 @@
-//! `/api/v1/search?name=…|did=…|peer_id=…&user=…`: hits as they come, as server-sent events.
+//! `/api/v1/search?name=…|did=…|peer_id=…&user=…&trace=true`: hits as they come, as server-sent events; with `trace`, where
+//! the time went, before the last one.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -30,6 +31,7 @@ pub(super) struct Question {
     did: Option<String>,
     peer_id: Option<String>,
     user: Option<String>,
+    trace: bool,
 }
 
 /// Starts a search; closing the stream closes it.
@@ -37,9 +39,9 @@ pub(super) async fn stream(
     tree: Shared,
     question: Result<Query<Question>, QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let Query(question) = question?;
-    let user = user(question.user)?;
-    let wanted = Wanted { peer_id: question.peer_id, did: question.did, name: question.name };
+    let Query(Question { name, did, peer_id, user: given, trace }) = question?;
+    let user = user(given)?;
+    let wanted = Wanted { peer_id, did, name, trace };
     let steps = tree.search(&user, wanted).await?;
     let events = stream::unfold(steps, |mut steps| async move {
         let step = steps.recv().await?;
@@ -62,6 +64,7 @@ pub(super) fn user(given: Option<String>) -> Result<String, Problem> {
 fn event(step: &SearchView) -> Event {
     let name = match step {
         SearchView::Hit { .. } => "hit",
+        SearchView::Trace { .. } => "trace",
         SearchView::End { .. } => "end",
     };
     event_of(name, step)

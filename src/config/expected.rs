@@ -38,6 +38,8 @@ pub(super) enum Expected {
     Identifier,
     /// A URL or nothing.
     Url,
+    /// A plain HTTP URL or nothing.
+    Collector,
     /// A URL of a database or nothing. It may hold a password, so what was got is never said.
     Database,
     /// A path.
@@ -65,8 +67,8 @@ pub(super) enum Expected {
 }
 
 use Expected::{
-    Announce, Database, File, Hosts, Identifier, Level, Listen, Name, Number, OneOf, Path, Ranges, Secret, Seeds,
-    Socket, Span, Subjects, Text, Truth, Url, Whole,
+    Announce, Collector, Database, File, Hosts, Identifier, Level, Listen, Name, Number, OneOf, Path, Ranges, Secret,
+    Seeds, Socket, Span, Subjects, Text, Truth, Url, Whole,
 };
 
 /// Every setting.
@@ -200,6 +202,8 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("admin.hosts", Hosts(16)),
     ("log.level", Level),
     ("log.format", OneOf(&LOG_FORMATS)),
+    ("traces.otlp", Collector),
+    ("traces.sample", Number(0.0, 1.0)),
 ];
 
 /// 1 to 64 characters that can be shown: what a record allows for a name.
@@ -225,6 +229,7 @@ impl fmt::Display for Expected {
             Self::Name => f.write_str("empty for the host's name, or 1 to 64 characters without control characters"),
             Self::Identifier => f.write_str("empty, a DID such as \"did:key:z6Mk…\", or a UUID in lower case"),
             Self::Url => f.write_str("empty, or an http or https URL of at most 512 characters"),
+            Self::Collector => f.write_str("empty, or an http:// URL of at most 512 characters"),
             Self::Database => f.write_str(
                 "empty for a file among the data, or postgresql://user:password@host:port/database of at most 512 \
                  characters",
@@ -337,6 +342,7 @@ impl Expected {
             Self::Name => Flaw::unless(text.is_empty() || is_name(text)),
             Self::Identifier => Flaw::unless(text.is_empty() || text.parse::<Did>().is_ok()),
             Self::Url => Flaw::unless(text.is_empty() || is_url(text)),
+            Self::Collector => Flaw::unless(text.is_empty() || (is_url(text) && text.starts_with("http://"))),
             Self::Database if text.is_empty() || is_database(text) => Flaw::None,
             Self::Database => Flaw::Whole(format!("got something else, expected {self}")),
             Self::Path => Flaw::unless(is_text(text, 1, 4096)),

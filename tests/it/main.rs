@@ -34,5 +34,6 @@ mod search;
 mod sharing;
 #[path = "../thin/mod.rs"]
 mod thin;
+mod traces;
 mod units;
 mod verbs;

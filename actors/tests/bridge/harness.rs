@@ -345,6 +345,7 @@ impl Member {
             settings,
             addresses: Addresses::new(&tree),
             stats: Stats::default(),
+            traces: actors::traces::Traces::default(),
             tree: tree.clone(),
             fatal: CancellationToken::new(),
         });
@@ -516,6 +517,7 @@ impl Inside {
             database,
             clock: Clock::real(),
             chance: Chance::unforeseen(),
+            traces: actors::traces::Traces::default(),
         };
         Self { running: actors::start(start).await.unwrap(), _folder: folder }
     }
