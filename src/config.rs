@@ -48,7 +48,10 @@ pub(crate) use self::{
     live::is_live,
     schema::schema,
 };
-use crate::cli::exit::{Exit, Failure};
+use crate::{
+    cli::exit::{Exit, Failure},
+    traces::TraceSettings,
+};
 
 /// The file that is used when nothing else names a daemon.
 pub(crate) const USUAL_FILE: &str = "muster.toml";
@@ -94,6 +97,8 @@ pub(crate) struct Settings {
     pub(crate) admin: AdminSettings,
     /// What it says.
     pub(crate) log: LogSettings,
+    /// What it shows of the time that its work takes.
+    pub(crate) traces: TraceSettings,
 }
 
 /// What a member is.

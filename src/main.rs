@@ -10,6 +10,7 @@ mod keys;
 mod live;
 mod ports;
 mod telemetry;
+mod traces;
 mod tree;
 mod watchdog;
 

@@ -20,14 +20,15 @@ use crate::{
     config::{Config, Settings},
     daemon::{Ended, Running, Start},
     live::Offers,
+    traces::{self, Exporting, Whose},
     watchdog::Pulse,
 };
 
 /// The database's file in the folder of data.
 pub(crate) const DATABASE: &str = "muster.db";
 
-/// A tree that runs, until it is stopped.
-struct Live(Option<actors::Running>);
+/// A tree that runs, until it is stopped, and what takes its spans.
+struct Live(Option<actors::Running>, Option<Exporting>);
 
 /// Opens the database and starts the actors.
 ///
@@ -37,6 +38,8 @@ pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
     let Start { config, keys, network_key } = start;
     let settings = &config.settings;
     let is_rotating = network_key.as_ref().is_some_and(|keys| keys.next().is_some());
+    let whose = Whose { name: config.name(), peer_id: keys.peer_id().to_string() };
+    let (traces, exporting) = traces::start(&settings.traces, &whose)?;
     let database = open(&config, &keys).await?;
     let running = actors::start(ActorsStart {
         name: config.name(),
@@ -49,10 +52,11 @@ pub(crate) async fn start(start: Start) -> Result<Box<dyn Running>, Failure> {
         database,
         clock: Clock::real(),
         chance: Chance::unforeseen(),
+        traces,
     })
     .await
     .map_err(|failure| Failure::new(Exit::Internal, "the tree of actors did not start").why(failure.to_string()))?;
-    Ok(Box::new(Live(Some(running))))
+    Ok(Box::new(Live(Some(running), exporting)))
 }
 
 async fn open(config: &Config, keys: &Keys) -> Result<Store, Failure> {
@@ -166,10 +170,14 @@ impl Running for Live {
     }
 
     fn stop(&mut self) -> BoxFuture<'_, ()> {
-        let running = self.0.take();
+        let (running, exporting) = (self.0.take(), self.1.take());
         async move {
             if let Some(running) = running {
                 running.stop().await;
+            }
+            // Last, so that what ended with the tree is sent as well.
+            if let Some(exporting) = exporting {
+                exporting.close().await;
             }
         }
         .boxed()

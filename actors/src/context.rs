@@ -15,7 +15,9 @@ use crate::{
     stats::Stats,
     store, suggestions,
     supervision::{Address, Class, Path, Tree},
-    swarm, webhook,
+    swarm,
+    traces::Traces,
+    webhook,
 };
 
 /// Who we are; true for the whole life of the process.
@@ -169,6 +171,8 @@ pub struct Shared {
     pub stats: Stats,
     /// Changes with every event of the journal, and with every new journal.
     pub pulse: watch::Sender<u64>,
+    /// Where spans go.
+    pub traces: Traces,
     /// Clock, chance, vitals.
     pub tree: Tree,
     /// Cancelled when the disk failed: what it holds is no longer known, so the process must end (exit 74).

@@ -7,6 +7,7 @@ use std::time::Duration;
 use libp2p::Multiaddr;
 use protocol::{
     PeerId, json,
+    trace::Outcome,
     wire::{Answer, Protocol, Refused},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -39,6 +40,17 @@ pub enum FetchError {
     /// The peer said no.
     #[error("refused ({:?}): {}", .0.refused, .0.detail)]
     Refused(Refused),
+}
+
+impl FetchError {
+    /// What a trace says of it.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Refused(_) | Self::Open(OpenError::Refused { .. }) => Outcome::Refused,
+            Self::Open(_) | Self::Io(_) | Self::Ended | Self::Malformed(_) => Outcome::Lost,
+        }
+    }
 }
 
 /// Opens a stream to the peer, dialling and greeting it first where needed.

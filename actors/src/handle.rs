@@ -331,18 +331,19 @@ impl Handle {
     /// # Errors
     /// When `wanted` names not exactly one criterion, or the tree does not answer in time.
     pub async fn search(&self, user: &str, wanted: Wanted) -> Result<mpsc::Receiver<SearchView>, AskError> {
+        let wants_trace = wanted.trace;
         let wanted = search::parse(&wanted).map_err(AskError::Invalid)?;
         let user = user.to_owned();
         let members = ask(&self.context.addresses.pool, |reply| pool::Msg::Members { reply }).await?;
-        ask(&self.context.addresses.search, |reply| search::Msg::Begin { user, wanted, members, reply }).await?.map_err(
-            |declined| match declined {
-                search::Declined::Invalid(words) => AskError::Invalid(words),
-                search::Declined::Enough(enough) => AskError::NotYet(enough.to_string()),
-            },
-        )
+        let begin = |reply| search::Msg::Begin { user, wanted, members, wants_trace, reply };
+        ask(&self.context.addresses.search, begin).await?.map_err(|declined| match declined {
+            search::Declined::Invalid(words) => AskError::Invalid(words),
+            search::Declined::Enough(enough) => AskError::NotYet(enough.to_string()),
+        })
     }
 
-    /// Starts a search for resources; the same `user`'s running one ends. Dropping the receiver closes it.
+    /// Starts a search for resources; the same `user`'s running one ends. Dropping the receiver closes it. With `wants_trace`
+    /// its waterfall comes before its last word.
     ///
     /// # Errors
     /// When the text cannot be looked for, too much was asked, this member is no node, or the tree does not answer in time.
@@ -353,6 +354,7 @@ impl Handle {
         text: &str,
         kind: Option<Kind>,
         groups: Vec<String>,
+        wants_trace: bool,
     ) -> Result<mpsc::Receiver<ResourceStep>, AskError> {
         if !self.context.own.role.node {
             return Err(AskError::Invalid(
@@ -360,7 +362,7 @@ impl Handle {
             ));
         }
         let query = ResourceQuery::new(text, kind).map_err(|error| AskError::Invalid(error.to_string()))?;
-        let beginning = Box::new(resources::Beginning { user: user.to_owned(), scope, query, groups });
+        let beginning = Box::new(resources::Beginning { user: user.to_owned(), scope, query, groups, wants_trace });
         let begin = |reply| resources::Msg::Begin { beginning, reply };
         ask(&self.context.addresses.resources, begin).await?.map_err(|resources::Declined::Rule(rule)| match rule {
             CannotBegin::User { .. } => AskError::Invalid(rule.to_string()),

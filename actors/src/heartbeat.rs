@@ -23,6 +23,7 @@ use protocol::{
     score::Observation,
     signed::Verified,
     time::Mono,
+    trace::{Begun, Outcome, Work},
     wire::{Answer, Heartbeat as Question, HeartbeatResponse, Protocol, Refused},
     witness::{STEADY, Said},
 };
@@ -44,7 +45,7 @@ use crate::{
         OpenError,
         streams::{Io, IoError, Patience, Value},
     },
-    witness,
+    traces, witness,
 };
 
 /// From the wish for a stream to the stream: dialling, handshake and hello included.
@@ -114,6 +115,8 @@ pub struct State {
     /// The record for which an extra beat was made.
     nudged_for: Option<u64>,
     line: Line,
+    /// The beat under way, if it is traced.
+    traced: Option<Begun>,
     timer: Option<Timer>,
     deadline: Option<Timer>,
 }
@@ -245,6 +248,7 @@ impl Actor for Heartbeat {
             clock_ahead: SignedDuration::ZERO,
             nudged_for: None,
             line: Line::Closed,
+            traced: None,
             timer: None,
             deadline: None,
         })
@@ -374,6 +378,9 @@ impl State {
         let record = signed.as_ref().map(|signed| &signed.own);
         let mut question = asker.question(ask, record, self.conversation.acked(), now.wall);
         question.presence = self.token(seq, now.wall);
+        let traced = self.context.traces.begin(false, &mut self.rng);
+        question.traceparent = traced.into();
+        self.traced = traced.map(|context| Begun::first(context, Work::Heartbeat, Some(self.peer), now));
         let settings = &self.context.settings.heartbeat;
         self.orders.rhythm.sent(now.mono, settings, &mut self.rng);
         inform(&self.context.addresses.pool, Class::Heartbeat, pool::Msg::Sent { peer: self.peer });
@@ -414,6 +421,7 @@ impl State {
     fn answered(&mut self, given: Given) {
         self.deadline = None;
         self.context.stats.beats_answered.inc();
+        self.tell_traced(Outcome::Answered);
         self.presenter.answered(given.response.seq);
         let now = self.seat.now();
         let response = &given.response;
@@ -571,7 +579,15 @@ impl State {
         }
     }
 
+    /// A beat has one end: what was told once is not told again.
+    fn tell_traced(&mut self, outcome: Outcome) {
+        if let Some(begun) = self.traced.take() {
+            traces::tell(&self.context, begun.over(outcome, None, None, self.seat.now()));
+        }
+    }
+
     fn refused(&mut self, refused: Refused) -> Result<(), BeatError> {
+        self.tell_traced(Outcome::Refused);
         if let Some(secs) = refused.retry_after {
             self.wait_politely(secs, refused.alternatives);
             return Ok(());
@@ -591,11 +607,13 @@ impl State {
     }
 
     fn broken(&mut self, error: LineError) -> Result<(), BeatError> {
+        self.tell_traced(Outcome::Lost);
         self.tell_reset(false);
         Err(BeatError::Line(error))
     }
 
     fn late(&mut self, seq: u64) -> Result<(), BeatError> {
+        self.tell_traced(Outcome::Lost);
         self.conversation.missed();
         self.context.stats.beats_missed.inc();
         warn!(indexer = %self.peer, seq, "heartbeat not answered");

@@ -50,6 +50,7 @@ pub mod supervision;
 pub mod swarm;
 #[cfg(test)]
 mod testing;
+pub mod traces;
 pub mod view;
 pub mod webhook;
 mod witness;

@@ -10,8 +10,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use protocol::{
     PeerId,
     record::PeerRecord,
-    search::{Answerer, AnswererSettings, Forward, Question, RelayId, Relayed, Wanted},
+    search::{Answerer, AnswererSettings, Forward, Question, RelayId, Relayed, Tally, Wanted},
     signed::Verified,
+    trace::{Outcome, Work},
     wire::{Protocol, Refused, SearchPeerRequest, SearchPeerResult, SearchQuery, TOPIC_SEARCH_PEER},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -27,6 +28,7 @@ use crate::{
     fetch, registry,
     supervision::{Class, Envelope, Reply, Seat, Timer},
     swarm,
+    traces::Guest,
 };
 
 /// Values of one search that its node has not yet taken.
@@ -59,9 +61,16 @@ pub struct State {
     rng: StdRng,
     relayed: Relayed,
     answerer: Answerer,
-    sinks: HashMap<RelayId, mpsc::Sender<SearchPeerResult>>,
+    sinks: HashMap<RelayId, Sink>,
     answers: JoinSet<()>,
     timer: Option<Timer>,
+}
+
+/// Where a search's values go.
+struct Sink {
+    to: mpsc::Sender<SearchPeerResult>,
+    guest: Guest,
+    hits: usize,
 }
 
 /// A search of a node, and what is known for it here.
@@ -124,6 +133,8 @@ pub enum Msg {
         question: Question,
         /// In values within the limit.
         values: Vec<SearchPeerResult>,
+        /// The work for it, as far as it is traced.
+        guest: Box<Guest>,
     },
     /// See whose time is over.
     Tick,
@@ -165,7 +176,7 @@ impl Actor for Relay {
             Msg::Close { id } => state.close(id),
             Msg::Answered { from, is_indexer, result } => state.answered(from, is_indexer, result),
             Msg::Asked { query } => state.asked(&query),
-            Msg::Answer { question, values } => state.answer(&question, values),
+            Msg::Answer { question, values, guest } => state.answer(&question, values, *guest),
             Msg::Tick => state.expire(),
         }
         state.arm();
@@ -177,11 +188,13 @@ impl State {
     fn open(&mut self, opening: Opening) -> Result<Opened, Refused> {
         let Opening { from, request, wanted, held, roll, has_dht } = opening;
         let now = self.seat.now().mono;
+        let guest = Guest::of(&self.context, request.traceparent, Work::SearchRelay, from, &mut self.rng);
         let opened = self.relayed.open(from, &request, &wanted, held, roll, has_dht, now, &mut self.rng)?;
         let (to, values) = mpsc::channel(SINK_MAX);
-        self.sinks.insert(opened.id, to);
+        self.sinks.insert(opened.id, Sink { to, guest, hits: 0 });
         self.forward(opened.forward);
-        if let Some(query) = opened.gossip {
+        if let Some(mut query) = opened.gossip {
+            query.traceparent = guest.onward;
             self.gossip(&query);
         }
         self.context.stats.searches_served.inc();
@@ -204,7 +217,9 @@ impl State {
 
     fn close(&mut self, id: RelayId) {
         self.relayed.close(id);
-        self.sinks.remove(&id);
+        if let Some(sink) = self.sinks.remove(&id) {
+            sink.guest.over(&self.context, Outcome::Lost, Some(sink.hits), None);
+        }
     }
 
     fn answered(&mut self, from: PeerId, is_indexer: bool, result: SearchPeerResult) {
@@ -215,23 +230,30 @@ impl State {
     }
 
     fn forward(&mut self, forward: Forward) {
-        let Some(sink) = self.sinks.get(&forward.id) else { return };
+        let Some(sink) = self.sinks.get_mut(&forward.id) else { return };
+        let tally = forward.values.last().and_then(Tally::of);
         for value in forward.values {
-            if sink.try_send(value).is_err() {
+            sink.hits += value.records.len();
+            if sink.to.try_send(value).is_err() {
                 self.context.stats.results_dropped.inc();
             }
         }
-        if forward.is_over {
-            // The stream ends when it has taken what waits.
-            self.sinks.remove(&forward.id);
+        if !forward.is_over {
+            return;
+        }
+        // The stream ends when it has taken what waits.
+        if let Some(sink) = self.sinks.remove(&forward.id) {
+            sink.guest.over(&self.context, Outcome::Answered, Some(sink.hits), tally);
         }
     }
 
     fn asked(&mut self, query: &SearchQuery) {
         match self.answerer.take(query.emitter_id, query, self.seat.now().mono) {
             Ok(question) => {
-                let answered = question.clone();
-                let reply = self.seat.reply(move |values| Msg::Answer { question: answered, values });
+                let work = Work::SearchAnswer;
+                let guest = Guest::of(&self.context, query.traceparent, work, query.emitter_id, &mut self.rng);
+                let (answered, guest) = (question.clone(), Box::new(guest));
+                let reply = self.seat.reply(move |values| Msg::Answer { question: answered, values, guest });
                 inform(&self.context.addresses.registry, Class::Search, registry::Msg::Answer { question, reply });
             }
             Err(error) => debug!(from = %query.emitter_id, %error, "a query is not answered"),
@@ -239,7 +261,7 @@ impl State {
     }
 
     /// Every query is answered, empty or not, to its emitter and to nobody else.
-    fn answer(&mut self, question: &Question, values: Vec<SearchPeerResult>) {
+    fn answer(&mut self, question: &Question, values: Vec<SearchPeerResult>, guest: Guest) {
         while self.answers.try_join_next().is_some() {}
         if self.answers.len() >= ANSWERS_MAX {
             self.context.stats.results_dropped.inc();
@@ -251,14 +273,19 @@ impl State {
             let opened = fetch::open(&context, emitter, Vec::new(), Protocol::SearchResponse, ANSWER_WITHIN).await;
             let mut io = match opened {
                 Ok(io) => io,
-                Err(error) => return debug!(%emitter, %error, "a query could not be answered"),
+                Err(error) => {
+                    guest.over(&context, Outcome::Lost, None, None);
+                    return debug!(%emitter, %error, "a query could not be answered");
+                }
             };
             for value in &values {
                 if io.write(value, ANSWER_WITHIN).await.is_err() {
-                    return;
+                    return guest.over(&context, Outcome::Lost, None, None);
                 }
             }
             io.close().await;
+            let hits = values.iter().map(|value| value.records.len()).sum();
+            guest.over(&context, Outcome::Answered, Some(hits), None);
         });
     }
 

@@ -27,6 +27,7 @@ use protocol::{
     },
     signed::Verified,
     time::{Mono, Now},
+    trace::{How, Outcome, Waterfall, Work},
     wire::{Answer, EventAck, Protocol, RefusalCode, Refused, ResourceAnswer, TOPIC_NODE_SEARCH},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -46,7 +47,8 @@ use crate::{
     policy, reach, search, serve,
     supervision::{Address, Class, Envelope, Reply, Seat, Timer},
     swarm::{self, streams::Patience},
-    view::ResourceStep,
+    traces::{self, Guest},
+    view::{ResourceStep, WaterfallView},
 };
 
 /// Steps of one search that its user has not yet taken: all its hits and its end.
@@ -91,6 +93,10 @@ struct Sink {
     to: mpsc::Sender<ResourceStep>,
     began: Mono,
     is_truncated: bool,
+    /// Where its time goes, if it is traced.
+    waterfall: Option<Waterfall>,
+    /// Its user wants to see that.
+    wants_trace: bool,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -126,6 +132,8 @@ pub struct Beginning {
     pub query: ResourceQuery,
     /// The user's groups, told to whoever is asked.
     pub groups: Vec<String>,
+    /// Its waterfall is wanted.
+    pub wants_trace: bool,
 }
 
 /// Where the steps of a search come out, or why there are none.
@@ -160,6 +168,15 @@ pub enum Msg {
         resources: Vec<Verified<Resource>>,
         /// It has more.
         is_truncated: bool,
+    },
+    /// A stream to a peer of a traced search is open.
+    Connected {
+        /// For which search.
+        id: QueryId,
+        /// To which peer.
+        to: PeerId,
+        /// Since when.
+        at: Mono,
     },
     /// Would an answer be taken?
     Expects {
@@ -271,6 +288,7 @@ impl Actor for Resources {
             Msg::Begin { beginning, reply } => state.begin(beginning, reply),
             Msg::Chosen { beginning, peers, reply } => reply.send(state.chosen(*beginning, &peers, now)),
             Msg::FoundHere { id, resources, is_truncated } => state.found_here(id, resources, is_truncated, now.mono),
+            Msg::Connected { id, to, at } => state.trace(id, |waterfall, _| waterfall.connected(&to, at)),
             Msg::Expects { from, query_id, reply } => reply.send(state.asked.expects(&from, &query_id)),
             Msg::Answered { from, query_id, resources, is_last, is_truncated } => {
                 state.answered(from, &query_id, resources, (is_last, is_truncated), now.mono);
@@ -305,20 +323,35 @@ impl State {
         peers: &[PeerId],
         now: Now,
     ) -> Result<mpsc::Receiver<ResourceStep>, Declined> {
-        let Beginning { user, scope, query, groups } = beginning;
+        let Beginning { user, scope, query, groups, wants_trace } = beginning;
         let begun = self.asked.open(&user, scope, query.clone(), peers, now.mono, &mut self.rng)?;
         if let Some(replaced) = begun.replaced {
             self.end(&replaced, now.mono);
         }
-        let question = rules::question(self.context.own.peer_id, begun.id, &query, groups, now.wall);
+        let own = self.context.own.peer_id;
+        let context = self.context.traces.begin(wants_trace, &mut self.rng);
+        let mut waterfall = context.map(|context| Waterfall::new(context, Work::Resources, now));
+        if let Some(waterfall) = &mut waterfall {
+            for peer in &begun.ask {
+                waterfall.asked(*peer, How::Stream, now, &mut self.rng);
+            }
+            waterfall.asked(own, How::Here, now, &mut self.rng);
+            if begun.gossip_after.is_some() {
+                waterfall.gossiped(now);
+            }
+        }
+        // One text, signed once, goes to everybody: they are told the search's own span.
+        let question = rules::question(own, begun.id, &query, groups, context.into(), now.wall);
         let question = Verified::sign(&question, &self.context.keys);
         self.context.stats.resource_searches_begun.inc();
         let (to, steps) = mpsc::channel(SINK_MAX);
-        let mut tasks: Vec<_> = begun.ask.iter().map(|peer| self.ask(*peer, begun.id, &question)).collect();
+        let mut tasks: Vec<_> =
+            begun.ask.iter().map(|peer| self.ask(*peer, begun.id, &question, context.is_some())).collect();
         tasks.extend(begun.gossip_after.map(|after| self.gossip(&question, after)));
         tasks.push(self.watch(begun.id, to.clone()));
         tasks.push(self.look_here(begun.id, query));
-        self.sinks.insert(begun.id, Sink { to, began: now.mono, is_truncated: false, _tasks: tasks });
+        self.sinks
+            .insert(begun.id, Sink { to, began: now.mono, is_truncated: false, waterfall, wants_trace, _tasks: tasks });
         Ok(steps)
     }
 
@@ -333,14 +366,19 @@ impl State {
         }))
     }
 
-    fn ask(&self, peer: PeerId, id: QueryId, question: &Verified<Event>) -> AbortOnDropHandle<()> {
+    fn ask(&self, peer: PeerId, id: QueryId, question: &Verified<Event>, is_traced: bool) -> AbortOnDropHandle<()> {
         let (context, me, asking) = (self.context.clone(), self.seat.me().clone(), Arc::clone(&self.asking));
         let question = question.clone();
         AbortOnDropHandle::new(tokio::spawn(async move {
             // Never closed, so only a place is waited for; the search's own end aborts the wait.
             let Ok(_place) = asking.acquire().await else { return };
             let query_id = id.to_string();
-            let Err(error) = listen(&context, &me, peer, &query_id, &question).await else { return };
+            let connected = || {
+                if is_traced {
+                    drop(me.tell(Class::Own, Msg::Connected { id, to: peer, at: context.now().mono }));
+                }
+            };
+            let Err(error) = listen(&context, &me, peer, &query_id, &question, connected).await else { return };
             debug!(%peer, %error, "a search for resources was not answered to its end");
             let told = match error {
                 FetchError::Refused(_) => Msg::Refused { from: peer, query_id },
@@ -377,7 +415,9 @@ impl State {
     }
 
     fn found_here(&mut self, id: QueryId, resources: Vec<Verified<Resource>>, is_truncated: bool, now: Mono) {
+        let (own, served) = (self.context.own.peer_id, resources.len());
         if let Some(update) = self.asked.found_here(id, resources, is_truncated, now) {
+            self.trace(id, |waterfall, rng| waterfall.heard(&own, served, Some(None), now, rng));
             self.show(update, now);
         }
     }
@@ -390,19 +430,26 @@ impl State {
         (is_last, is_truncated): (bool, bool),
         now: Mono,
     ) {
+        let served = resources.len();
         match self.asked.answered(&from, query_id, resources, (is_last, is_truncated), now) {
-            Some(update) => self.show(update, now),
+            Some(update) => {
+                let last = is_last.then_some(None);
+                self.trace(update.id, |waterfall, rng| waterfall.heard(&from, served, last, now, rng));
+                self.show(update, now);
+            }
             None => drop(self.context.stats.resources_dropped.inc()),
         }
     }
 
     fn refused(&mut self, from: PeerId, query_id: &str, now: Mono) {
+        self.fail(&from, query_id, Outcome::Refused, now);
         if let Some(update) = self.asked.refused(&from, query_id, now) {
             self.show(update, now);
         }
     }
 
     fn lost(&mut self, from: PeerId, query_id: &str, now: Mono) {
+        self.fail(&from, query_id, Outcome::Lost, now);
         if let Some(update) = self.asked.lost(&from, query_id, now) {
             self.show(update, now);
         }
@@ -417,6 +464,19 @@ impl State {
     fn expire(&mut self, now: Mono) {
         for ended in self.asked.expire(now, EXPIRE_MAX) {
             self.end(&ended, now);
+        }
+    }
+
+    fn trace(&mut self, id: QueryId, note: impl FnOnce(&mut Waterfall, &mut StdRng)) {
+        if let Some(waterfall) = self.sinks.get_mut(&id).and_then(|sink| sink.waterfall.as_mut()) {
+            note(waterfall, &mut self.rng);
+        }
+    }
+
+    /// By gossip nobody is waited for, so that a waterfall says more of who is lost than the search itself.
+    fn fail(&mut self, from: &PeerId, query_id: &str, outcome: Outcome, now: Mono) {
+        if let Ok(id) = query_id.parse() {
+            self.trace(id, |waterfall, _| waterfall.failed(from, outcome, now));
         }
     }
 
@@ -442,10 +502,19 @@ impl State {
     fn end(&mut self, ended: &Ended, now: Mono) {
         let Some(sink) = self.sinks.remove(&ended.id) else { return };
         let rules::Tally { asked, answered, refused, timed_out, truncated } = ended.tally;
+        let hits = u32::try_from(ended.hits).unwrap_or(u32::MAX);
+        if let Some(waterfall) = &sink.waterfall {
+            let now = Now { mono: now, wall: self.context.now().wall };
+            if sink.wants_trace {
+                drop(sink.to.try_send(ResourceStep::Trace { trace: WaterfallView::of(waterfall, now) }));
+            }
+            let spans = waterfall.spans(hits, None, now);
+            spans.into_iter().for_each(|span| traces::tell(&self.context, span));
+        }
         let step = ResourceStep::Ended {
             query_id: ended.id.to_string(),
             reason: search::end_view(ended.end),
-            hits: u32::try_from(ended.hits).unwrap_or(u32::MAX),
+            hits,
             asked,
             answered,
             refused,
@@ -490,8 +559,12 @@ impl State {
             return;
         }
         let (context, me, look_up) = (self.context.clone(), self.seat.me().clone(), Arc::clone(&self.look_up));
+        let work = Work::ResourcesAnswer;
+        let guest = Guest::of(&context, question.traceparent, work, question.from, &mut self.rng);
         self.answers.spawn(async move {
             let answers = answers(&context, &look_up, &question).await;
+            let outcome = if answers.is_ok() { Outcome::Answered } else { Outcome::Refused };
+            guest.over(&context, outcome, None, None);
             drop(me.tell(Class::Own, Msg::Ready { question: Box::new(question), answers, reply }));
         });
     }
@@ -528,9 +601,11 @@ async fn listen(
     from: PeerId,
     query_id: &str,
     question: &Verified<Event>,
+    connected: impl FnOnce(),
 ) -> Result<(), FetchError> {
     let protocol = Protocol::Event(Verb::Search);
     let mut io = reach::open(context, from, protocol, OPEN_WITHIN).await?;
+    connected();
     io.write_text(question.text().as_bytes(), WRITE_WITHIN).await?;
     let max = protocol.value_bytes_max();
     loop {

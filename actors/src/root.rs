@@ -21,7 +21,9 @@ use crate::{
     stats::Stats,
     store, suggestions,
     supervision::{Chance, ChildSpec, Class, Clock, Ended, Failure, Outcome, Path, Pulse, Root, Supervisor, Tree},
-    swarm, webhook,
+    swarm,
+    traces::Traces,
+    webhook,
 };
 
 /// The leave phase: polite, not patient.
@@ -52,6 +54,8 @@ pub struct Start {
     pub clock: Clock,
     /// Its chance.
     pub chance: Chance,
+    /// Where its spans go.
+    pub traces: Traces,
 }
 
 /// A running member. Dropped, it is killed.
@@ -105,6 +109,7 @@ pub(crate) async fn start_with(
         database: start.database,
         addresses: Addresses::new(&tree),
         stats: Stats::default(),
+        traces: start.traces,
         tree: tree.clone(),
         fatal: CancellationToken::new(),
         pulse: tokio::sync::watch::Sender::default(),

@@ -15,6 +15,7 @@ use protocol::{
     search::{ASKED_MAX, End, Ended, Key, SearchError, Searches, Tally, Update, Wanted},
     signed::Verified,
     time::Mono,
+    trace::{How, Outcome, Traceparent, Waterfall, Work},
     wire::{Answer, Protocol, SearchPeerRequest, SearchPeerResult},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -30,7 +31,8 @@ use crate::{
     lookup, registry,
     supervision::{Address, Class, Envelope, Reply, Seat, Timer},
     swarm::streams::Patience,
-    view::{self, RecordView, SearchView},
+    traces,
+    view::{self, RecordView, SearchView, WaterfallView},
 };
 
 /// Steps of one search that its user has not yet taken: all its hits and its end.
@@ -58,6 +60,10 @@ struct Sink {
     to: mpsc::Sender<SearchView>,
     began: Mono,
     is_truncated: bool,
+    /// Where its time goes, if it is traced.
+    waterfall: Option<Waterfall>,
+    /// Its user wants to see that.
+    wants_trace: bool,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -94,6 +100,8 @@ pub enum Msg {
         wanted: Wanted,
         /// Whom to ask, best first.
         members: Vec<PeerId>,
+        /// Its waterfall is wanted.
+        wants_trace: bool,
         /// The steps, or why there are none.
         reply: Reply<Result<mpsc::Receiver<SearchView>, Declined>>,
     },
@@ -103,6 +111,15 @@ pub enum Msg {
         members: Vec<PeerId>,
         /// Whom to ask.
         reply: Reply<Result<Vec<PeerId>, Enough>>,
+    },
+    /// A stream to an indexer of a traced search is open.
+    Connected {
+        /// For which search.
+        key: Key,
+        /// To which indexer.
+        to: PeerId,
+        /// Since when.
+        at: Mono,
     },
     /// An indexer said something.
     Heard {
@@ -121,6 +138,8 @@ pub enum Msg {
         from: PeerId,
         /// With which question.
         query_id: String,
+        /// Which of the two.
+        outcome: Outcome,
     },
     /// Our own sessions were looked through.
     Held {
@@ -164,10 +183,13 @@ impl Actor for Search {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match envelope.open() {
-            Msg::Begin { user, wanted, members, reply } => reply.send(state.begin(&user, wanted, &members)),
+            Msg::Begin { user, wanted, members, wants_trace, reply } => {
+                reply.send(state.begin(&user, wanted, &members, wants_trace));
+            }
             Msg::LookUp { members, reply } => reply.send(state.look_up(&members)),
+            Msg::Connected { key, to, at } => state.trace(&key, |waterfall, _| waterfall.connected(&to, at)),
             Msg::Heard { from, query_id, records, last } => state.heard(from, &query_id, records, last),
-            Msg::Lost { from, query_id } => state.lost(from, &query_id),
+            Msg::Lost { from, query_id, outcome } => state.lost(from, &query_id, outcome),
             Msg::Held { key, records } => state.held(&key, records),
             Msg::Closed { key } => state.closed(&key),
             Msg::Configure(turn) => state.configure(turn),
@@ -195,8 +217,10 @@ impl State {
         user: &str,
         wanted: Wanted,
         members: &[PeerId],
+        wants_trace: bool,
     ) -> Result<mpsc::Receiver<SearchView>, Declined> {
-        let now = self.seat.now().mono;
+        let both = self.seat.now();
+        let now = both.mono;
         let members = &self.restraint.choose(members, Kind::Search, ASKED_MAX, now)?;
         let id = uuid::Builder::from_random_bytes(self.rng.random()).into_uuid();
         let key = Key::new(user, id).map_err(|error| Declined::Invalid(error.to_string()))?;
@@ -204,7 +228,7 @@ impl State {
         let started = self.searches.start(key.clone(), wanted.clone(), members, has_sessions, now, &mut self.rng);
         self.context.stats.searches_begun.inc();
         let (to, steps) = mpsc::channel(SINK_MAX);
-        let started = match started {
+        let mut started = match started {
             Ok(started) => started,
             Err(SearchError::Nobody) => {
                 // A fresh channel has room.
@@ -216,22 +240,35 @@ impl State {
         if let Some(replaced) = started.replaced {
             self.end(&replaced);
         }
-        let mut tasks: Vec<_> = started.asks.into_iter().map(|(peer, request)| self.ask(peer, request)).collect();
+        let context = self.context.traces.begin(wants_trace, &mut self.rng);
+        let mut waterfall = context.map(|context| Waterfall::new(context, Work::Search, both));
+        if let Some(waterfall) = &mut waterfall {
+            for (peer, request) in &mut started.asks {
+                request.traceparent = Some(waterfall.asked(*peer, How::Stream, both, &mut self.rng)).into();
+            }
+            if has_sessions {
+                waterfall.asked(self.context.own.peer_id, How::Here, both, &mut self.rng);
+            }
+        }
+        let ask = |(peer, request)| self.ask(&key, peer, request);
+        let mut tasks: Vec<_> = started.asks.into_iter().map(ask).collect();
         tasks.push(self.watch(&key, to.clone()));
-        self.sinks.insert(key.clone(), Sink { to, began: now, is_truncated: false, _tasks: tasks });
+        self.sinks
+            .insert(key.clone(), Sink { to, began: now, is_truncated: false, waterfall, wants_trace, _tasks: tasks });
         if has_sessions {
             self.look_here(key, wanted);
         }
         Ok(steps)
     }
 
-    fn ask(&self, peer: PeerId, request: SearchPeerRequest) -> AbortOnDropHandle<()> {
-        let (context, me) = (self.context.clone(), self.seat.me().clone());
+    fn ask(&self, key: &Key, peer: PeerId, request: SearchPeerRequest) -> AbortOnDropHandle<()> {
+        let (context, me, key) = (self.context.clone(), self.seat.me().clone(), key.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
             let query_id = request.query_id.clone();
-            if let Err(error) = listen(&context, &me, peer, &request).await {
+            if let Err(error) = listen(&context, &me, key, peer, &request).await {
                 debug!(indexer = %peer, %error, "a search was not answered to its end");
-                drop(me.tell(Class::Own, Msg::Lost { from: peer, query_id }));
+                let outcome = error.outcome();
+                drop(me.tell(Class::Own, Msg::Lost { from: peer, query_id, outcome }));
             }
         }))
     }
@@ -256,20 +293,28 @@ impl State {
 
     fn heard(&mut self, from: PeerId, query_id: &str, records: Vec<Verified<PeerRecord>>, last: Option<Tally>) {
         let now = self.seat.now().mono;
+        let served = records.len();
         match self.searches.answered(&from, query_id, records, last, now) {
-            Some(update) => self.show(update),
+            Some(update) => {
+                self.trace(&update.key, |waterfall, rng| waterfall.heard(&from, served, last.map(Some), now, rng));
+                self.show(update);
+            }
             None => drop(self.context.stats.results_dropped.inc()),
         }
     }
 
-    fn lost(&mut self, from: PeerId, query_id: &str) {
-        if let Some(update) = self.searches.lost(&from, query_id, self.seat.now().mono) {
+    fn lost(&mut self, from: PeerId, query_id: &str, outcome: Outcome) {
+        let now = self.seat.now().mono;
+        if let Some(update) = self.searches.lost(&from, query_id, now) {
+            self.trace(&update.key, |waterfall, _| waterfall.failed(&from, outcome, now));
             self.show(update);
         }
     }
 
     fn held(&mut self, key: &Key, records: Vec<Verified<PeerRecord>>) {
-        if let Some(update) = self.searches.found(key, records, true, self.seat.now().mono) {
+        let (own, now, served) = (self.context.own.peer_id, self.seat.now().mono, records.len());
+        if let Some(update) = self.searches.found(key, records, true, now) {
+            self.trace(key, |waterfall, rng| waterfall.heard(&own, served, Some(None), now, rng));
             self.show(update);
         }
     }
@@ -283,6 +328,12 @@ impl State {
     fn expire(&mut self) {
         for ended in self.searches.expire(self.seat.now().mono, EXPIRE_MAX) {
             self.end(&ended);
+        }
+    }
+
+    fn trace(&mut self, key: &Key, note: impl FnOnce(&mut Waterfall, &mut StdRng)) {
+        if let Some(waterfall) = self.sinks.get_mut(key).and_then(|sink| sink.waterfall.as_mut()) {
+            note(waterfall, &mut self.rng);
         }
     }
 
@@ -304,14 +355,23 @@ impl State {
     fn end(&mut self, ended: &Ended) {
         let Some(sink) = self.sinks.remove(&ended.key) else { return };
         let Tally { asked, answered, timed_out, truncated } = ended.tally;
+        let hits = u32::try_from(ended.hits).unwrap_or(u32::MAX);
+        let now = self.seat.now();
+        if let Some(waterfall) = &sink.waterfall {
+            if sink.wants_trace {
+                drop(sink.to.try_send(SearchView::Trace { trace: WaterfallView::of(waterfall, now) }));
+            }
+            let spans = waterfall.spans(hits, Some(ended.tally), now);
+            spans.into_iter().for_each(|span| traces::tell(&self.context, span));
+        }
         let step = SearchView::End {
             ended: end_view(ended.end),
-            hits: u32::try_from(ended.hits).unwrap_or(u32::MAX),
+            hits,
             asked,
             answered,
             timed_out,
             truncated: truncated || sink.is_truncated,
-            took_ms: millis(self.seat.now().mono.since(sink.began)),
+            took_ms: millis(now.mono.since(sink.began)),
         };
         // A user who is gone needs no last word.
         drop(sink.to.try_send(step));
@@ -327,10 +387,14 @@ impl State {
 async fn listen(
     context: &Context,
     me: &Address<Msg>,
+    key: Key,
     from: PeerId,
     request: &SearchPeerRequest,
 ) -> Result<(), FetchError> {
     let mut io = fetch::open(context, from, Vec::new(), Protocol::Search, OPEN_WITHIN).await?;
+    if !request.traceparent.is_empty() {
+        drop(me.tell(Class::Own, Msg::Connected { key, to: from, at: context.now().mono }));
+    }
     io.write(request, OPEN_WITHIN).await?;
     let max = Protocol::Search.value_bytes_max();
     loop {
@@ -364,8 +428,9 @@ pub(crate) fn parse(wanted: &view::Wanted) -> Result<Wanted, String> {
         Some(text) => Some(text.parse().map_err(|_| format!("got \"{text}\", expected a peer id"))?),
         None => None,
     };
-    let request =
-        SearchPeerRequest { query_id: String::new(), peer_id, did: wanted.did.clone(), name: wanted.name.clone() };
+    let (did, name) = (wanted.did.clone(), wanted.name.clone());
+    let traceparent = Traceparent::Absent;
+    let request = SearchPeerRequest { query_id: String::new(), peer_id, did, name, traceparent };
     Wanted::of_request(&request).map_err(|error| error.to_string())
 }
 

@@ -154,6 +154,12 @@ cells! {
     bus_announcements_dropped: Counter,
     /// Requests to our services on the bus answered.
     bus_requests_served: Counter,
+    /// Trace contexts of others that could not be read; what they came with was served all the same.
+    trace_contexts_unreadable: Counter,
+    /// Spans given to whoever exports them.
+    trace_spans: Counter,
+    /// Spans dropped because too many waited for the collector.
+    trace_spans_dropped: Counter,
     /// Actors that are started.
     actors: Gauge,
     /// Actors that have been in one handler for longer than is sane.

@@ -116,6 +116,7 @@ pub(crate) async fn start_of(folder: &TempDir, keys: &Keys, role: Role, settings
         database: opened.store,
         clock,
         chance: Chance::seeded(chance),
+        traces: crate::traces::Traces::default(),
     }
 }
 

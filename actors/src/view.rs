@@ -1,5 +1,7 @@
 //! What the tree shows of itself: plain data, read by the admin endpoint and by the command line.
 
+mod trace;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -16,6 +18,8 @@ use protocol::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+pub use self::trace::{AskedView, WaterfallView};
 
 /// How one actor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -473,6 +477,9 @@ pub struct Wanted {
     /// A name or a part of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Its waterfall is wanted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trace: bool,
 }
 
 /// Why a search ended.
@@ -509,6 +516,12 @@ pub enum SearchView {
         /// Since the search began, milliseconds.
         after_ms: f64,
     },
+    /// Where its time went, for whoever wants to know; before the last word.
+    Trace {
+        /// Who was asked when.
+        #[serde(flatten)]
+        trace: WaterfallView,
+    },
     /// The last word.
     End {
         /// Why.
@@ -544,6 +557,12 @@ pub enum ResourceStep {
         resource: Box<RawValue>,
         /// Since the search began, milliseconds.
         elapsed_ms: f64,
+    },
+    /// Where its time went, for whoever wants to know; before the last word.
+    Trace {
+        /// Who was asked when.
+        #[serde(flatten)]
+        trace: WaterfallView,
     },
     /// The last word.
     Ended {

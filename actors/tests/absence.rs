@@ -95,6 +95,7 @@ impl Member {
             database: opened.store,
             clock: clock.clone(),
             chance: Chance::seeded(seed.into()),
+            traces: actors::traces::Traces::default(),
         };
         let running = actors::start(start).await.unwrap();
         let listens = async || running.handle().status().await.ok()?.listen.first().map(ToString::to_string);

@@ -6,6 +6,7 @@ use protocol::{
     Timestamp,
     identity::Keys,
     record::{PEER_RECORD_LIFE, PeerRecord},
+    trace::Traceparent,
     wire::{Heartbeat, HeartbeatResponse, Protocol},
 };
 
@@ -45,6 +46,7 @@ pub(crate) fn heartbeat(keys: &Keys) -> Heartbeat {
         referent: true,
         probe: false,
         presence: None,
+        traceparent: Traceparent::Absent,
     }
 }
 

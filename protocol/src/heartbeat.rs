@@ -16,6 +16,7 @@ use crate::{
     restarts,
     signed::Verified,
     time::Mono,
+    trace::Traceparent,
     wire::{Answer, ChallengeAnswer, DhtValues, Heartbeat, HeartbeatResponse, Refused},
 };
 
@@ -298,6 +299,7 @@ impl Asker {
             referent: ask.referent,
             probe: ask.probe,
             presence: None,
+            traceparent: Traceparent::Absent,
         }
     }
 }

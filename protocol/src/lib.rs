@@ -53,6 +53,7 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod time;
+pub mod trace;
 pub mod watchdog;
 pub mod webhook;
 pub mod wire;

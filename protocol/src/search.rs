@@ -41,6 +41,7 @@ use crate::{
     signed::Verified,
     suggestions::KNOWN_MAX,
     time::{Mono, Now},
+    trace::Traceparent,
     wire::{GetValue, Protocol, RefusalCode, Refused, SearchHit, SearchPeerRequest, SearchPeerResult, SearchQuery},
 };
 
@@ -253,12 +254,12 @@ impl Wanted {
 
     fn request(&self, query: QueryId) -> SearchPeerRequest {
         let (peer_id, did, name) = self.criteria();
-        SearchPeerRequest { query_id: query.to_string(), peer_id, did, name }
+        SearchPeerRequest { query_id: query.to_string(), peer_id, did, name, traceparent: Traceparent::Absent }
     }
 
     fn query(&self, query: QueryId, emitter_id: PeerId) -> SearchQuery {
         let (peer_id, did, name) = self.criteria();
-        SearchQuery { query_id: query.to_string(), peer_id, did, name, emitter_id }
+        SearchQuery { query_id: query.to_string(), peer_id, did, name, emitter_id, traceparent: Traceparent::Absent }
     }
 }
 
@@ -469,7 +470,13 @@ mod tests {
 
     fn request(peer_id: Option<PeerId>, did: Option<&str>, name: Option<&str>) -> SearchPeerRequest {
         let text = |text: &str| text.to_owned();
-        SearchPeerRequest { query_id: String::new(), peer_id, did: did.map(text), name: name.map(text) }
+        SearchPeerRequest {
+            query_id: String::new(),
+            peer_id,
+            did: did.map(text),
+            name: name.map(text),
+            traceparent: Traceparent::Absent,
+        }
     }
 
     #[test]

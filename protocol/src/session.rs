@@ -1290,6 +1290,7 @@ mod tests {
             referent: false,
             probe: false,
             presence: None,
+            traceparent: crate::trace::Traceparent::Absent,
         }
     }
 

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::{
     catalogue::ResourceQuery,
     event::{EVENT_BYTES_MAX, Verb},
+    trace::Traceparent,
 };
 
 /// One protocol over libp2p streams: JSON values, but for bandwidth probes, whose bytes mean nothing.
@@ -376,6 +377,9 @@ pub struct Heartbeat {
     /// The node's `PresenceToken` for this indexer, once per epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub presence: Option<Box<RawValue>>,
+    /// The trace that it belongs to, where somebody traces it.
+    #[serde(default, skip_serializing_if = "Traceparent::is_empty")]
+    pub traceparent: Traceparent,
 }
 
 /// The signed values that a referent puts into the DHT beside the record itself.
@@ -516,6 +520,9 @@ pub struct SearchPeerRequest {
     /// A name or a part of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The trace that it belongs to, where somebody traces it.
+    #[serde(default, skip_serializing_if = "Traceparent::is_empty")]
+    pub traceparent: Traceparent,
 }
 
 /// The same among indexers, by gossip.
@@ -535,6 +542,9 @@ pub struct SearchQuery {
     /// The indexer that asks; must be the gossip message's author.
     #[serde(with = "text")]
     pub emitter_id: PeerId,
+    /// The trace that it belongs to, where somebody traces it.
+    #[serde(default, skip_serializing_if = "Traceparent::is_empty")]
+    pub traceparent: Traceparent,
 }
 
 /// One peer that matches a search.
@@ -586,6 +596,9 @@ pub struct ResourceQuestion {
     pub query_id: String,
     /// What is looked for.
     pub query: ResourceQuery,
+    /// The trace that it belongs to, where somebody traces it.
+    #[serde(default, skip_serializing_if = "Traceparent::is_empty")]
+    pub traceparent: Traceparent,
 }
 
 /// The payload of an event that answers such a question, in whole or in part.

@@ -1,4 +1,5 @@
-//! `/api/v1/search?name=…|did=…|peer_id=…&user=…`: hits as they come, as server-sent events.
+//! `/api/v1/search?name=…|did=…|peer_id=…&user=…&trace=true`: hits as they come, as server-sent events; with `trace`, where
+//! the time went, before the last one.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -35,6 +36,8 @@ pub(super) struct Question {
     peer_id: Option<String>,
     /// Whose search it is: a user's next one ends the one before.
     user: Option<String>,
+    /// Also say where its time went, in an event `trace` before the last.
+    trace: bool,
 }
 
 /// Starts a search; closing the stream closes it.
@@ -46,7 +49,7 @@ pub(super) struct Question {
     responses(
         (
             status = 200,
-            description = "Events `hit` as they come, and one `end`",
+            description = "Events `hit` as they come, one `trace` where it is wanted, and one `end`",
             body = answers::SearchView,
             content_type = "text/event-stream",
             example = json!(examples::search()),
@@ -57,9 +60,9 @@ pub(super) async fn stream(
     tree: Shared,
     question: Result<Query<Question>, QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let Query(question) = question?;
-    let user = user(question.user)?;
-    let wanted = Wanted { peer_id: question.peer_id, did: question.did, name: question.name };
+    let Query(Question { name, did, peer_id, user: given, trace }) = question?;
+    let user = user(given)?;
+    let wanted = Wanted { peer_id, did, name, trace };
     let steps = tree.search(&user, wanted).await?;
     let events = stream::unfold(steps, |mut steps| async move {
         let step = steps.recv().await?;
@@ -82,6 +85,7 @@ pub(super) fn user(given: Option<String>) -> Result<String, Problem> {
 fn event(step: &SearchView) -> Event {
     let name = match step {
         SearchView::Hit { .. } => "hit",
+        SearchView::Trace { .. } => "trace",
         SearchView::End { .. } => "end",
     };
     event_of(name, step)

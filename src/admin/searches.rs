@@ -1,5 +1,5 @@
-//! `/api/v1/searches?scope=…&text=…&kind=…&group=…&user=…`: resources of other members as they come, as server-sent
-//! events.
+//! `/api/v1/searches?scope=…&text=…&kind=…&group=…&user=…&trace=true`: resources of other members as they come, as
+//! server-sent events; with `trace`, where the time went, before the last one.
 
 use std::convert::Infallible;
 
@@ -33,6 +33,7 @@ struct Question {
     kind: Option<Kind>,
     groups: Vec<String>,
     user: Option<String>,
+    trace: bool,
 }
 
 impl Question {
@@ -47,12 +48,16 @@ impl Question {
                 "text" => question.text = value,
                 "kind" => question.kind = Some(kind(&value)?),
                 "user" => question.user = Some(value),
+                "trace" => {
+                    let unknown = |_| wrong(format!("got trace {value:?}, expected true or false"));
+                    question.trace = value.parse().map_err(unknown)?;
+                }
                 "group" if question.groups.len() == GROUPS_MAX => {
                     return Err(wrong(format!("got more than {GROUPS_MAX} groups, expected at most {GROUPS_MAX}")));
                 }
                 "group" => question.groups.push(value),
                 _ => {
-                    let words = format!("got the parameter {name:?}, expected scope, text, kind, group or user");
+                    let words = format!("got the parameter {name:?}, expected scope, text, kind, group, user or trace");
                     return Err(wrong(words));
                 }
             }
@@ -72,11 +77,12 @@ impl Question {
         ("kind" = Option<String>, Query, description = "Only `compute`, `storage`, `processing`, `data` or `workflow`"),
         ("group" = Option<Vec<String>>, Query, description = "Groups of the asker, which owners see; repeats"),
         ("user" = Option<String>, Query, description = "Whose search it is: a user's next one ends the one before"),
+        ("trace" = Option<bool>, Query, description = "Also say where its time went, in an event `trace` before the last"),
     ),
     responses(
         (
             status = 200,
-            description = "Events `hit` as they come, and one `end`",
+            description = "Events `hit` as they come, one `trace` where it is wanted, and one `end`",
             body = answers::ResourceStep,
             content_type = "text/event-stream",
             example = json!(examples::searches()),
@@ -88,9 +94,9 @@ pub(super) async fn stream(
     pairs: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let Query(pairs) = pairs?;
-    let Question { scope, text, kind, groups, user: given } = Question::of(pairs)?;
+    let Question { scope, text, kind, groups, user: given, trace } = Question::of(pairs)?;
     let user = user(given)?;
-    let steps = tree.search_resources(user, scope, text, kind, groups).await?;
+    let steps = tree.search_resources(user, scope, text, kind, groups, trace).await?;
     let events = stream::unfold(steps, |mut steps| async move {
         let step = steps.recv().await?;
         Some((Ok(event(&step)), steps))
@@ -101,6 +107,7 @@ pub(super) async fn stream(
 fn event(step: &ResourceStep) -> Event {
     let name = match step {
         ResourceStep::Hit { .. } => "hit",
+        ResourceStep::Trace { .. } => "trace",
         ResourceStep::Ended { .. } => "end",
     };
     super::search::event_of(name, step)

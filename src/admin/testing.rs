@@ -229,6 +229,7 @@ impl Tree for Still {
         text: String,
         kind: Option<Kind>,
         groups: Vec<String>,
+        _: bool,
     ) -> Answer<'_, mpsc::Receiver<ResourceStep>> {
         self.sought.lock().unwrap().push((user, scope, text, kind, groups));
         let (steps, receiver) = mpsc::channel(2);

@@ -53,6 +53,7 @@ pub(crate) trait Tree: Send + Sync + 'static {
         text: String,
         kind: Option<Kind>,
         groups: Vec<String>,
+        trace: bool,
     ) -> Answer<'_, mpsc::Receiver<ResourceStep>>;
     /// What is wrong now, the worst first.
     fn alerts(&self) -> Answer<'_, Vec<AlertView>>;
@@ -164,8 +165,9 @@ impl Tree for Handle {
         text: String,
         kind: Option<Kind>,
         groups: Vec<String>,
+        trace: bool,
     ) -> Answer<'_, mpsc::Receiver<ResourceStep>> {
-        async move { Self::search_resources(self, &user, scope, &text, kind, groups).await }.boxed()
+        async move { Self::search_resources(self, &user, scope, &text, kind, groups, trace).await }.boxed()
     }
 
     fn alerts(&self) -> Answer<'_, Vec<AlertView>> {

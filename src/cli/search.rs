@@ -1,6 +1,8 @@
-//! `muster search TEXT`: hits are shown as they come, then how complete they are; of peers, or of resources.
+//! `muster search TEXT`: hits are shown as they come, then how complete they are; of peers, or of resources. With `--trace`,
+//! where the time went.
 
 mod resources;
+mod waterfall;
 
 use actors::view::{Ended, Wanted};
 use clap::builder::styling::AnsiColor;
@@ -29,6 +31,10 @@ pub(super) struct Args {
     /// On whose behalf: a user's new search ends the running one [default: this process].
     #[arg(long)]
     user: Option<String>,
+
+    /// Show where the time went: who was asked when, and when each answered.
+    #[arg(long)]
+    trace: bool,
 }
 
 /// The part of a hit that people read.
@@ -66,19 +72,25 @@ fn wanted(text: &str) -> Wanted {
     Wanted { name: Some(text), ..Wanted::default() }
 }
 
+/// What asks for a waterfall, at the end of a path.
+const fn traced(is_wanted: bool) -> &'static str {
+    if is_wanted { "&trace=true" } else { "" }
+}
+
 fn path(wanted: &Wanted, user: &str) -> String {
     let criteria = [("peer_id", &wanted.peer_id), ("did", &wanted.did), ("name", &wanted.name)];
     let query = criteria.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", escaped(value.as_ref()?))));
-    format!("/api/v1/search?{}&user={}", query.collect::<Vec<_>>().join("&"), escaped(user))
+    let (query, traced) = (query.collect::<Vec<_>>().join("&"), traced(wanted.trace));
+    format!("/api/v1/search?{query}&user={}{traced}", escaped(user))
 }
 
 /// Asks and shows; code 7 when some indexer asked did not answer.
 pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let user = args.user.clone().unwrap_or_else(|| format!("cli:{}", std::process::id()));
     if args.resources.is_wanted() {
-        return resources::run(&args.resources, &args.text, &user, context).await;
+        return resources::run(&args.resources, &args.text, &user, args.trace, context).await;
     }
-    let path = path(&wanted(&args.text), &user);
+    let path = path(&Wanted { trace: args.trace, ..wanted(&args.text) }, &user);
     let end: End = follow(&path, context, line, last_line).await?;
     verdict(&end)
 }
@@ -97,6 +109,7 @@ async fn follow<End: DeserializeOwned>(
         let step = RawValue::from_string(event.data).map_err(|cause| unreadable(&cause))?;
         match event.event.as_str() {
             "hit" => context.output.step(&step, |step| hit_line(step.get()))?,
+            "trace" => context.output.step(&step, |step| waterfall::text(step.get()))?,
             "end" => {
                 let end: End = serde_json::from_str(step.get()).map_err(|cause| unreadable(&cause))?;
                 context.output.step(&step, |_| last_line(&end))?;
@@ -193,6 +206,8 @@ mod tests {
     #[test]
     fn the_question_is_escaped() {
         assert_eq!(path(&wanted("a&b=c d"), "cli:7"), "/api/v1/search?name=a%26b%3Dc%20d&user=cli%3A7");
+        let traced = Wanted { trace: true, ..wanted("par") };
+        assert_eq!(path(&traced, "a"), "/api/v1/search?name=par&user=a&trace=true");
     }
 
     #[test]

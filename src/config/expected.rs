@@ -40,6 +40,8 @@ pub(super) enum Expected {
     Url,
     /// A URL or nothing. It is a secret, so what was got is never said.
     SecretUrl,
+    /// A plain HTTP URL or nothing.
+    Collector,
     /// A URL of a database or nothing. It may hold a password, so what was got is never said.
     Database,
     /// A path.
@@ -67,8 +69,8 @@ pub(super) enum Expected {
 }
 
 use Expected::{
-    Announce, Database, File, Hosts, Identifier, Level, Listen, Name, Number, OneOf, Path, Ranges, Secret, SecretUrl,
-    Seeds, Socket, Span, Subjects, Text, Truth, Url, Whole,
+    Announce, Collector, Database, File, Hosts, Identifier, Level, Listen, Name, Number, OneOf, Path, Ranges, Secret,
+    SecretUrl, Seeds, Socket, Span, Subjects, Text, Truth, Url, Whole,
 };
 
 /// Every setting.
@@ -215,6 +217,8 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("log.folder", File),
     ("log.rotate", OneOf(&["daily", "hourly"])),
     ("log.files_max", Whole(1, 1_000)),
+    ("traces.otlp", Collector),
+    ("traces.sample", Number(0.0, 1.0)),
 ];
 
 /// 1 to 64 characters that can be shown: what a record allows for a name.
@@ -241,6 +245,7 @@ impl fmt::Display for Expected {
             Self::Identifier => f.write_str("empty, a DID such as \"did:key:z6Mk…\", or a UUID in lower case"),
             Self::Url => f.write_str("empty, or an http or https URL of at most 512 characters"),
             Self::SecretUrl => f.write_str("empty, or an http or https URL of at most 512 characters without a user"),
+            Self::Collector => f.write_str("empty, or an http:// URL of at most 512 characters"),
             Self::Database => f.write_str(
                 "empty for a file among the data, or postgresql://user:password@host:port/database of at most 512 \
                  characters",
@@ -358,6 +363,7 @@ impl Expected {
             Self::Url => Flaw::unless(text.is_empty() || is_url(text)),
             Self::SecretUrl if text.is_empty() || (is_url(text) && !has_user(text)) => Flaw::None,
             Self::SecretUrl => Flaw::Whole(format!("got something else, expected {self}")),
+            Self::Collector => Flaw::unless(text.is_empty() || (is_url(text) && text.starts_with("http://"))),
             Self::Database if text.is_empty() || is_database(text) => Flaw::None,
             Self::Database => Flaw::Whole(format!("got something else, expected {self}")),
             Self::Path => Flaw::unless(is_text(text, 1, 4096)),

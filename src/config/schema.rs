@@ -92,7 +92,7 @@ fn kind(expected: &Expected) -> Map<String, Json> {
         Expected::OneOf(words) => json!({ "enum": words }),
         Expected::Text(least, most) => json!({ "type": "string", "minLength": least, "maxLength": most }),
         Expected::Name => json!({ "type": "string", "maxLength": 64 }),
-        Expected::Url | Expected::Database => json!({ "type": "string", "maxLength": 512 }),
+        Expected::Url | Expected::Collector | Expected::Database => json!({ "type": "string", "maxLength": 512 }),
         Expected::SecretUrl => json!({ "type": "string", "maxLength": 512, "writeOnly": true }),
         Expected::Path => json!({ "type": "string", "minLength": 1, "maxLength": 4096 }),
         Expected::File => json!({ "type": "string", "maxLength": 4096 }),

@@ -64,6 +64,7 @@ impl Inside {
                 database: opened.store,
                 clock,
                 chance: Chance::unforeseen(),
+                traces: actors::traces::Traces::default(),
             };
             actors::start(start).await.unwrap()
         });

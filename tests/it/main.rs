@@ -44,6 +44,7 @@ mod sharing;
 #[path = "../thin/mod.rs"]
 mod thin;
 mod trace;
+mod traces;
 mod units;
 mod verbs;
 mod webhook;

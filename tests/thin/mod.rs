@@ -44,6 +44,7 @@ use protocol::{
     identity::Keys,
     record::{PeerRecord, next_seq},
     signed::{SignedError, Verified},
+    trace::Traceparent,
     wire::{
         Answer, DhtValues, GetResponse, GetValue, Heartbeat, HeartbeatResponse, Hello, Protocol, Refused, Role,
         SearchHit, SearchPeerRequest, SearchPeerResult, VERSION,
@@ -398,6 +399,7 @@ impl Thin {
             referent: false,
             probe: false,
             presence: None,
+            traceparent: Traceparent::Absent,
         };
         Ok(Beats { io: link.open(Protocol::Heartbeat).await?, question })
     }
@@ -469,7 +471,13 @@ impl Link {
     /// When there is no stream.
     pub(crate) async fn search(&self, query_id: String, part: &str) -> Result<Search, Error> {
         let mut io = self.open(Protocol::Search).await?;
-        let request = SearchPeerRequest { query_id, peer_id: None, did: None, name: Some(part.to_owned()) };
+        let request = SearchPeerRequest {
+            query_id,
+            peer_id: None,
+            did: None,
+            name: Some(part.to_owned()),
+            traceparent: Traceparent::Absent,
+        };
         let written = io.write(&request, ANSWER_WITHIN).await;
         written.map_err(|cause| Error::Io { protocol: Protocol::Search, cause })?;
         Ok(Search { io })

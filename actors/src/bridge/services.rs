@@ -237,7 +237,7 @@ async fn record(handle: &Handle, payload: &[u8]) -> Result<Vec<u8>, Refusal> {
 
 async fn search(handle: &Handle, payload: &[u8]) -> Result<Vec<u8>, Refusal> {
     let Sought { user, peer_id, did, name } = read(payload)?;
-    let wanted = Wanted { peer_id, did, name };
+    let wanted = Wanted { peer_id, did, name, trace: false };
     let mut steps = handle.search(&user, wanted).await.map_err(refused)?;
     let mut found = Found { hits: Vec::new(), complete: false };
     let until = tokio::time::Instant::now() + SEARCH_WITHIN;
@@ -245,6 +245,7 @@ async fn search(handle: &Handle, payload: &[u8]) -> Result<Vec<u8>, Refusal> {
     while let Ok(Some(step)) = tokio::time::timeout_at(until, steps.recv()).await {
         match step {
             SearchView::Hit { hit, .. } => found.hits.push(hit),
+            SearchView::Trace { .. } => {}
             SearchView::End { .. } => {
                 found.complete = true;
                 break;

@@ -14,6 +14,7 @@ use protocol::{
     catalogue::{Access, Instance, Kind, Partnership},
     identity::Keys,
     profile::Profile,
+    trace::Traceparent,
     wire::Role,
 };
 use tokio::time::{Instant, timeout};
@@ -132,6 +133,7 @@ impl Member {
             database: opened.store,
             clock,
             chance: Chance::seeded(seed.into()),
+            traces: crate::traces::Traces::default(),
         };
         let (of_policy, of_look_up) = (Arc::clone(&mind), Arc::clone(&mind));
         let running = root::start_with(start, |context| {
@@ -176,7 +178,7 @@ impl Member {
 
     async fn begin(&self, user: &str, scope: Scope) -> mpsc::Receiver<ResourceStep> {
         let groups = vec!["ops".to_owned()];
-        self.handle().search_resources(user, scope, "gpu", Some(Kind::Compute), groups).await.unwrap()
+        self.handle().search_resources(user, scope, "gpu", Some(Kind::Compute), groups, false).await.unwrap()
     }
 
     async fn search(&self, scope: Scope) -> Outcome {
@@ -239,7 +241,7 @@ impl Outcome {
             ResourceStep::Ended { reason, asked, answered, refused, timed_out, .. } => {
                 (reason, asked, answered, refused, timed_out)
             }
-            ResourceStep::Hit { .. } => panic!("a hit is no end"),
+            ResourceStep::Hit { .. } | ResourceStep::Trace { .. } => panic!("a hit is no end"),
         }
     }
 }
@@ -253,6 +255,7 @@ async fn outcome(mut steps: mpsc::Receiver<ResourceStep>) -> Outcome {
                 assert_eq!(resource.creator, peer_id);
                 hits.push((peer_id, resource.id));
             }
+            ResourceStep::Trace { .. } => {}
             end @ ResourceStep::Ended { .. } => return Outcome { hits, end },
         }
     }
@@ -321,7 +324,7 @@ async fn a_search_among_all_reaches_a_node_two_indexers_away_and_its_answer_come
     let found = far.search(Scope::All).await;
     assert!(found.ids().contains(&"first".to_owned()), "{found:?}");
     assert_eq!(second.answered(), 0);
-    let error = second.handle().search_resources("", Scope::All, "", None, vec![]).await.unwrap_err();
+    let error = second.handle().search_resources("", Scope::All, "", None, vec![], false).await.unwrap_err();
     assert!(matches!(error, crate::handle::AskError::Invalid(_)), "{error}");
 }
 
@@ -377,11 +380,12 @@ async fn nobody_asks_or_answers_in_the_name_of_another() {
         }
     };
     let id = "0".repeat(32).parse().unwrap();
-    let forged = Verified::sign(&rules::question(liar.peer_id(), id, &query, vec![], now), &liar);
+    let forged = Verified::sign(&rules::question(liar.peer_id(), id, &query, vec![], Traceparent::Absent, now), &liar);
     assert_eq!(refusal(forged.text()).await, RefusalCode::NotYours);
-    let other = Event { verb: Verb::Create, ..rules::question(near.peer(), id, &query, vec![], now) };
+    let other =
+        Event { verb: Verb::Create, ..rules::question(near.peer(), id, &query, vec![], Traceparent::Absent, now) };
     assert_eq!(refusal(Verified::sign(&other, &near.keys).text()).await, RefusalCode::Invalid);
-    let late = rules::question(near.peer(), id, &query, vec![], now - Duration::from_secs(301));
+    let late = rules::question(near.peer(), id, &query, vec![], Traceparent::Absent, now - Duration::from_secs(301));
     assert_eq!(refusal(Verified::sign(&late, &near.keys).text()).await, RefusalCode::Clock);
 
     // An answer to nothing, and one to a search of far's with a resource that near did not create.
@@ -422,7 +426,7 @@ async fn a_second_search_of_a_user_ends_the_first_and_one_that_is_closed_leaves_
     until("nothing is open", async || (open() == 0).then_some(())).await;
     // Whoever asks for what cannot be is told.
     let long = "x".repeat(protocol::catalogue::QUERY_CHARS_MAX + 1);
-    let error = node.handle().search_resources("", Scope::All, &long, None, vec![]).await.unwrap_err();
+    let error = node.handle().search_resources("", Scope::All, &long, None, vec![], false).await.unwrap_err();
     assert!(matches!(error, crate::handle::AskError::Invalid(_)), "{error}");
 }
 
@@ -433,7 +437,7 @@ async fn a_killed_actor_ends_the_streams_of_its_searches_and_takes_new_ones() {
     indexer.handle().inject("root/node/resources", crate::handle::Fault::Panic).unwrap();
     assert!(timeout(PATIENCE, steps.recv()).await.unwrap().is_none());
     indexer.offer("own", None);
-    let begin = async || indexer.handle().search_resources("ann", Scope::Partner, "", None, vec![]).await.ok();
+    let begin = async || indexer.handle().search_resources("ann", Scope::Partner, "", None, vec![], false).await.ok();
     let found = outcome(until("it lives again", begin).await).await;
     assert_eq!((found.ids(), found.tally()), (vec!["own".to_owned()], (Reason::Complete, 0, 0, 0, 0)));
 }

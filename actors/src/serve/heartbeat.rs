@@ -11,6 +11,7 @@ use protocol::{
     record::PeerRecord,
     session::Values,
     signed::{Claimed, SignedError, SignedObject as _, Verified},
+    trace::{Outcome, Work},
     wire::{DhtValues, Heartbeat, HeartbeatResponse, Protocol, RefusalCode, Refused},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -24,6 +25,7 @@ use crate::{
     registry::{self, Carried},
     supervision::{Class, Reply},
     swarm::streams::{Io, Patience},
+    traces::Guest,
 };
 
 /// A session's life: a node silent for longer begins anew.
@@ -38,6 +40,9 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
     // The epoch of the newest token that was kept: nor is a token.
     let mut held_epoch = None;
     let mut patience = Patience::OPENING;
+    // Only spans' names are drawn of it.
+    let began = context.now().mono.since_start().as_nanos();
+    let mut rng = context.tree.chance().fork("serve/heartbeat", began as u64);
     loop {
         let max = Protocol::Heartbeat.value_bytes_max();
         let read = io.read(patience, |value| json::parse::<Heartbeat>(value.bytes, max)).await?;
@@ -45,6 +50,7 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
         patience = Patience::idle(SILENCE_MAX);
         let read_at = Instant::now();
         let seq = heartbeat.seq;
+        let guest = Guest::of(context, heartbeat.traceparent, Work::HeartbeatServe, peer, &mut rng);
         let sought = heartbeat.challenge_did.take();
         let token = presented(context, peer, &mut heartbeat, held_epoch);
         match answer(context, peer, role.indexer, heartbeat, held_seq).await {
@@ -63,11 +69,13 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
                 response.served_us = u64::try_from(read_at.elapsed().as_micros()).unwrap_or(u64::MAX);
                 context.stats.beats_served.inc();
                 io.write(&response, WRITE_WITHIN).await?;
+                guest.over(context, Outcome::Answered, None, None);
             }
             Err(refused) => {
                 context.stats.beats_refused.inc();
                 let is_flood = refused.refused == RefusalCode::Limit;
                 io.write(&Refused { seq: Some(seq), ..refused }, WRITE_WITHIN).await?;
+                guest.over(context, Outcome::Refused, None, None);
                 if is_flood {
                     // Whoever means well opens another stream after its wait.
                     io.close().await;

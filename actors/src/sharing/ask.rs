@@ -186,7 +186,8 @@ async fn peers(context: Context, text: String, author: Author, mut sayer: Sayer)
 
 async fn resources(context: Context, scope: Scope, query: ResourceQuery, author: Author, mut sayer: Sayer) {
     let groups = author.groups.to_vec();
-    let searched = Handle::new(context).search_resources(&author.user, scope, query.text(), query.kind(), groups).await;
+    let (handle, text, kind) = (Handle::new(context), query.text(), query.kind());
+    let searched = handle.search_resources(&author.user, scope, text, kind, groups, false).await;
     let mut steps = match searched {
         Ok(steps) => steps,
         Err(error) => return failed("resource", &author, &error, &mut sayer),

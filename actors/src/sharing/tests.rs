@@ -62,6 +62,7 @@ impl Member {
             database: opened.store,
             clock,
             chance: Chance::seeded(seed.into()),
+            traces: crate::traces::Traces::default(),
         };
         let running = root::start(start).await;
         let running = running.unwrap_or_else(|failure| panic!("member {seed} does not start: {failure:?}"));

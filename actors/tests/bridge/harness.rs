@@ -346,6 +346,7 @@ impl Member {
             settings,
             addresses: Addresses::new(&tree),
             stats: Stats::default(),
+            traces: actors::traces::Traces::default(),
             tree: tree.clone(),
             fatal: CancellationToken::new(),
             pulse: tokio::sync::watch::Sender::default(),
@@ -518,6 +519,7 @@ impl Inside {
             database,
             clock: Clock::real(),
             chance: Chance::unforeseen(),
+            traces: actors::traces::Traces::default(),
         };
         Self { running: actors::start(start).await.unwrap(), _folder: folder }
     }

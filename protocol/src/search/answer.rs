@@ -190,6 +190,7 @@ mod tests {
     use crate::{
         search::tests::{now, peer, record, rng},
         suggestions::IndexerBook,
+        trace::Traceparent,
         wire::{Heartbeat, Protocol},
     };
 
@@ -204,6 +205,7 @@ mod tests {
             did: None,
             name: Some("par".to_owned()),
             emitter_id: peer(emitter),
+            traceparent: Traceparent::Absent,
         }
     }
 
@@ -284,6 +286,7 @@ mod tests {
                 referent: true,
                 probe: false,
                 presence: None,
+                traceparent: Traceparent::Absent,
             };
             registry.beat(peer(n), &heartbeat, false, &book, now(0), &mut rng()).unwrap();
             registry.record_verified(&peer(n), record(n, 1, "paris"), None, now(0)).unwrap();

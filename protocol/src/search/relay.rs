@@ -528,7 +528,7 @@ mod tests {
     #[test]
     fn a_request_without_a_good_query_id_is_refused() {
         let mut bed = Bed::new(1);
-        let request = SearchPeerRequest { query_id: "a:b".to_owned(), peer_id: None, did: None, name: None };
+        let request = SearchPeerRequest { query_id: "a:b".to_owned(), ..part().request(QueryId::random(&mut rng())) };
         let (roll, mut rng) = (Arc::clone(&bed.roll), rng());
         let refused = bed.relayed.open(peer(1), &request, &part(), (vec![], false), roll, false, Mono::ZERO, &mut rng);
         assert_eq!(refused.unwrap_err().refused, RefusalCode::Invalid);

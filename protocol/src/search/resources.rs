@@ -28,6 +28,7 @@ use crate::{
     event::{Event, PAYLOAD_BYTES_MAX, Verb},
     json::{self, JsonError},
     relation::Relation,
+    trace::Traceparent,
     wire::{ResourceAnswer, ResourceQuestion},
 };
 
@@ -111,8 +112,15 @@ impl Word {
 
 /// The question of a search, to be signed by `own`. Groups that could not count are left out, as at [`Asker::new`].
 #[must_use]
-pub fn question(own: PeerId, id: QueryId, query: &ResourceQuery, groups: Vec<String>, now: Timestamp) -> Event {
-    let payload = ResourceQuestion { query_id: id.to_string(), query: query.clone() };
+pub fn question(
+    own: PeerId,
+    id: QueryId,
+    query: &ResourceQuery,
+    groups: Vec<String>,
+    traceparent: Traceparent,
+    now: Timestamp,
+) -> Event {
+    let payload = ResourceQuestion { query_id: id.to_string(), query: query.clone(), traceparent };
     event(own, Asker::new(own, Relation::Own, groups).groups, to_bytes(&payload), now)
 }
 

@@ -4,7 +4,7 @@ use actors::view::Ended;
 use clap::builder::styling::AnsiColor;
 use serde::Deserialize;
 
-use super::{follow, why};
+use super::{follow, traced, why};
 use crate::cli::{
     Context,
     client::escaped,
@@ -70,17 +70,23 @@ impl Args {
         self.resources
     }
 
-    fn path(&self, text: &str, user: &str) -> String {
+    fn path(&self, text: &str, user: &str, is_traced: bool) -> String {
         let kind = self.kind.as_ref().map(|kind| format!("&kind={}", escaped(kind))).unwrap_or_default();
         let groups: String = self.groups.iter().map(|group| format!("&group={}", escaped(group))).collect();
         let (scope, text, user) = (escaped(&self.scope), escaped(text), escaped(user));
-        format!("/api/v1/searches?scope={scope}&text={text}{kind}{groups}&user={user}")
+        format!("/api/v1/searches?scope={scope}&text={text}{kind}{groups}&user={user}{}", traced(is_traced))
     }
 }
 
 /// Asks and shows; code 7 when some that were asked did not answer.
-pub(super) async fn run(args: &Args, text: &str, user: &str, context: &Context) -> Result<(), Failure> {
-    let end: End = follow(&args.path(text, user), context, line, last_line).await?;
+pub(super) async fn run(
+    args: &Args,
+    text: &str,
+    user: &str,
+    is_traced: bool,
+    context: &Context,
+) -> Result<(), Failure> {
+    let end: End = follow(&args.path(text, user, is_traced), context, line, last_line).await?;
     verdict(&end)
 }
 
@@ -145,7 +151,8 @@ mod tests {
             groups: vec!["a&b".to_owned(), "ops".to_owned()],
         };
         let path = "/api/v1/searches?scope=partner&text=g%20p&kind=data&group=a%26b&group=ops&user=cli%3A7";
-        assert_eq!(args.path("g p", "cli:7"), path);
+        assert_eq!(args.path("g p", "cli:7", false), path);
+        assert_eq!(args.path("g p", "cli:7", true), format!("{path}&trace=true"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! the test failed. Should the test itself be killed, the kernel kills the members: they are told whose they are.
 
 mod browser;
+mod collector;
 mod federation;
 mod http;
 mod nats;
@@ -15,6 +16,7 @@ mod process;
 mod terminal;
 
 pub(crate) use browser::Browser;
+pub(crate) use collector::{Collected, Collector};
 pub(crate) use federation::{Federation, Member, Spec, private_file, ticks};
 pub(crate) use nats::Nats;
 pub(crate) use network::{Network, Place, Side, skip};

@@ -12,6 +12,7 @@ use crate::{
     shares::Shares,
     signed::{SignedError, Verified},
     time::{Mono, Now},
+    trace::Traceparent,
     wire::{RefusalCode, Refused, ResourceQuestion},
 };
 
@@ -114,6 +115,8 @@ pub struct Question {
     pub groups: Vec<String>,
     /// Its event's, by which the same question is known on another way.
     pub mark: Mark,
+    /// The trace that its author made it part of.
+    pub traceparent: Traceparent,
 }
 
 /// What was asked of us lately. A restart forgets it: a question of the last five minutes could be answered again.
@@ -175,13 +178,13 @@ impl Answering {
         if event.verb != Verb::Search {
             return Err(Unanswered::OtherVerb(event.verb));
         }
-        let Word::Question(ResourceQuestion { query_id, query }) = Word::read(&event.payload)? else {
+        let Word::Question(ResourceQuestion { query_id, query, traceparent }) = Word::read(&event.payload)? else {
             return Err(Unanswered::NoQuestion);
         };
         let (id, query) = (query_id.parse()?, query.again()?);
         // Last, so that only what would be answered is remembered.
         self.replay.take(event, now.wall)?;
-        Ok(Question { from: event.from, id, query, groups: event.groups.clone(), mark: Mark::of(event) })
+        Ok(Question { from: event.from, id, query, groups: event.groups.clone(), mark: Mark::of(event), traceparent })
     }
 }
 
@@ -208,7 +211,10 @@ mod tests {
     fn event(n: u16, id: u16, at: u64) -> Verified<Event> {
         let query = ResourceQuery::new("GPU", Some(Kind::Compute)).unwrap();
         let id = format!("{id:032x}").parse().unwrap();
-        Verified::sign(&question(peer(n), id, &query, vec!["ops".to_owned()], now(at).wall), &keys(n))
+        Verified::sign(
+            &question(peer(n), id, &query, vec!["ops".to_owned()], Traceparent::Absent, now(at).wall),
+            &keys(n),
+        )
     }
 
     fn heard(answering: &mut Answering, author: u16, event: &Verified<Event>, at: u64) -> Result<Question, Unanswered> {

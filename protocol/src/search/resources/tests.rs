@@ -49,7 +49,7 @@ fn a_question_tells_the_groups_and_never_the_user() {
     let query = ResourceQuery::new(" GPU ", Some(Kind::Compute)).unwrap();
     let id = QueryId::random(&mut rng());
     let groups = ["ops", "*", "", "dev"].map(str::to_owned).to_vec();
-    let event = question(peer(1), id, &query, groups, now(0).wall);
+    let event = question(peer(1), id, &query, groups, Traceparent::Absent, now(0).wall);
     assert_eq!((event.user.as_str(), &event.groups[..]), ("", &["ops".to_owned(), "dev".to_owned()][..]));
     let payload = str::from_utf8(&event.payload).unwrap();
     assert_eq!(payload, format!(r#"{{"query_id":"{id}","query":{{"text":"gpu","kind":"compute"}}}}"#));
@@ -62,7 +62,7 @@ fn the_largest_honest_question_is_within_its_limit() {
     let query =
         ResourceQuery::new(&"\u{1f3d4}".repeat(crate::catalogue::QUERY_CHARS_MAX), Some(Kind::Workflow)).unwrap();
     let groups = (0..64).map(|n| format!("{n:02}{}", "\"".repeat(62))).collect();
-    let event = question(peer(1), QueryId::random(&mut rng()), &query, groups, now(0).wall);
+    let event = question(peer(1), QueryId::random(&mut rng()), &query, groups, Traceparent::Absent, now(0).wall);
     assert_eq!(event.groups.len(), 64);
     assert!(Verified::sign(&event, &keys(1)).text().len() <= QUESTION_BYTES_MAX);
 }
@@ -152,7 +152,7 @@ fn the_examples_on_the_page_of_the_wire_are_what_this_build_signs() {
     let (paris, other) = (Keys::from_seed([1; 32]), Keys::from_seed([3; 32]));
     let id = "5f1c0d3a9b7e4c2288aa10f3e6d4b7c9".parse().unwrap();
     let query = ResourceQuery::new("gpu", Some(Kind::Compute)).unwrap();
-    let asked = question(paris.peer_id(), id, &query, vec!["ops".to_owned()], time);
+    let asked = question(paris.peer_id(), id, &query, vec!["ops".to_owned()], Traceparent::Absent, time);
     let shown = Resource {
         id: "gpu-1".to_owned(),
         name: "GPU cluster".to_owned(),
