@@ -43,7 +43,7 @@ const ASKED: [(&str, &str); 11] = [
 /// Arguments of the verb.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The archive; never written over something [default: muster-bundle-<time>.tar.gz in this folder].
+    /// The archive; never written over something [default: muster-bundle-TIME.tar.gz in this folder].
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
 }

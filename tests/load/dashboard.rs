@@ -1,9 +1,9 @@
 //! The dashboard in a real browser: how soon something is seen of it, and whether it stays fluid beside 500 nodes.
 
-#[allow(dead_code, reason = "the tests of the gate use more of it")]
+#[allow(dead_code, clippy::unwrap_used, reason = "the tests of the gate use more of it, and may panic")]
 #[path = "../it/harness/browser.rs"]
 mod browser;
-#[allow(dead_code, reason = "the tests of the gate use more of it")]
+#[allow(dead_code, clippy::unwrap_used, reason = "the tests of the gate use more of it, and may panic")]
 #[path = "../it/harness/process.rs"]
 mod process;
 
