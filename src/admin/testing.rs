@@ -24,13 +24,20 @@ use protocol::{
     score::{Book, Decision, Observation},
     search::resources::Scope,
     time::Mono,
-    wire::Role,
 };
 use serde_json::value::RawValue;
 use store::{Destination, Fate};
 use tokio::sync::{mpsc, watch};
 
-use super::tree::{Answer, Tree};
+use super::{
+    examples,
+    tree::{Answer, Tree},
+};
+
+/// A node that is well, as the documentation shows one.
+pub(crate) fn status() -> StatusView {
+    examples::status()
+}
 
 /// A day on which it was alone for a while.
 pub(crate) fn report() -> Report {
@@ -143,32 +150,14 @@ impl Tree for Still {
 
     fn status(&self) -> Answer<'_, StatusView> {
         self.answer(StatusView {
-            name: "paris".to_owned(),
             peer_id: peer(),
-            did: String::new(),
-            version: String::new(),
-            role: Role { node: true, indexer: false },
-            network_id: "opencloud".to_owned(),
-            profile: "local".to_owned(),
             standing: Standing::Joining,
             ready: self.is_ready,
             reasons: vec!["no indexer answers; is the seed up?".to_owned()],
-            listen: Vec::new(),
-            born_at: jiff::Timestamp::UNIX_EPOCH,
-            uptime_ms: 0,
             pool_members: 0,
             pool_answering: 0,
-            pool_min: 1,
-            pool_max: 5,
             referent: None,
-            sessions: 0,
-            max_nodes: 0,
-            indexers_known: 0,
-            connections: 0,
-            record_seq: 0,
-            store_ok: true,
-            drained: false,
-            network_keys: Vec::new(),
+            ..status()
         })
     }
 

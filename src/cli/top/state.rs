@@ -260,7 +260,6 @@ fn number(metrics: &str, name: &str) -> Option<f64> {
 #[cfg(test)]
 pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
-    use actors::view::Standing;
     use jiff::Timestamp;
     use protocol::wire::Role;
 
@@ -307,32 +306,12 @@ pub(super) mod tests {
             addrs: Vec::new(),
         };
         let status = StatusView {
-            name: "paris".to_owned(),
-            peer_id: testing::peer(),
-            did: String::new(),
             version: "1.2.3".to_owned(),
-            role: Role { node: true, indexer: false },
-            network_id: "opencloud".to_owned(),
             profile: "local".to_owned(),
-            standing: Standing::Whole,
-            ready: true,
-            reasons: Vec::new(),
-            listen: Vec::new(),
-            born_at: Timestamp::UNIX_EPOCH,
             uptime_ms: 65_000,
-            pool_members: 3,
             pool_answering: 2,
-            pool_min: 1,
-            pool_max: 5,
-            referent: None,
-            sessions: 0,
-            max_nodes: 0,
-            indexers_known: 0,
             connections: 3,
-            record_seq: 7,
-            store_ok: true,
-            drained: false,
-            network_keys: Vec::new(),
+            ..testing::status()
         };
         Seen {
             status,

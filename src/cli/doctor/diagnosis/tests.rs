@@ -20,6 +20,7 @@ use super::{
     *,
 };
 use crate::{
+    admin::testing,
     cli::exit::{Exit, Failure},
     config::{Mode as MemberMode, Settings},
     ports::Use,
@@ -110,32 +111,12 @@ fn well() -> Facts {
         is_open: Err("not asked".to_owned()),
     };
     let status = StatusView {
-        name: "paris".to_owned(),
         peer_id: peer(),
-        did: String::new(),
         version: "1.2.3".to_owned(),
-        role: Role { node: true, indexer: false },
-        network_id: "opencloud".to_owned(),
-        profile: "local".to_owned(),
-        standing: Standing::Whole,
-        ready: true,
-        reasons: Vec::new(),
         listen: vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()],
         born_at: Timestamp::from_second(1_800_000_000 - 3_600).unwrap(),
         uptime_ms: 3_600_000,
-        pool_members: 3,
-        pool_answering: 3,
-        pool_min: 1,
-        pool_max: 5,
-        referent: None,
-        sessions: 0,
-        max_nodes: 0,
-        indexers_known: 0,
-        connections: 3,
-        record_seq: 7,
-        store_ok: true,
-        drained: false,
-        network_keys: Vec::new(),
+        ..testing::status()
     };
     let daemon = DaemonFacts {
         address: "127.0.0.1:7300".to_owned(),
