@@ -697,7 +697,7 @@ fn nearest(key: &str) -> Option<String> {
 }
 
 /// The one of `known` that the writer of `key` probably meant.
-fn nearest_of<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn nearest_of<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let (distance, near) = known.map(|name| (strsim::osa_distance(name, key), name)).min()?;
     (distance <= 1 + key.len() / 5).then(|| near.to_owned())
 }

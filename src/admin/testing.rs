@@ -39,6 +39,11 @@ pub(crate) fn status() -> StatusView {
     examples::status()
 }
 
+/// One of its actors, which was restarted once.
+pub(crate) fn actor() -> ActorView {
+    examples::actors().remove(0)
+}
+
 /// A day on which it was alone for a while.
 pub(crate) fn report() -> Report {
     Report {

@@ -72,6 +72,7 @@ const GROUPS: [Group; 7] = [
             ("doctor", "muster doctor --config paris/muster.toml || echo 'something is to be done'"),
             ("trace", "muster --demo trace"),
             ("bundle", "muster bundle --config paris/muster.toml --to paris.tar.gz"),
+            ("restart", "muster restart root/node/pool"),
             ("backup", "muster backup --config paris/muster.toml --to paris.tar"),
             ("restore", "muster restore --from paris.tar --dir paris-again"),
             ("rotate", "muster rotate --status"),

@@ -28,6 +28,7 @@ mod peers;
 mod planner;
 mod report;
 mod resource;
+mod restart;
 mod restore;
 mod rotate;
 mod run;
@@ -167,6 +168,8 @@ enum Verb {
     Drain(drain::Args),
     /// Let a drained indexer take nodes again.
     Undrain(drain::Args),
+    /// Restart one actor of a member, as if it had failed.
+    Restart(restart::Args),
     /// Write all that a member is into one file, also while it runs.
     Backup(backup::Args),
     /// Make a member again from its backup.
@@ -385,6 +388,7 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Ban(verb) => asked(ban::run(&verb, context)),
         Verb::Drain(args) => asked(drain::drain(&args, context)),
         Verb::Undrain(args) => asked(drain::undrain(&args, context)),
+        Verb::Restart(args) => asked(restart::run(&args, context)),
         Verb::Backup(args) => asked(backup::run(&args, context)),
         Verb::Restore(args) => restore::run(&args, context),
         Verb::Token(verb) => asked(token::run(&verb, context)),
