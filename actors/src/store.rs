@@ -103,6 +103,8 @@ pub enum Msg {
     KeepMember(MemberRow),
     /// Forget this member of the pool.
     ForgetMember(PeerId),
+    /// Keep the day as it stands.
+    KeepDay(String),
     /// A sequence to sign with, on disk before it is told; nothing when it could not be written down.
     NextSeq {
         /// Our DID.
@@ -166,6 +168,11 @@ pub enum Msg {
         /// Both, or nothing while the database is away.
         reply: Reply<Option<Plans>>,
     },
+    /// How did the day stand when it was kept?
+    Day {
+        /// As it was kept, if one was; nothing while the database is away.
+        reply: Reply<Option<Option<String>>>,
+    },
     /// Give up what has waited for partners since before this.
     ExpireOutbox {
         /// When it was begun.
@@ -220,6 +227,7 @@ impl Actor for Store {
             Msg::KeepPeers(rows) => state.keep(rows.into_iter().map(Write::Peer)),
             Msg::KeepMember(row) => state.keep([Write::Member(row)]),
             Msg::ForgetMember(peer) => state.keep([Write::ForgetMember(peer)]),
+            Msg::KeepDay(day) => state.keep([Write::Day(day)]),
             Msg::NextSeq { did, reply } => state.next_seq(&did, reply).await?,
             Msg::Promise { write, reply } => state.promise(*write, reply).await?,
             Msg::Promises { writes, reply } => state.promises(&writes, reply).await?,
@@ -231,6 +239,7 @@ impl Actor for Store {
             }
             Msg::OutboxWaiting { reply } => state.outbox_waiting(reply).await?,
             Msg::Plans { reply } => state.plans(reply).await?,
+            Msg::Day { reply } => state.day(reply).await?,
             Msg::ExpireOutbox { before } => state.expire_outbox(before).await?,
             Msg::Policy { reply } => state.policy(reply).await?,
             Msg::Bindings { reply } => state.bindings(reply).await?,
@@ -359,6 +368,21 @@ impl State {
             Ok(rows) => database.plans_waiting().await.map(|waiting| Plans { sessions: rows.rows, waiting }),
             Err(error) => Err(error),
         };
+        reply.send(self.judge(outcome)?);
+        Ok(())
+    }
+
+    async fn day(&mut self, reply: Reply<Option<Option<String>>>) -> Result<(), StoreError> {
+        // What waits for the next batch is newer than what is written.
+        let waiting = self.waiting.iter().rev().find_map(|write| match write {
+            Write::Day(day) => Some(day.clone()),
+            _ => None,
+        });
+        if waiting.is_some() {
+            reply.send(Some(waiting));
+            return Ok(());
+        }
+        let outcome = self.context.database.running_day().await;
         reply.send(self.judge(outcome)?);
         Ok(())
     }

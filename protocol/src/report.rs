@@ -56,7 +56,7 @@ pub struct Report {
     pub counts: BTreeMap<String, u64>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Tally {
     least: f64,
     most: f64,
@@ -64,11 +64,59 @@ struct Tally {
     samples: u32,
 }
 
+impl Tally {
+    fn spread(&self) -> Spread {
+        Spread { least: self.least, mean: self.sum / f64::from(self.samples.max(1)), most: self.most }
+    }
+}
+
+/// A day as it is written down at a look, for whoever goes on with it in another life.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    from: Timestamp,
+    /// The look: what came after it is not in here.
+    to: Timestamp,
+    samples: u32,
+    tallies: BTreeMap<Topic, Tally>,
+    troubles: BTreeMap<Topic, Trouble>,
+    /// What was counted in the day.
+    counts: BTreeMap<String, u64>,
+    /// The counters as they stood, and the start of the process whose they are: those of another begin at nothing.
+    counters: BTreeMap<String, u64>,
+    process: Timestamp,
+}
+
+impl Kept {
+    /// What there is to report of it, where nobody goes on with it.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report {
+            from: self.from,
+            to: self.to,
+            samples: self.samples,
+            figures: self.tallies.iter().map(|(topic, tally)| (*topic, tally.spread())).collect(),
+            alerts: self.troubles.clone(),
+            counts: self.counts.clone(),
+        }
+    }
+
+    /// How much of a day of this length is over; nothing where all of it is, or where it is still to come since the clock
+    /// was set back.
+    #[must_use]
+    pub fn elapsed(&self, every: Duration, now: Timestamp) -> Option<Duration> {
+        let elapsed = Duration::try_from(now.duration_since(self.from)).ok()?;
+        (elapsed < every).then_some(elapsed)
+    }
+}
+
 /// A day that goes on. Bounded by the topics and the counters that there are.
 #[derive(Clone, Debug)]
 pub struct Day {
     from: Timestamp,
-    counts: Counts,
+    /// The counters as they stood when this life of the day began.
+    counters: BTreeMap<String, u64>,
+    /// What was counted in its lives before.
+    counted: BTreeMap<String, u64>,
     samples: u32,
     tallies: BTreeMap<Topic, Tally>,
     troubles: BTreeMap<Topic, Trouble>,
@@ -80,10 +128,11 @@ pub struct Day {
 impl Day {
     /// A day begins now, with the counters as they stand and nothing known to be wrong.
     #[must_use]
-    pub fn new(now: Now, counts: Counts) -> Self {
+    pub fn new(now: Now, counts: &Counts) -> Self {
         Self {
             from: now.wall,
-            counts,
+            counters: named(counts),
+            counted: BTreeMap::new(),
             samples: 0,
             tallies: BTreeMap::new(),
             troubles: BTreeMap::new(),
@@ -94,8 +143,38 @@ impl Day {
 
     /// The day after this one: what is wrong goes on to be.
     #[must_use]
-    pub fn next(&self, now: Now, counts: Counts) -> Self {
+    pub fn next(&self, now: Now, counts: &Counts) -> Self {
         Self { raised: self.raised.clone(), ..Self::new(now, counts) }
+    }
+
+    /// As it is to be written down by a process that was started then.
+    #[must_use]
+    pub fn keep(&self, counts: &Counts, now: Now, process: Timestamp) -> Kept {
+        let Report { from, to, samples, alerts, counts: counted, .. } = self.report(counts, now);
+        let (tallies, counters) = (self.tallies.clone(), named(counts));
+        Kept { from, to, samples, tallies, troubles: alerts, counts: counted, counters, process }
+    }
+
+    /// Puts what was kept of it before what this life has seen. For how long something was wrong in between is not known,
+    /// and not counted.
+    pub fn resume(&mut self, before: Kept, process: Timestamp) {
+        self.from = before.from;
+        self.samples = self.samples.saturating_add(before.samples);
+        for (topic, earlier) in before.tallies {
+            let tally = self.tallies.entry(topic).or_insert(Tally { sum: 0.0, samples: 0, ..earlier });
+            tally.least = tally.least.min(earlier.least);
+            tally.most = tally.most.max(earlier.most);
+            tally.sum += earlier.sum;
+            tally.samples = tally.samples.saturating_add(earlier.samples);
+        }
+        for (topic, earlier) in before.troubles {
+            let trouble = self.trouble(topic, earlier.worst);
+            trouble.raised = trouble.raised.saturating_add(earlier.raised);
+            trouble.lasted_ms = trouble.lasted_ms.saturating_add(earlier.lasted_ms);
+        }
+        self.counted = before.counts;
+        // All that another process counted is in there; all that this one did since its start is not.
+        self.counters = if before.process == process { before.counters } else { BTreeMap::new() };
     }
 
     /// A look at everything, and what is wrong after it.
@@ -130,22 +209,19 @@ impl Day {
     pub fn report(&self, counts: &Counts, now: Now) -> Report {
         let mut day = self.clone();
         day.last_until(now.mono);
-        let spread = |tally: &Tally| Spread {
-            least: tally.least,
-            mean: tally.sum / f64::from(tally.samples.max(1)),
-            most: tally.most,
+        let of = |counts: &BTreeMap<String, u64>, name: &str| counts.get(name).copied().unwrap_or_default();
+        // Only what there are counters of: what a newer or older program kept beside them is left behind.
+        let in_day = |name: &str, count: u64| {
+            let since = count.saturating_sub(of(&self.counters, name));
+            of(&self.counted, name).saturating_add(since)
         };
-        let before = |name: &str| self.counts.get(name).copied().unwrap_or_default();
         Report {
             from: self.from,
             to: now.wall,
             samples: day.samples,
-            figures: day.tallies.iter().map(|(topic, tally)| (*topic, spread(tally))).collect(),
+            figures: day.tallies.iter().map(|(topic, tally)| (*topic, tally.spread())).collect(),
             alerts: day.troubles,
-            counts: counts
-                .iter()
-                .map(|(name, count)| ((*name).to_owned(), count.saturating_sub(before(name))))
-                .collect(),
+            counts: counts.iter().map(|(name, count)| ((*name).to_owned(), in_day(name, *count))).collect(),
         }
     }
 
@@ -163,6 +239,10 @@ impl Day {
         trouble.worst = trouble.worst.max(severity);
         trouble
     }
+}
+
+fn named(counts: &Counts) -> BTreeMap<String, u64> {
+    counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
 }
 
 fn millis(span: Duration) -> u64 {
@@ -188,7 +268,7 @@ mod tests {
 
     /// A day of these shares of the disk, one each 30 s.
     fn day(figures: &[f64]) -> (Day, Alerts) {
-        let (mut day, mut alerts) = (Day::new(at(0), counts(100)), Alerts::new(Settings::default()));
+        let (mut day, mut alerts) = (Day::new(at(0), &counts(100)), Alerts::new(Settings::default()));
         for (number, figure) in (1..).zip(figures) {
             look(&mut day, &mut alerts, *figure, at(30 * number));
         }
@@ -224,7 +304,7 @@ mod tests {
     #[test]
     fn what_is_wrong_over_midnight_lasts_on_both_days_and_begins_on_one() {
         let (mut first, mut alerts) = day(&[0.95, 0.95]);
-        let next = first.next(at(90), counts(5));
+        let next = first.next(at(90), &counts(5));
         let lasted = |day: &Day, now| {
             let trouble = day.report(&counts(5), now).alerts[&Topic::Disk];
             (trouble.raised, trouble.lasted_ms)
@@ -237,11 +317,96 @@ mod tests {
 
     #[test]
     fn an_empty_day_and_a_counter_that_began_anew_are_reported_as_nothing() {
-        let report = Day::new(at(0), counts(100)).report(&counts(3), at(0));
+        let report = Day::new(at(0), &counts(100)).report(&counts(3), at(0));
         assert_eq!((report.samples, report.figures.len(), report.counts["searches"]), (0, 0, 0));
     }
 
+    /// The day as it comes back from where it was written.
+    fn written(kept: &Kept) -> Kept {
+        serde_json::from_str(&serde_json::to_string(kept).unwrap()).unwrap()
+    }
+
+    /// When the process of these tests was started, and the one after it.
+    const PROCESS: Timestamp = Timestamp::UNIX_EPOCH;
+    const NEXT: Timestamp = Timestamp::MAX;
+
+    #[test]
+    fn a_day_that_was_kept_goes_on_in_the_next_life_of_its_actor() {
+        let (first, mut alerts) = day(&[0.25, 0.95, 0.95]);
+        let kept = written(&first.keep(&counts(107), at(90), PROCESS));
+        assert_eq!(kept.report(), first.report(&counts(107), at(90)));
+        // 3 were counted while nobody had the day, 2 since.
+        let mut second = Day::new(at(95), &counts(110));
+        look(&mut second, &mut alerts, 0.5, at(120));
+        second.resume(kept, PROCESS);
+        let report = second.report(&counts(112), at(150));
+        assert_eq!((report.from, report.to, report.samples), (at(0).wall, at(150).wall, 4));
+        assert_eq!(report.counts["searches"], 12);
+        let spread = report.figures[&Topic::Disk];
+        assert_eq!((spread.least, spread.most), (0.25, 0.95));
+        assert!((spread.mean - 0.6625).abs() < 1e-9, "{spread:?}");
+        assert_eq!(report.alerts[&Topic::Disk].raised, 1);
+    }
+
+    #[test]
+    fn what_the_next_process_counts_from_nothing_is_added() {
+        let (first, _) = day(&[0.5]);
+        let kept = written(&first.keep(&counts(107), at(30), PROCESS));
+        let mut second = Day::new(at(60), &counts(2));
+        second.resume(kept.clone(), NEXT);
+        assert_eq!(second.report(&counts(5), at(90)).counts["searches"], 12);
+        // A counter of another version of the program is not one of ours.
+        let mut other = Day::new(at(60), &Counts::new());
+        other.resume(kept, NEXT);
+        assert!(other.report(&Counts::new(), at(90)).counts.is_empty());
+    }
+
+    #[test]
+    fn a_kept_day_goes_on_until_its_end_and_not_before_its_beginning() {
+        let (day, _) = day(&[0.5]);
+        let kept = day.keep(&counts(100), at(30), PROCESS);
+        let every = Duration::from_secs(86_400);
+        assert_eq!(kept.elapsed(every, at(0).wall), Some(Duration::ZERO));
+        assert_eq!(kept.elapsed(every, at(86_399).wall), Some(Duration::from_secs(86_399)));
+        assert_eq!(kept.elapsed(every, at(86_400).wall), None);
+        let before = at(0).wall - Duration::from_millis(1);
+        assert_eq!(kept.elapsed(every, before), None);
+    }
+
     proptest! {
+        #[test]
+        fn a_day_in_two_lives_is_the_day_in_one(
+            figures in proptest::collection::vec(0.0..1.0_f64, 2..50),
+            cut in 0_usize..50,
+        ) {
+            let (whole, _) = day(&figures);
+            let end = at(30 * u64::try_from(figures.len()).unwrap());
+            let mut life = Day::new(at(0), &counts(100));
+            let mut alerts = Alerts::new(Settings::default());
+            for (number, figure) in (1..).zip(&figures) {
+                let now = at(30 * number);
+                look(&mut life, &mut alerts, *figure, now);
+                if usize::try_from(number).unwrap() == cut.min(figures.len() - 1) {
+                    let kept = written(&life.keep(&counts(100 + number), now, PROCESS));
+                    life = Day::new(now, &counts(100 + number));
+                    life.resume(kept, PROCESS);
+                }
+            }
+            let (one, two) = (whole.report(&counts(200), end), life.report(&counts(200), end));
+            prop_assert_eq!((one.from, one.to, one.samples, &one.counts), (two.from, two.to, two.samples, &two.counts));
+            for (topic, spread) in &one.figures {
+                let other = two.figures[topic];
+                prop_assert_eq!((spread.least, spread.most), (other.least, other.most));
+                prop_assert!((spread.mean - other.mean).abs() < 1e-9);
+            }
+            for (topic, trouble) in &one.alerts {
+                let other = two.alerts[topic];
+                prop_assert_eq!((trouble.raised, trouble.worst), (other.raised, other.worst));
+                // Until the next look nobody knows whether it went on.
+                prop_assert!(other.lasted_ms <= trouble.lasted_ms && trouble.lasted_ms - other.lasted_ms <= 30_000);
+            }
+        }
+
         #[test]
         fn nothing_lasts_longer_than_its_day_and_the_mean_is_between(
             figures in proptest::collection::vec(0.0..1.0_f64, 1..50),

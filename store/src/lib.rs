@@ -1,9 +1,9 @@
 //! What muster keeps: the only SQL of the house.
 //!
 //! One writer takes batches, a few readers look on. Everything written here is either a *memory* (peers, addresses,
-//! pool members: bounded, the oldest leaves first) or a *promise* (sequences, bindings, bans, orders, relations, the
-//! catalogue, what waits in the outbox: bounded, a newcomer is refused rather than a held one forgotten, and synced to
-//! disk before the call returns).
+//! pool members, the running day: bounded, the oldest leaves first) or a *promise* (sequences, bindings, bans, orders,
+//! relations, the catalogue, what waits in the outbox: bounded, a newcomer is refused rather than a held one forgotten, and
+//! synced to disk before the call returns).
 //!
 //! The database is a file of SQLite, or PostgreSQL by URL. `repository` is what both are asked for, `session` how; a file
 //! per topic has the SQL, one text for both where they understand the same.
@@ -13,6 +13,7 @@
 mod bans;
 mod bindings;
 mod changes;
+mod days;
 mod error;
 mod orders;
 mod outbox;
@@ -42,6 +43,7 @@ pub use self::{
     changes::{
         CHANGES_MAX, CatalogueChange, Change, Changed, RECEIPT_ID_BYTES_MAX, RECEIPTS_MAX, Receipt, SOURCE_BYTES_MAX,
     },
+    days::DAY_BYTES_MAX,
     error::{OpenError, StoreError},
     outbox::{
         DETAIL_BYTES_MAX, Destination, Fate, MESSAGE_ID_BYTES_MAX, OUTBOX_ENDED_MAX, OUTBOX_NEXT_BYTES_MAX,
@@ -267,6 +269,14 @@ impl Store {
     /// See [`StoreError`].
     pub async fn drained_since(&self) -> Result<Option<Timestamp>, StoreError> {
         orders::read_drain(&mut self.database.reader().await?.session()).await
+    }
+
+    /// The day that goes on, as it was written down last.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn running_day(&self) -> Result<Option<String>, StoreError> {
+        days::read(&mut self.database.reader().await?.session()).await
     }
 
     /// What peers are to us, by peer; at most [`RELATIONS_MAX`].

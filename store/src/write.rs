@@ -8,7 +8,7 @@ use protocol::{PeerId, Timestamp, bans::Ban, behaviour::Scope};
 use crate::{
     AddressRow, Fate, MemberRow, PeerRow, RelationRow, Settings, StoreError, bans, bindings,
     bindings::Bound,
-    orders, outbox, peers, pool, relations,
+    days, orders, outbox, peers, pool, relations,
     repository::{Database, Repository as _},
     seqs::{self, SEQ_MAX, SEQS_MAX},
     session::Session,
@@ -35,6 +35,8 @@ pub enum Write {
     Member(MemberRow),
     /// Removes a pool member from memory.
     ForgetMember(PeerId),
+    /// The day that goes on, in place of what was written of it before.
+    Day(String),
     /// Raises the sequence of one of our own DIDs; a lower one changes nothing. A promise.
     RaiseSeq {
         /// Our own DID.
@@ -100,6 +102,7 @@ impl Write {
             | Self::ForgetPeer(_)
             | Self::Member(_)
             | Self::ForgetMember(_)
+            | Self::Day(_)
             | Self::OutboxTried { .. } => false,
             Self::RaiseSeq { .. }
             | Self::Bind { .. }
@@ -279,6 +282,7 @@ async fn apply_one(
         Write::ForgetPeer(peer) => peers::forget(session, peer).await.map(Ok),
         Write::Member(row) => pool::write(session, row).await,
         Write::ForgetMember(peer) => pool::forget(session, peer).await.map(Ok),
+        Write::Day(day) => days::write(session, day).await,
         Write::RaiseSeq { did, seq } => raise(session, did, *seq).await,
         Write::Bind { did, pub_key, at } => bind(session, did, pub_key, *at, settings.bindings_max).await,
         Write::Ban(ban) => bans::write(session, ban).await,

@@ -5,7 +5,7 @@ use futures::StreamExt as _;
 use serde_json::Value;
 use tokio::{runtime::Runtime, time::timeout};
 
-use crate::harness::{Federation, Nats, PATIENCE, Spec, until};
+use crate::harness::{Federation, Nats, PATIENCE, Spec, muster, until};
 
 #[test]
 fn a_day_is_reported_when_it_is_over_and_the_next_one_begins_anew() {
@@ -54,4 +54,64 @@ fn a_day_is_reported_when_it_is_over_and_the_next_one_begins_anew() {
     assert!(so_far.contains("so far") && so_far.contains("what was wrong"), "{so_far}");
     assert!(paris.log().contains("report of the day"));
     assert!(paris.events(0).iter().any(|event| event.kind == "report"));
+}
+
+#[test]
+fn a_day_goes_on_over_the_end_of_its_actor_and_a_kill_of_the_process() {
+    let mut federation = Federation::new();
+    federation.add(Spec::indexer("indexer-1")).start();
+    let seed = federation.member("indexer-1").address();
+    federation.add(Spec::node("paris").seed(&seed).set("alerts.every", "\"1s\"").set("alerts.peers_min", "2")).start();
+    federation.until_converged();
+    let running = |federation: &Federation| -> Option<Value> {
+        federation.member("paris").try_get::<Value>("/api/v1/report").map(|view| view["running"].clone())
+    };
+    let samples = |report: &Value| report["samples"].as_u64().unwrap();
+    let reaches = |federation: &Federation, least: u64| -> Value {
+        until(&format!("{least} looks"), PATIENCE, || running(federation).filter(|report| samples(report) >= least))
+    };
+    let paris = federation.member("paris");
+    paris.verb(&["search", "nobody-of-this-name"]);
+    let first = running(&federation).unwrap();
+    // What was seen until then is on the disk once another look is behind it.
+    let first = reaches(&federation, samples(&first) + 2);
+    assert_eq!(first["counts"]["searches_begun"], 1, "{first}");
+    assert_eq!(first["alerts"]["peers"]["raised"], 1, "{first}");
+
+    let config = paris.config();
+    muster(&["--config", config.to_str().unwrap(), "restart", "root/report"]).ok();
+    let second = reaches(&federation, samples(&first));
+    assert_eq!((&second["from"], &second["counts"]["searches_begun"]), (&first["from"], &1.into()), "{second}");
+    let second = reaches(&federation, samples(&second) + 2);
+
+    federation.member_mut("paris").kill();
+    federation.member_mut("paris").start();
+    let third = reaches(&federation, samples(&second));
+    assert_eq!((&third["from"], &third["counts"]["searches_begun"]), (&first["from"], &1.into()), "{third}");
+    // A look that was taken before the kill, and one after it, each saw it wrong.
+    assert!(third["alerts"]["peers"]["raised"].as_u64() >= Some(1), "{third}");
+    assert!(third["alerts"]["peers"]["lasted_ms"].as_u64() > Some(0), "{third}");
+}
+
+#[test]
+fn a_day_that_ended_while_the_member_was_away_is_told_to_its_last_look() {
+    let mut federation = Federation::new();
+    let paris = Spec::indexer("paris").set("alerts.every", "\"1s\"").set("alerts.report_every", "\"5s\"");
+    federation.add(paris).start();
+    let view = |federation: &Federation| federation.member("paris").try_get::<Value>("/api/v1/report");
+    let running = until("some looks of a later day", PATIENCE, || {
+        let view = view(&federation)?;
+        (view["last"].is_object() && view["running"]["samples"].as_u64()? >= 2).then(|| view["running"].clone())
+    });
+    federation.member_mut("paris").kill();
+    let from: jiff::Timestamp = serde_json::from_value(running["from"].clone()).unwrap();
+    let end = from + std::time::Duration::from_secs(5);
+    until("the day is over", PATIENCE, || (jiff::Timestamp::now() > end).then_some(()));
+    federation.member_mut("paris").start();
+    let view =
+        until("it is told", PATIENCE, || view(&federation).filter(|view| view["last"]["from"] == running["from"]));
+    let to: jiff::Timestamp = serde_json::from_value(view["last"]["to"].clone()).unwrap();
+    assert!(to < end, "nobody knows what came after the last look: {view}");
+    assert!(view["last"]["samples"].as_u64() >= Some(1), "{view}");
+    assert!(view["running"]["from"].as_str() > view["last"]["to"].as_str(), "{view}");
 }
