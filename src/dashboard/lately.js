@@ -2,10 +2,11 @@
 
 import { curve } from "./draw.js";
 import { DASH, number } from "./say.js";
-import { watch } from "./source.js";
+import { SLOWLY, watch } from "./source.js";
 import { t } from "./words.js";
 
-const EVERY = 2_000;
+// A judgement is no event.
+const WHEN = { every: SLOWLY };
 // As many as the daemon keeps.
 const KEPT_MAX = 500;
 // More points than a curve in a table is wide show nothing.
@@ -16,7 +17,7 @@ export function follow(signal, told) {
   const kept = new Map();
   let since = "";
   const path = () => `/api/v1/indexers/history${since && `?${new URLSearchParams({ since })}`}`;
-  watch(path, EVERY, signal, (curves) => {
+  watch(path, WHEN, signal, (curves) => {
     for (const { peer_id: id, samples } of curves) {
       if (samples.length === 0) continue;
       kept.set(id, [...(kept.get(id) ?? []), ...samples].slice(-KEPT_MAX));

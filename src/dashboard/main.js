@@ -2,7 +2,7 @@
 
 import { fill, badge, make, strong } from "./draw.js";
 import { clock, learn, role } from "./say.js";
-import { state, watch } from "./source.js";
+import { hearAnew, SLOWLY, state, watch } from "./source.js";
 import { choose, language, t } from "./words.js";
 import * as actors from "./views/actors.js";
 import * as alerts from "./views/alerts.js";
@@ -24,9 +24,10 @@ const VIEWS = {
   overview, alerts, actors, network, pool, peers, sessions, search, resources, partners, planner, outbox, bus, config,
 };
 
-const STATUS_EVERY = 1_000;
-// Names change seldom.
-const NAMES_EVERY = 5_000;
+// Whatever happens may change how it stands.
+const STATUS_WHEN = { every: SLOWLY, on: /./ };
+// Who comes brings its name; what an operator calls one is a relation.
+const NAMES_WHEN = { every: SLOWLY, on: /^(member|indexer|relation)_/ };
 
 const at = (id) => document.getElementById(id);
 let view = new AbortController();
@@ -91,7 +92,10 @@ function tellMember(status) {
   learn("own", [status]);
   fill(at("member"), [strong(status.name), ` ${role(status.role)}`]);
   // Another life counts its events anew, and nothing of the last one's is true of it.
-  if (bornAt !== null && bornAt !== status.born_at) show(false);
+  if (bornAt !== null && bornAt !== status.born_at) {
+    hearAnew();
+    show(false);
+  }
   bornAt = status.born_at;
 }
 
@@ -117,7 +121,7 @@ state.changed = tellLink;
 const always = new AbortController().signal;
 translate();
 show(false);
-watch("/api/v1/status", STATUS_EVERY, always, tellMember);
+watch("/api/v1/status", STATUS_WHEN, always, tellMember);
 for (const from of ["peers", "partners"]) {
-  watch(`/api/v1/${from}`, NAMES_EVERY, always, (peers) => learn(from, peers));
+  watch(`/api/v1/${from}`, NAMES_WHEN, always, (peers) => learn(from, peers));
 }

@@ -61,19 +61,39 @@ function problem(body) {
   }
 }
 
+// After what happened the parts of a member agree within this.
+const SOON = 200;
+// However much happens, what it changes is not asked for more often.
+const LEAST = 1_000;
+// Events that are kept for a view that is opened later: as many as one shows.
+export const EVENTS_MAX = 200;
+
+/** How often what may change without an event is asked for; what an event names is asked for when it happens. */
+export const SLOWLY = 5_000;
+
 /**
- * Asks every so many milliseconds until the signal, tells what came and what the daemon could not do. That it cannot be
- * reached is said by the whole page. The path may be a function, for one that asks for news only; both may say that it is enough.
+ * Asks now, soon after an event whose kind is one of `on`, and every so many milliseconds, until the signal; tells what came and
+ * what the daemon could not do. That it cannot be reached is said by the whole page. The path may be a function, for one that asks for news
+ * only; both may say that it is enough.
  */
-export function watch(path, every, signal, show, fail) {
+export function watch(path, { every, on }, signal, show, fail) {
   let timer;
+  let askedAt = -Infinity;
   let isAsking = false;
+  let isStale = false;
+  let isHurried = false;
   let isEnough = false;
+  const later = (wait) => {
+    clearTimeout(timer);
+    timer = setTimeout(look, wait);
+  };
   const look = async () => {
     clearTimeout(timer);
+    isHurried = false;
     if (signal.aborted || isAsking || isEnough || document.hidden) return;
     if (!state.isPaused) {
       isAsking = true;
+      askedAt = performance.now();
       try {
         const data = await ask(typeof path === "function" ? path() : path, signal);
         if (!signal.aborted) isEnough = show(data) === ENOUGH;
@@ -84,48 +104,93 @@ export function watch(path, every, signal, show, fail) {
         isAsking = false;
       }
     }
-    if (!signal.aborted && !isEnough) timer = setTimeout(look, every);
+    if (signal.aborted || isEnough) return;
+    if (isStale) hurry();
+    else later(every);
+  };
+  const hurry = () => {
+    // What is being answered may be from before the event.
+    isStale = isAsking;
+    if (isAsking || isHurried || isEnough || signal.aborted) return;
+    isHurried = true;
+    later(Math.max(SOON, askedAt + LEAST - performance.now()));
   };
   document.addEventListener("visibilitychange", look, { signal });
   signal.addEventListener("abort", () => clearTimeout(timer));
+  listen({ heard: (events) => events.some(({ kind }) => on?.test(kind)) && hurry(), turned: hurry }, signal);
   look();
 }
 
+// What happens, as the whole page hears it: one stream, for a browser opens six connections to an origin.
+const journal = { seen: 0, kept: [], isRead: false, stream: null, readers: new Set(), isRefused: false };
+
+function listen(reader, signal) {
+  journal.readers.add(reader);
+  signal.addEventListener("abort", () => journal.readers.delete(reader));
+  attend();
+}
+
+function take(events) {
+  const news = events.filter(({ seq }) => seq > journal.seen);
+  journal.seen = events.at(-1)?.seq ?? journal.seen;
+  journal.kept.push(...news);
+  journal.kept.splice(0, journal.kept.length - EVENTS_MAX);
+  for (const { heard } of journal.readers) heard(news);
+}
+
+/** The stream began, or broke: what there is now is another than what was known. */
+function turn() {
+  for (const { turned } of journal.readers) turned?.();
+}
+
 /**
- * Hears what happens as it happens, while the page is seen and not paused, and goes on after the last event that came: none is
- * told twice. Where the daemon has no such stream, or no place for one more, it is asked every so many milliseconds instead.
+ * Keeps the stream while the page is seen and not paused. It goes on after the last event that came: none is told twice. Where
+ * the daemon has none, or no place for one more, events are asked for.
  */
-export function hear(every, signal, heard, fail) {
-  let seen = 0;
-  let stream = null;
-  const take = (events) => {
-    const news = events.filter(({ seq }) => seq > seen);
-    seen = events.at(-1)?.seq ?? seen;
-    heard(news);
-  };
-  const close = () => {
-    stream?.close();
-    stream = null;
-  };
-  const ends = new AbortController();
-  signal.addEventListener("abort", () => ends.abort());
-  const askInstead = () => {
-    ends.abort();
-    if (!signal.aborted) watch(() => `/api/v1/events?since=${seen}`, every, signal, take, fail);
-  };
-  const look = () => {
-    if (document.hidden || state.isPaused || ends.signal.aborted) return close();
-    if (stream) return;
-    stream = new EventSource(`/api/v1/events/stream?since=${seen}`);
-    stream.addEventListener("happened", ({ data }) => take([JSON.parse(data)]));
-    // Another journal, whose numbers begin anew, or one that lost what we had not heard.
-    stream.addEventListener("gap", ({ data }) => { if (JSON.parse(data).reason === "restarted") seen = 0; });
-    // A browser comes back by itself to what broke, and gives up what was refused.
-    stream.addEventListener("error", () => { if (stream?.readyState === EventSource.CLOSED) askInstead(); });
-    stream.addEventListener("open", () => heard([]));
-  };
-  document.addEventListener("visibilitychange", look, { signal: ends.signal });
-  addEventListener("pause", look, { signal: ends.signal });
-  ends.signal.addEventListener("abort", close);
-  look();
+function attend() {
+  if (document.hidden || state.isPaused) {
+    journal.stream?.close();
+    journal.stream = null;
+    return;
+  }
+  if (journal.stream || journal.isRefused) return;
+  const stream = new EventSource(`/api/v1/events/stream?since=${journal.seen}`);
+  journal.stream = stream;
+  stream.addEventListener("happened", ({ data }) => take([JSON.parse(data)]));
+  // Another journal, whose numbers begin anew, or one that lost what we had not heard.
+  stream.addEventListener("gap", ({ data }) => {
+    if (JSON.parse(data).reason === "restarted") Object.assign(journal, { seen: 0, kept: [] });
+    turn();
+  });
+  stream.addEventListener("open", () => {
+    journal.isRead = true;
+    take([]);
+    turn();
+  });
+  // A browser comes back by itself to what broke, with the number of the last event, and gives up what was refused.
+  stream.addEventListener("error", () => {
+    if (stream.readyState === EventSource.CLOSED && !journal.isRefused) {
+      journal.isRefused = true;
+      const always = new AbortController().signal;
+      const fail = (error) => { for (const { failed } of journal.readers) failed?.(error); };
+      watch(() => `/api/v1/events?since=${journal.seen}`, { every: LEAST }, always, take, fail);
+    }
+    turn();
+  });
+}
+
+document.addEventListener("visibilitychange", attend);
+addEventListener("pause", attend);
+
+/** Hears the latest events, and each one after them as it happens. */
+export function hear(signal, heard, failed) {
+  if (journal.isRead) heard(journal.kept);
+  listen({ heard, failed }, signal);
+}
+
+/** Reads the journal from its beginning: it is that of another life. */
+export function hearAnew() {
+  journal.stream?.close();
+  Object.assign(journal, { seen: 0, kept: [], isRead: false, stream: null });
+  attend();
 }

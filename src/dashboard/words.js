@@ -163,6 +163,7 @@ const WORDS = {
   event_planner_ended: ["planning ended", "planification terminée"],
   event_planner_refused: ["planning refused", "planification refusée"],
   event_referent_changed: ["referent changed", "nouveau référent"],
+  event_report: ["day reported", "rapport du jour"],
   event_relation_changed: ["relation changed", "relation modifiée"],
   event_session_ended: ["session ended", "session terminée"],
   event_trouble: ["trouble", "problème"],

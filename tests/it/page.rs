@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Browser, Federation, Member, PATIENCE, Spec, muster, until_true};
+use crate::harness::{Browser, Federation, Member, PATIENCE, Spec, Way, muster, until_true};
 
 /// Gives what of the page somebody could not use, in words.
 const ACCESSIBILITY: &str = include_str!("page/accessibility.js");
@@ -424,4 +424,58 @@ fn what_strangers_say_is_text_and_only_what_changed_is_drawn_again() {
         })"#,
     );
     assert_eq!(counts, json!([0, 1, 1, 499]));
+}
+
+/// Written into the page before its own modules: what is to be asked for again after a while never is, so that all that is
+/// new was asked for because of an event.
+const NO_POLLS: &str = "const wait = window.setTimeout;
+    window.setTimeout = (then, after, ...rest) => (after < 5000 ? wait(then, after, ...rest) : 0);";
+
+#[test]
+fn what_happens_is_shown_at_once_and_once_also_over_a_cut() {
+    let Some(mut browser) = Browser::started("page::what_happens_is_shown_at_once_and_once_also_over_a_cut") else {
+        return;
+    };
+    browser.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": NO_POLLS }));
+    let mut federation = Federation::converged(2, &["paris", "lyon"]);
+    let (second, lyon) = (federation.member("indexer-2").peer_id.clone(), federation.member("lyon").peer_id.clone());
+    let paris = federation.member("paris");
+    let way = Way::to(paris.admin());
+    browser.resize(1280);
+    browser.open(&format!("http://{}/#/actors", way.address()));
+
+    says(&mut browser, "tr[data-key='root/score']", "running");
+    by(paris, &["restart", "root/score"]);
+    browser.until("the restart is counted", &format!("{} === '1'", cell("root/score", "Restarts")));
+
+    go(&mut browser, "partners");
+    by(paris, &["partner", "add", &lyon, "--name", "lyon"]);
+    says(&mut browser, "main table", "lyon");
+
+    go(&mut browser, "overview");
+    says(&mut browser, "#link", "connected");
+    way.cut();
+    says(&mut browser, "#link", "connection lost since");
+    by(paris, &["restart", "root/gc"]);
+    way.mend();
+    says(&mut browser, "#link", "connected");
+    let told = |actor: &str| {
+        format!(
+            "[...document.querySelectorAll('[role=log] li')]
+                .filter(({{ textContent: line }}) => line.includes('{actor}') && line.includes('actor restarted')).length"
+        )
+    };
+    browser.until("what happened meanwhile is told", &format!("{} > 0", told("root/gc")));
+    assert_eq!(browser.value(&told("root/gc")), 1);
+    assert_eq!(browser.value(&told("root/score")), 1, "what was told before is not told again");
+    assert!(way.asked().contains("\r\nlast-event-id: "), "the browser says up to where it heard");
+
+    go(&mut browser, "pool");
+    let row = format!("tr[data-key='{second}']");
+    says(&mut browser, &row, "answering");
+    federation.member_mut("indexer-2").kill();
+    browser.until("its end shows", &format!("!document.querySelector(\"{row}\")?.textContent.includes('answering')"));
+    let asked = |path: &str| browser.requests().iter().filter(|url| url.contains(path)).count();
+    assert_eq!(asked("/api/v1/events?"), 0, "events are heard, and not asked for");
+    assert!(asked("/api/v1/events/stream") > 0 && browser.complaints().is_empty(), "{:?}", browser.complaints());
 }

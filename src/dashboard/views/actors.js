@@ -3,10 +3,10 @@
 import { badge, button, english, make, soft, Table } from "../draw.js";
 import { order } from "../order.js";
 import { clock, micros, number, span, withNames } from "../say.js";
-import { watch } from "../source.js";
+import { SLOWLY, watch } from "../source.js";
 import { named, t } from "../words.js";
 
-const EVERY = 1_000;
+const WHEN = { every: SLOWLY, on: /^actor_/ };
 // The tree is four deep; what claims to be deeper is cut.
 const DEPTH_MAX = 16;
 
@@ -56,7 +56,7 @@ export function show(main, signal) {
     const restarts = actors.reduce((sum, actor) => sum + actor.restarts, 0);
     summary.textContent = t("actors_are", actors.length, actors.filter(isIll).length, restarts);
   };
-  watch("/api/v1/actors", EVERY, signal, (now) => {
+  watch("/api/v1/actors", WHEN, signal, (now) => {
     const change = changed(actors, now);
     if (change) last.textContent = change;
     actors = now;

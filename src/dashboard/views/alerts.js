@@ -3,12 +3,12 @@
 import { badge, english, fill, make, section, strong, Table } from "../draw.js";
 import { Plot } from "../plot.js";
 import { ago, DASH, known, millis, number } from "../say.js";
-import { watch } from "../source.js";
+import { SLOWLY, watch } from "../source.js";
 import { named, t } from "../words.js";
 
-const EVERY = 1_000;
+const WHEN = { every: SLOWLY, on: /^alert/ };
 // A sample is taken every 30 s.
-const HISTORY_EVERY = 10_000;
+const HISTORY_WHEN = { every: 10_000 };
 
 const SEVERITIES = { warning: "warn", critical: "bad" };
 const SHARES = ["cpu", "memory", "disk"];
@@ -29,7 +29,7 @@ export function show(main, signal) {
       { head: "remedy", cell: ({ remedy }) => english(remedy) },
     ],
   });
-  watch("/api/v1/alerts", EVERY, signal, (alerts) => table.show(alerts), ({ message }) => table.fail(message));
+  watch("/api/v1/alerts", WHEN, signal, (alerts) => table.show(alerts), ({ message }) => table.fail(message));
 
   measured(section(main, "measured_lately"), signal);
 }
@@ -51,7 +51,7 @@ function measured(parent, signal) {
     }
     return panes.get(topic);
   };
-  watch("/api/v1/alerts/history", HISTORY_EVERY, signal, (samples) => {
+  watch("/api/v1/alerts/history", HISTORY_WHEN, signal, (samples) => {
     note.classList.remove("wrong");
     note.textContent = samples.length === 0 ? t("no_samples") : "";
     const now = samples.at(-1)?.figures ?? {};

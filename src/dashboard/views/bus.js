@@ -2,18 +2,18 @@
 
 import { badge, code, english, Facts, make } from "../draw.js";
 import { known, number } from "../say.js";
-import { ENOUGH, watch } from "../source.js";
+import { ENOUGH, SLOWLY, watch } from "../source.js";
 import { named, t } from "../words.js";
 
-const EVERY = 1_000;
+const WHEN = { every: SLOWLY, on: /^bus/ };
 
 const STATES = { ready: "good", entering: "warn", away: "bad" };
 const COUNTS = ["taken", "repeated", "put_off", "refused", "own_ignored", "announced", "dropped", "waiting"];
 
 /** Asks how the bus is; a member that has none, which its settings say, is not asked. */
-export function watchBus(every, signal, show, none, fail) {
-  watch("/api/v1/config", every, signal, (settings) => {
-    if (settings.find(({ key }) => key === "bus.url")?.value) watch("/api/v1/bus", every, signal, show, fail);
+export function watchBus(signal, show, none, fail) {
+  watch("/api/v1/config", WHEN, signal, (settings) => {
+    if (settings.find(({ key }) => key === "bus.url")?.value) watch("/api/v1/bus", WHEN, signal, show, fail);
     else none();
     // A life of the daemon has a bus or has none.
     return ENOUGH;
@@ -24,7 +24,7 @@ export function show(main, signal) {
   const note = make("p", { class: "note" }, t("loading"));
   const facts = new Facts(main);
   main.append(note);
-  watchBus(EVERY, signal, (bus) => {
+  watchBus(signal, (bus) => {
     note.textContent = t("bus_counts");
     note.classList.remove("wrong");
     facts.show([

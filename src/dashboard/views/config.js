@@ -1,10 +1,10 @@
 // The settings in force, each with where it was set, and what waits for a restart. `#/config/set` and `#/config/waiting` narrow it.
 
 import { badge, code, english, filter, make, soft, Table } from "../draw.js";
-import { watch } from "../source.js";
+import { SLOWLY, watch } from "../source.js";
 import { named, t } from "../words.js";
 
-const EVERY = 2_000;
+const WHEN = { every: SLOWLY, on: /^settings_/ };
 
 const KINDS = ["all", "set", "waiting"];
 
@@ -40,7 +40,7 @@ export function show(main, signal, about) {
     const waiting = settings.filter(isWaiting).length;
     summary.textContent = t("settings_are", settings.length, settings.filter(isSet).length, waiting);
   };
-  watch("/api/v1/config", EVERY, signal, (now) => {
+  watch("/api/v1/config", WHEN, signal, (now) => {
     settings = now;
     tell();
   }, ({ message }) => table.fail(message));

@@ -2,10 +2,10 @@
 
 import { badge, draw, make, section, Table } from "../draw.js";
 import { known, millis, role, who, whoText } from "../say.js";
-import { watch } from "../source.js";
+import { SLOWLY, watch } from "../source.js";
 import { named, t } from "../words.js";
 
-const EVERY = 2_000;
+const WHEN = { every: SLOWLY, on: /^(member|indexer|peer|session|standby|referent)_|^(isolated|joined|joining|whole)$/ };
 // How large a drawing is. More than `most` cannot be told apart in it; the table has them all.
 const RINGS = { width: 960, height: 600, most: 48, inner: [210, 130], outer: [400, 245], places: around };
 // On a narrow screen the pool stands above us and the others below, two in a row.
@@ -43,7 +43,7 @@ export function show(main, signal) {
     left.textContent = ones.length > frame.most ? t("left_out", ones.length - frame.most) : "";
   };
   for (const what of ["status", "indexers", "sessions", "peers"]) {
-    watch(`/api/v1/${what}`, EVERY, signal, (data) => {
+    watch(`/api/v1/${what}`, WHEN, signal, (data) => {
       told[what] = data;
       tell();
     }, ({ message }) => table.fail(message));

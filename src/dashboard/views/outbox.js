@@ -2,10 +2,11 @@
 
 import { badge, code, english, make, Table } from "../draw.js";
 import { ago, known, number, span, who } from "../say.js";
-import { watch } from "../source.js";
+import { SLOWLY, watch } from "../source.js";
 import { named, t } from "../words.js";
 
-const EVERY = 2_000;
+// What is sent is no event: there may be hundreds a second.
+const WHEN = { every: SLOWLY, on: /^(bus|planner)_/ };
 // A few screens; the command line has them all.
 const PAGE = 100;
 
@@ -33,7 +34,7 @@ export function show(main, signal, fate) {
   });
   const question = new URLSearchParams({ limit: PAGE });
   if (Object.hasOwn(FATES, fate)) question.set("fate", fate);
-  watch(`/api/v1/outbox?${question}`, EVERY, signal, (rows) => table.show(rows), ({ message }) => table.fail(message));
+  watch(`/api/v1/outbox?${question}`, WHEN, signal, (rows) => table.show(rows), ({ message }) => table.fail(message));
 }
 
 /** When it is tried again, or how long ago it ended. */

@@ -2,16 +2,15 @@
 
 import { badge, code, english, Facts, make, part, section, soft } from "../draw.js";
 import { clock, known, moment, number, span, who, withNames } from "../say.js";
-import { hear, watch } from "../source.js";
+import { EVENTS_MAX, hear, SLOWLY, watch } from "../source.js";
 import { named, t } from "../words.js";
 import { isIll } from "./actors.js";
 import { watchBus } from "./bus.js";
 
-const EVERY = 1_000;
-// What changes seldom, or is shown whole in a view of its own.
-const PARTS_EVERY = 3_000;
-// A few screens; the command line has them all.
-const EVENTS_MAX = 200;
+// Whatever happens may change how it stands.
+const STATUS_WHEN = { every: SLOWLY, on: /./ };
+const ALERTS_WHEN = { every: SLOWLY, on: /^alert/ };
+const ACTORS_WHEN = { every: SLOWLY, on: /^actor_/ };
 
 const STANDINGS = { whole: "good", joined: "warn", joining: "warn", isolated: "bad", leaving: "warn" };
 const BUSES = { ready: "good", entering: "warn", away: "bad" };
@@ -37,19 +36,19 @@ export function show(main, signal) {
     tell();
   };
   const unknown = (name) => () => say(name, badge("bad", t("unknown")));
-  watch("/api/v1/status", EVERY, signal, (now) => {
+  watch("/api/v1/status", STATUS_WHEN, signal, (now) => {
     status = now;
     tell();
     facts.show(details(now));
     tellTroubles(troubles, now.reasons.map(english));
   }, ({ message }) => tellTroubles(troubles, [english(message)]));
-  watch("/api/v1/alerts", PARTS_EVERY, signal, (alerts) => say("alerts", alarm(alerts)), unknown("alerts"));
-  watch("/api/v1/actors", PARTS_EVERY, signal, (actors) => say("actors", health(actors)), unknown("actors"));
-  watchBus(PARTS_EVERY, signal, ({ state }) => say("bus", badge(BUSES[state] ?? "idle", named("bus", state))),
+  watch("/api/v1/alerts", ALERTS_WHEN, signal, (alerts) => say("alerts", alarm(alerts)), unknown("alerts"));
+  watch("/api/v1/actors", ACTORS_WHEN, signal, (actors) => say("actors", health(actors)), unknown("actors"));
+  watchBus(signal, ({ state }) => say("bus", badge(BUSES[state] ?? "idle", named("bus", state))),
     () => say("bus", badge("idle", t("none"))), unknown("bus"));
 
-  hear(EVERY, signal, (events) => {
-    for (const event of events.slice(-EVENTS_MAX)) log.prepend(line(event));
+  hear(signal, (events) => {
+    for (const event of events) log.prepend(line(event));
     while (log.childElementCount > EVENTS_MAX) log.lastElementChild.remove();
     quiet.textContent = log.childElementCount === 0 ? t("no_events") : "";
   }, ({ message }) => { quiet.textContent = t("failed", message); });

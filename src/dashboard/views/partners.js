@@ -2,10 +2,11 @@
 
 import { badge, code, english, section, Table } from "../draw.js";
 import { ago, known, moment, number, who } from "../say.js";
-import { watch } from "../source.js";
+import { SLOWLY, watch } from "../source.js";
 import { named } from "../words.js";
 
-const EVERY = 2_000;
+const RELATIONS_WHEN = { every: SLOWLY, on: /^relation_/ };
+const BANS_WHEN = { every: SLOWLY, on: /banned$/ };
 
 const RELATIONS = { partner: "good", known: "idle", blacklist: "bad" };
 
@@ -21,7 +22,7 @@ export function show(main, signal) {
       { head: "peer_id", cell: ({ peer_id }) => code(peer_id) },
     ],
   });
-  watch("/api/v1/partners", EVERY, signal, (now) => partners.show(now), ({ message }) => partners.fail(message));
+  watch("/api/v1/partners", RELATIONS_WHEN, signal, (now) => partners.show(now), ({ message }) => partners.fail(message));
   const bans = new Table(section(main, "bans"), {
     caption: "bans",
     key: ({ peer_id, from }) => `${peer_id} ${from}`,
@@ -37,5 +38,5 @@ export function show(main, signal) {
       { head: "peer_id", cell: ({ peer_id }) => code(peer_id) },
     ],
   });
-  watch("/api/v1/bans", EVERY, signal, (now) => bans.show(now), ({ message }) => bans.fail(message));
+  watch("/api/v1/bans", BANS_WHEN, signal, (now) => bans.show(now), ({ message }) => bans.fail(message));
 }

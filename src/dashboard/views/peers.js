@@ -2,10 +2,10 @@
 
 import { badge, code, filter, soft, Table } from "../draw.js";
 import { ago, DASH, known, role, who } from "../say.js";
-import { watch } from "../source.js";
+import { SLOWLY, watch } from "../source.js";
 import { t } from "../words.js";
 
-const EVERY = 2_000;
+const WHEN = { every: SLOWLY, on: /^(member|indexer|peer|session)_/ };
 
 export function show(main, signal) {
   let peers = [];
@@ -25,7 +25,7 @@ export function show(main, signal) {
     ],
   });
   const tell = () => table.show(narrow.of(peers, ({ name, peer_id, did, agent }) => [name, peer_id, did, agent]));
-  watch("/api/v1/peers", EVERY, signal, (now) => {
+  watch("/api/v1/peers", WHEN, signal, (now) => {
     peers = now;
     tell();
   }, ({ message }) => table.fail(message));

@@ -2,10 +2,10 @@
 
 import { badge, code, Table } from "../draw.js";
 import { ago, number, span, who } from "../say.js";
-import { watch } from "../source.js";
+import { SLOWLY, watch } from "../source.js";
 import { t } from "../words.js";
 
-const EVERY = 2_000;
+const WHEN = { every: SLOWLY, on: /^planner_/ };
 
 export function show(main, signal) {
   const table = new Table(main, {
@@ -21,7 +21,7 @@ export function show(main, signal) {
       { head: "peer_id", cell: ({ peer_id }) => code(peer_id) },
     ],
   });
-  watch("/api/v1/planner", EVERY, signal, (plans) => table.show(plans), ({ message }) => table.fail(message));
+  watch("/api/v1/planner", WHEN, signal, (plans) => table.show(plans), ({ message }) => table.fail(message));
 }
 
 function ends({ ends_at }) {

@@ -4,11 +4,10 @@ import { badge, english, Facts, fill, link, make, part, section, strong, Table }
 import { follow, lately } from "../lately.js";
 import { legend, Plot } from "../plot.js";
 import { ago, clock, DASH, known, millis, number, speed, who, whoText } from "../say.js";
-import { watch } from "../source.js";
+import { SLOWLY, watch } from "../source.js";
 import { named, t } from "../words.js";
 
-const EVERY = 1_000;
-const WHY_EVERY = 2_000;
+const WHEN = { every: SLOWLY, on: /^(member|indexer|standby|referent|others)_/ };
 // Of the events behind a score, the latest; the command line has them all.
 const SEEN_MAX = 50;
 
@@ -48,7 +47,7 @@ export function show(main, signal, about) {
     ],
     dress: (line, { peer_id }) => line.toggleAttribute("data-chosen", peer_id === about),
   });
-  watch("/api/v1/indexers", EVERY, signal, (now) => {
+  watch("/api/v1/indexers", WHEN, signal, (now) => {
     pool = now;
     tell();
   }, ({ message }) => table.fail(message));
@@ -80,7 +79,7 @@ function why(main, signal, about) {
   });
   const decisions = list(whole, "decisions");
   const seen = list(whole, "seen");
-  watch(`/api/v1/indexers/${encodeURIComponent(about)}/explain`, WHY_EVERY, signal, ({ indexer, explained }) => {
+  watch(`/api/v1/indexers/${encodeURIComponent(about)}/explain`, WHEN, signal, ({ indexer, explained }) => {
     const score = explained?.score;
     facts.show([
       ["score", known(score?.value, (value) => number(value, 1))],

@@ -2,10 +2,11 @@
 
 import { badge, code, make, soft, strong, Table } from "../draw.js";
 import { ago, known, number, who } from "../say.js";
-import { watch } from "../source.js";
+import { SLOWLY, watch } from "../source.js";
 import { named, t } from "../words.js";
 
-const EVERY = 2_000;
+// A change of the catalogue is no event: there may be hundreds a second.
+const WHEN = { every: SLOWLY };
 // A few screens; further ones are asked for.
 const PAGE = 100;
 
@@ -29,7 +30,7 @@ export function show(main, signal, after) {
   const question = new URLSearchParams({ limit: PAGE });
   if (after) question.set("after", after);
   let shown = "";
-  watch(`/api/v1/resources?${question}`, EVERY, signal, ({ resources, next }) => {
+  watch(`/api/v1/resources?${question}`, WHEN, signal, ({ resources, next }) => {
     table.show(resources);
     if (shown === `${next}`) return;
     shown = `${next}`;

@@ -2,10 +2,10 @@
 
 import { badge, code, filter, Table } from "../draw.js";
 import { ago, known, millis, number, speed, who } from "../say.js";
-import { watch } from "../source.js";
+import { SLOWLY, watch } from "../source.js";
 import { t } from "../words.js";
 
-const EVERY = 1_000;
+const WHEN = { every: SLOWLY, on: /^session_/ };
 
 export function show(main, signal) {
   let sessions = [];
@@ -28,7 +28,7 @@ export function show(main, signal) {
     ],
   });
   const tell = () => table.show(narrow.of(sessions, ({ name, peer_id, did }) => [name, peer_id, did]));
-  watch("/api/v1/sessions", EVERY, signal, (now) => {
+  watch("/api/v1/sessions", WHEN, signal, (now) => {
     sessions = now;
     tell();
   }, ({ message }) => table.fail(message));

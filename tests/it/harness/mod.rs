@@ -14,6 +14,7 @@ mod ports;
 mod postgres;
 mod process;
 mod terminal;
+mod way;
 
 pub(crate) use browser::Browser;
 pub(crate) use collector::{Collected, Collector};
@@ -26,6 +27,7 @@ pub(crate) use process::{
     Ended, command, muster, muster_in, shown_mode, snapshot, until_free, wait_status, wait_with_deadline,
 };
 pub(crate) use terminal::Terminal;
+pub(crate) use way::Way;
 
 use std::{
     path::{Path, PathBuf},
