@@ -122,6 +122,7 @@ mod tests {
         catalogue::Kind,
         relation::Relation,
         search::resources::Scope,
+        trace::{How, Outcome},
     };
     use serde_json::{Value, json};
     use store::Fate;
@@ -307,6 +308,8 @@ mod tests {
         said("fate", &Fate::ALL.map(|fate| json!(fate.name())));
         said("kind", &Kind::ALL.map(|kind| json!(kind.name())));
         said("scope", &Scope::ALL.map(|scope| json!(scope.name())));
+        said("how", &How::ALL.map(|how| json!(how)));
+        said("outcome", &Outcome::ALL.map(|outcome| json!(outcome)));
         said("relation", &[Relation::Partner, Relation::Known, Relation::Blacklist].map(|relation| json!(relation)));
     }
 }

@@ -40,6 +40,8 @@ export const link = (href, text, name) => ({ link: href, text, name });
 export const button = (press, text, name, expanded) => ({ button: press, text, name, expanded });
 /** Values from 0 to 1 in their order, and what they say in words. */
 export const curve = (values, name) => ({ curve: values.map((value) => value.toFixed(3)), name });
+/** Parts of a whole in time, `[kind, from, to]` from 0 to 1, and what they say in words. */
+export const spans = (parts, name) => ({ spans: parts.map(([kind, ...ends]) => [kind, ...ends.map((end) => end.toFixed(3))]), name });
 /** Words of the daemon, which speaks English only. */
 export const english = (text) => ({ english: text });
 
@@ -55,6 +57,7 @@ export function part(content) {
   if ("strong" in content) return make("strong", {}, content.strong);
   if ("english" in content) return make("span", { lang: "en" }, content.english);
   if ("curve" in content) return line(content);
+  if ("spans" in content) return bar(content);
   if ("link" in content) return make("a", { href: content.link, "aria-label": content.name }, content.text);
   const { button: press, text, name, expanded } = content;
   return make("button", { type: "button", "data-press": press, "aria-label": name, "aria-expanded": expanded?.toString() }, text);
@@ -68,6 +71,17 @@ function line({ curve: values, name }) {
     `${(at * CURVE.width) / (values.length - 1)},${CURVE.height - value * (CURVE.height - 4) - 2}`);
   return draw("svg", { class: "curve", viewBox: `-2 0 ${CURVE.width + 4} ${CURVE.height}`, role: "img", "aria-label": name },
     draw("title", {}, name), draw("polyline", { points: points.join(" ") }));
+}
+
+// How large a bar is drawn. What took no time still has a mark.
+const BAR = { width: 200, height: 14, least: 2 };
+
+function bar({ spans: parts, name }) {
+  const rects = parts.map(([kind, from, to]) => draw("rect", {
+    class: kind, x: from * BAR.width, y: 2, width: Math.max(BAR.least, (to - from) * BAR.width), height: BAR.height - 4,
+  }));
+  return draw("svg", { class: "spans", viewBox: `0 0 ${BAR.width + BAR.least} ${BAR.height}`, role: "img", "aria-label": name },
+    draw("title", {}, name), ...rects);
 }
 
 /** Puts a content into an element, and touches nothing where it is there already. */

@@ -479,3 +479,55 @@ fn what_happens_is_shown_at_once_and_once_also_over_a_cut() {
     assert_eq!(asked("/api/v1/events?"), 0, "events are heard, and not asked for");
     assert!(asked("/api/v1/events/stream") > 0 && browser.complaints().is_empty(), "{:?}", browser.complaints());
 }
+
+#[test]
+fn a_search_shows_where_its_time_went() {
+    let Some(mut browser) = Browser::started("page::a_search_shows_where_its_time_went") else { return };
+    let federation = Federation::converged(2, &["paris", "lyon"]);
+    let (paris, lyon) = (federation.member("paris"), federation.member("lyon"));
+    share(paris, lyon);
+    browser.resize(1280);
+    browser.prefer("light");
+    browser.open(&format!("http://{}/#/search", paris.admin()));
+
+    browser.until("the view is there", "document.querySelector('#search-text')");
+    browser.value("document.querySelector('#search-text').focus()");
+    enter(&mut browser, "lyon");
+    says(&mut browser, ".hits", &lyon.peer_id);
+    assert_eq!(
+        browser.value("document.querySelector('[data-trace]')"),
+        Value::Null,
+        "it is traced where that is wanted"
+    );
+
+    browser.value("document.querySelector('[data-traced]').click()");
+    browser.value("document.querySelector('#search-text').focus()");
+    browser.press("Enter", "\r", 13);
+    says(&mut browser, "[data-trace]", "ms in all; trace");
+    says(&mut browser, "main table", "indexer-1");
+    says(&mut browser, "main table", "answered");
+    let asked = "document.querySelectorAll('main tbody tr').length";
+    let marked =
+        "[...document.querySelectorAll('main tbody tr')].filter((row) => row.querySelector('.spans rect')).length";
+    assert_eq!(browser.value(asked), browser.value(marked), "each of those who were asked has a bar");
+    assert_usable_by_all(&mut browser, "search");
+    assert_usable_by_keyboard(&mut browser, "search");
+    browser.shoot("search-trace");
+
+    // The next one takes its place, in the other language as well.
+    browser.value("document.querySelector('#language').value = 'fr'");
+    browser.value("document.querySelector('#language').dispatchEvent(new Event('change'))");
+    browser.prefer("dark");
+    browser.resize(390);
+    browser.value("document.querySelector('[data-traced]').click()");
+    browser.value("document.querySelector('.search select').value = 'resources'");
+    browser.value("document.querySelector('.search select').dispatchEvent(new Event('change'))");
+    browser.value("document.querySelector('#search-text').focus()");
+    enter(&mut browser, "wind");
+    says(&mut browser, ".hits", "Wind farm");
+    says(&mut browser, "main", "Où le temps est passé");
+    assert_eq!(browser.value("document.querySelectorAll('[data-trace]').length"), 1);
+    assert_usable_by_all(&mut browser, "search");
+    browser.shoot("search-trace-dark-fr-390");
+    assert_clean(&mut browser, &[paris]);
+}

@@ -1,7 +1,7 @@
 // Searches for members and for resources; hits are shown as they come.
 
-import { badge, code, make, part, section, soft, strong } from "../draw.js";
-import { millis, moment, who } from "../say.js";
+import { badge, code, make, part, section, soft, spans, strong, Table } from "../draw.js";
+import { DASH, known, millis, moment, number, who } from "../say.js";
 import { named, t } from "../words.js";
 
 // Both are what the daemon takes.
@@ -10,19 +10,25 @@ const KINDS = ["compute", "storage", "processing", "data", "workflow"];
 // The daemon ends a search long before; this bounds what a broken one could fill the page with.
 const HITS_MAX = 1_000;
 
+const OUTCOMES = { answered: "good", refused: "warn", lost: "bad", open: "warn" };
+
 export function show(main, signal) {
   const text = make("input", { id: "search-text", type: "search", autocomplete: "off", spellcheck: "false", "data-first": true });
   const what = choice("what", ["members", "resources"], t);
   const scope = choice("scope", SCOPES, (name) => named("scope", name));
   const kind = choice("kind", ["", ...KINDS], (name) => (name ? named("kind", name) : t("any")));
+  const traced = make("input", { type: "checkbox", "data-traced": true });
   const only = make("span", { class: "only" }, scope.label, kind.label);
   const form = make("form", { class: "search", role: "search" },
     make("label", { for: "search-text" }, t("search_for")), text, what.label, only,
+    make("label", { class: "tick" }, traced, t("trace_wanted")),
     make("button", { type: "submit" }, t("search")));
   const progress = make("p", { class: "lead", role: "status", "data-progress": true });
   const hits = make("ol", { class: "hits" });
   main.append(form);
   section(main, "hits", progress, hits);
+  const waterfall = make("div");
+  main.append(waterfall);
   const adapt = () => { only.hidden = what.field.value !== "resources"; };
   what.field.addEventListener("change", adapt);
   adapt();
@@ -35,7 +41,9 @@ export function show(main, signal) {
     running.abort();
     running = new AbortController();
     hits.replaceChildren();
-    run(path(text.value.trim(), what.field.value, scope.field.value, kind.field.value), running.signal, hits, progress);
+    waterfall.replaceChildren();
+    const asked = path(text.value.trim(), what.field.value, scope.field.value, kind.field.value);
+    run(traced.checked ? `${asked}&trace=true` : asked, running.signal, hits, progress, waterfall);
   });
 }
 
@@ -54,7 +62,7 @@ function path(text, what, scope, kind) {
   return `/api/v1/search?${new URLSearchParams({ [field]: text })}`;
 }
 
-function run(path, signal, hits, progress) {
+function run(path, signal, hits, progress, waterfall) {
   const events = new EventSource(path);
   signal.addEventListener("abort", () => events.close());
   let count = 0;
@@ -66,6 +74,7 @@ function run(path, signal, hits, progress) {
     hits.append(hit.resource ? resource(hit) : member(hit));
     progress.textContent = t("searching", count);
   });
+  events.addEventListener("trace", ({ data }) => fall(waterfall, JSON.parse(data)));
   events.addEventListener("end", ({ data }) => {
     events.close();
     progress.replaceChildren(...lastWord(JSON.parse(data)).map(part));
@@ -81,6 +90,46 @@ function run(path, signal, hits, progress) {
     const why = await refusal(path, signal);
     if (why && !signal.aborted) progress.replaceChildren(part(badge("bad", t("failed", why))));
   });
+}
+
+/** Who was asked when, and when each answered. */
+function fall(parent, { trace_id: id, took_ms: took, asked, left_out: left }) {
+  const whole = section(parent, "where_time");
+  whole.append(make("p", { class: "lead", "data-trace": true }, t("trace_took", millis(took)), " ", part(code(id))),
+    make("p", { class: "lead" }, t("trace_bars")));
+  const after = (ms) => known(ms, millis);
+  const table = new Table(whole, {
+    caption: "where_time",
+    key: ({ at }) => at,
+    empty: "nobody_asked",
+    columns: [
+      { head: "asked", name: true, cell: ({ peer_id }) => who(peer_id) },
+      { head: "asked_how", cell: ({ how }) => named("how", how) },
+      { head: "time", cell: (one) => bar(one, took) },
+      { head: "outcome", cell: ({ outcome }) => badge(OUTCOMES[outcome] ?? "idle", named("outcome", outcome)) },
+      { head: "asked_at", number: true, cell: ({ asked_ms }) => after(asked_ms) },
+      { head: "connected_at", number: true, cell: ({ connected_ms }) => after(connected_ms) },
+      { head: "first_answer", number: true, cell: ({ first_ms }) => after(first_ms) },
+      { head: "newest_answer", number: true, cell: ({ last_ms }) => after(last_ms) },
+      { head: "hits", number: true, cell: ({ hits }) => number(hits) },
+      { head: "its_indexers", cell: ({ indexers }) => indexers ? t("of", number(indexers.answered), number(indexers.asked)) : DASH },
+    ],
+  });
+  // One may be asked on a stream and by gossip.
+  table.show(asked.map((one, at) => ({ ...one, at })));
+  if (left > 0) whole.append(make("p", { class: "note" }, t("and_more", left)));
+}
+
+/** Its way to be asked, its thinking, its answers, as parts of the whole search. */
+function bar({ asked_ms: asked, connected_ms: connected, first_ms: first, last_ms: last, outcome }, took) {
+  const place = (ms) => Math.min(1, Math.max(0, ms / (took || 1)));
+  const end = place(outcome === "open" ? took : last ?? took);
+  const answers = Math.min(end, place(first ?? Infinity));
+  const waits = Math.min(answers, place(connected ?? asked));
+  const begins = Math.min(waits, place(asked));
+  const parts = [["dial", begins, waits], ["wait", waits, answers]].filter(([, from, to]) => to > from);
+  if (first !== null && first !== undefined) parts.push(["answers", answers, end]);
+  return spans(parts, t("time_from_to", millis(asked), millis(end * took)));
 }
 
 /** Why a search was not begun: an event source keeps that to itself. */
