@@ -16,6 +16,7 @@ use ratatui::{
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
 };
 use tokio::{
+    signal::unix::{SignalKind, signal},
     sync::mpsc,
     time::{MissedTickBehavior, interval},
 };
@@ -47,12 +48,17 @@ pub(super) async fn run(context: &Context) -> Result<(), Failure> {
     let client = context.client()?;
     // Somebody who is not there is said in words that stay, before the screen is taken.
     let first = ask(&client, 0).await?;
+    // Heard before the screen is taken: by default it would end the process at once, with the terminal raw.
+    let mut ended = signal(SignalKind::terminate()).map_err(|cause| unwritten(&cause))?;
     let mut screen = Screen(ratatui::try_init().map_err(|cause| unwritten(&cause))?);
     let mut state = State::new(first, Instant::now());
-    live(&mut screen.0, &client, &mut state).await
+    tokio::select! {
+        left = live(&mut screen.0, &client, &mut state) => left,
+        _ = ended.recv() => Err(Failure::interrupted()),
+    }
 }
 
-/// The terminal while it is ours; given back however the verb ends, by Ctrl-C from elsewhere and by a panic too.
+/// The terminal while it is ours; given back however the verb ends, by a signal from elsewhere and by a panic too.
 struct Screen(DefaultTerminal);
 
 impl Drop for Screen {

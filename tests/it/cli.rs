@@ -1,5 +1,6 @@
 //! The command line as scripts see it: exit codes, JSON, words.
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::{Federation, PATIENCE, Port, Terminal, muster, muster_in, private_file, shown_mode, until_true};
@@ -131,6 +132,21 @@ fn the_live_view_is_drawn_switched_and_left_and_only_on_a_terminal() {
     let (code, text) = Terminal::run(&["--admin", &format!("127.0.0.1:{}", port.number), "top"], &[]).end();
     assert_eq!(code, Some(3), "{text}");
     assert!(!text.contains("\u{1b}[?1049h"), "the words stay where they can be read: {text:?}");
+}
+
+#[test]
+fn the_live_view_gives_the_terminal_back_when_it_is_told_to_end() {
+    let federation = Federation::converged(1, &[]);
+    let at = format!("http://{}", federation.member("indexer-1").admin());
+    let terminal = Terminal::run(&["--admin", &at, "top"], &[]);
+    let held = terminal.held();
+    terminal.until_shown("indexer-1");
+    assert!(Terminal::is_raw(&held));
+    terminal.signal(Signal::SIGTERM);
+    let (code, text) = terminal.end();
+    assert_eq!(code, Some(130), "{text}");
+    assert!(text.trim_end().contains("\u{1b}[?1049l"), "the screen is given back: {text:?}");
+    assert!(!Terminal::is_raw(&held), "and what is typed is shown again");
 }
 
 #[test]

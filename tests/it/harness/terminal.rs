@@ -8,7 +8,14 @@ use std::{
     thread::JoinHandle,
 };
 
-use nix::pty::{Winsize, openpty};
+use nix::{
+    pty::{Winsize, openpty},
+    sys::{
+        signal::{Signal, kill},
+        termios::{LocalFlags, tcgetattr},
+    },
+    unistd::Pid,
+};
 
 use super::{PATIENCE, process::command, until_true, wait_status};
 
@@ -67,6 +74,24 @@ impl Terminal {
     #[track_caller]
     pub(crate) fn types(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Sends the verb a signal.
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Another hold on the terminal, which outlives the verb.
+    #[track_caller]
+    pub(crate) fn held(&self) -> File {
+        self.keyboard.try_clone().unwrap()
+    }
+
+    /// Whether it hands over each key as it is pressed, and shows none, instead of whole lines.
+    #[track_caller]
+    pub(crate) fn is_raw(held: &File) -> bool {
+        !tcgetattr(held).unwrap().local_flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO)
     }
 
     /// Waits for the end: its code, and all that was written.
