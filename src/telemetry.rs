@@ -62,6 +62,11 @@ impl Log {
     pub(crate) async fn tell_left_out(&self) -> Infallible {
         self.limit.clone().tell().await
     }
+
+    /// Tells how many were left out since then, before the last one.
+    pub(crate) fn tell_rest(&self) {
+        self.limit.tell_once();
+    }
 }
 
 impl words::Debug for Log {

@@ -28,6 +28,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
             ended = daemon::run(&config, chaos, log.clone()) => ended,
         }
     });
+    log.tell_rest();
     ended.map_err(|failure| if config.settings.log.format == LogFormat::Json { logged(&failure) } else { failure })
 }
 

@@ -41,7 +41,8 @@ impl Limit {
         }
     }
 
-    fn tell_once(&self) {
+    /// Tells how many were left out since it was told last.
+    pub(super) fn tell_once(&self) {
         let lines = self.limits().left_out();
         if lines > 0 {
             warn!(lines, "lines were left out of the log: too many of one kind");

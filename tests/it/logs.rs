@@ -1,11 +1,26 @@
 //! What a member logs: in files as well, in the form that was chosen, and never a secret.
 
-use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{
+    fmt::Write as _,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use protocol::{
+    identity::Keys,
+    log_limit::{PER_KIND, WITHIN},
+    wire::RefusalCode,
+};
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
-use crate::harness::{Federation, Member, PATIENCE, Spec, private_file, until_true};
+use crate::{
+    harness::{Federation, Member, PATIENCE, Spec, private_file, until_true},
+    thin::Thin,
+};
 
 /// Everything that whoever reads the log must not learn, each by its name.
 fn secrets(member: &Member) -> Vec<(&'static str, String)> {
@@ -98,4 +113,40 @@ fn a_folder_for_the_log_that_cannot_be_made_stops_the_start() {
     let ended = member.run_to_its_end(Duration::from_secs(30));
     assert_eq!(ended.code, Some(78), "{ended:?}");
     assert!(ended.err.contains("cannot write the log into") && ended.err.contains("log.folder"), "{ended:?}");
+}
+
+/// A stranger has as many names as it likes, and whoever holds the network's key is heard: each name is complained about.
+#[test]
+fn a_flood_of_strangers_is_written_of_so_often_and_what_is_left_out_is_told() {
+    const LEFT_OUT: u32 = 30;
+    let mut federation = Federation::new();
+    federation.add(Spec::indexer("indexer-1")).start();
+    let member = federation.member("indexer-1");
+    member.until_listening();
+    let (to, network) = (member.address().parse().unwrap(), member.network());
+    let began = Instant::now();
+    Runtime::new().unwrap().block_on(async {
+        for number in 0..PER_KIND + LEFT_OUT {
+            let mut seed = [0; 32];
+            seed[..4].copy_from_slice(&number.to_be_bytes());
+            let mut stranger = Thin::start(Keys::from_seed(seed), "stranger", &network).unwrap();
+            stranger.version = "2.0".to_owned();
+            let refused = stranger.connect(&to).await.err().and_then(|error| Some(error.refusal()?.refused));
+            assert_eq!(refused, Some(RefusalCode::Version), "{number}");
+        }
+    });
+    until_true("the last one was complained about", PATIENCE, || {
+        member.metric("muster_greetings_failed_total") >= f64::from(PER_KIND + LEFT_OUT)
+    });
+    let windows = u32::try_from(began.elapsed().as_secs() / WITHIN.as_secs()).unwrap() + 1;
+    federation.member_mut("indexer-1").end_politely();
+    let log = federation.member("indexer-1").log();
+    let count = |what: &str| u32::try_from(log.lines().filter(|line| line.contains(what)).count()).unwrap();
+    let written = count("bad input");
+    assert!(written <= PER_KIND * windows, "{written} lines in {windows} minutes begun");
+    let told: u32 = log
+        .lines()
+        .filter_map(|line| line.split_once("too many of one kind lines=")?.1.trim().parse::<u32>().ok())
+        .sum();
+    assert_eq!(written + told, PER_KIND + LEFT_OUT, "what is not written is counted");
 }
