@@ -164,6 +164,7 @@ const WORDS = {
   event_planner_refused: ["planning refused", "planification refusée"],
   event_referent_changed: ["referent changed", "nouveau référent"],
   event_relation_changed: ["relation changed", "relation modifiée"],
+  event_revoked: ["key revoked", "clé révoquée"],
   event_session_ended: ["session ended", "session terminée"],
   event_trouble: ["trouble", "problème"],
   event_trouble_over: ["trouble over", "problème résolu"],
