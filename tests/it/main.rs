@@ -37,6 +37,7 @@ mod page;
 mod partition;
 mod presence;
 mod report;
+mod revocation;
 mod rotate;
 mod search;
 mod settings;
