@@ -2,14 +2,22 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use protocol::{PeerId, Timestamp, identity::Keys, keyring::Keyring, profile::Profile, time::Now, wire::Role};
+use protocol::{
+    PeerId, Timestamp,
+    identity::Keys,
+    keyring::Keyring,
+    profile::Profile,
+    revocations::Revoked,
+    time::Now,
+    wire::{RefusalCode, Refused, Role},
+};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     alerts, audit, auditor, beacon, bridge, claim, config, gate, gc, health, outbox, peers, planner, policy, pool,
-    presence, registry, relay, report, resources, score, search,
+    presence, registry, relay, report, resources, revocations, score, search,
     settings::Settings,
     sharing,
     stats::Stats,
@@ -56,6 +64,8 @@ pub struct Addresses {
     pub peers: Address<peers::Msg>,
     /// What each peer is to us.
     pub policy: Address<policy::Msg>,
+    /// Whose key is to be believed no longer.
+    pub revocations: Address<revocations::Msg>,
     /// Evidence and scores.
     pub score: Address<score::Msg>,
     /// Searches of our users.
@@ -121,6 +131,7 @@ impl Addresses {
             health: tree.address(root.child("health"), "health", BOUND),
             peers: tree.address(root.child("peers"), "peers", BOUND_BUSY),
             policy: tree.address(root.child("policy"), "policy", BOUND_BUSY),
+            revocations: tree.address(root.child("revocations"), "revocations", BOUND_BUSY),
             score: tree.address(root.child("score"), "score", BOUND),
             search: tree.address(root.child("search"), "search", BOUND_BUSY),
             beacon: tree.address(root.child("beacon"), "beacon", BOUND),
@@ -163,6 +174,8 @@ pub struct Shared {
     pub settings: Settings,
     /// How we are set now; only the config actor sends.
     pub live: watch::Sender<Arc<Settings>>,
+    /// Who is revoked; only the actor of revocations sends. It stays in force while that is restarted.
+    pub revoked: watch::Sender<Arc<Revoked>>,
     /// The open database.
     pub database: ::store::Store,
     /// Where each actor is reached.
@@ -201,6 +214,38 @@ impl Context {
     /// From now on these are in force for whoever looks, and for whoever begins anew.
     pub(crate) fn go_by(&self, settings: Arc<Settings>) {
         self.live.send_replace(settings);
+    }
+
+    /// Refuses a peer whose key was revoked, and has it known that the key is still used. Nobody is let in before it is known
+    /// who is revoked.
+    ///
+    /// # Errors
+    /// When it is, or may be.
+    pub(crate) fn check_revoked(&self, peer: &PeerId) -> Result<(), Refused> {
+        let checked = {
+            let revoked = self.revoked.borrow();
+            if revoked.is_unknown() {
+                let detail = "this member is reading back who is revoked";
+                return Err(Refused::new(RefusalCode::Busy, detail).retry_after(1));
+            }
+            revoked.check(peer)
+        };
+        if checked.is_err() {
+            self.stats.revoked_refused.inc();
+            inform(&self.addresses.revocations, Class::History, revocations::Msg::Tried { peer: *peer });
+        }
+        checked
+    }
+
+    /// Whether a peer's key was revoked.
+    #[must_use]
+    pub fn is_revoked(&self, peer: &PeerId) -> bool {
+        self.revoked.borrow().has(peer)
+    }
+
+    /// From now on these are refused by whoever looks.
+    pub(crate) fn refuse_revoked(&self, revoked: Revoked) {
+        self.revoked.send_replace(Arc::new(revoked));
     }
 
     /// Whether our applications are reached over a bus.

@@ -1,6 +1,6 @@
 //! GC: asks those who hold what may go to let a bounded batch of it go.
 //!
-//! Owns nothing but its tick. Tells registry, peers and store. A restart forgets nothing.
+//! Owns nothing but its tick. Tells registry, peers, revocations and store. A restart forgets nothing.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{
     context::{Context, inform},
-    peers, registry, store,
+    peers, registry, revocations, store,
     supervision::{Class, Envelope, Seat, Timer},
 };
 
@@ -76,6 +76,7 @@ impl State {
         inform(&to.registry, Class::Control, registry::Msg::Collect);
         if self.ticks.is_multiple_of(MEMORIES_EVERY) {
             inform(&to.peers, Class::Control, peers::Msg::Collect);
+            inform(&to.revocations, Class::Control, revocations::Msg::Collect);
             inform(&to.store, Class::Control, store::Msg::Collect);
         }
         self.ticks = self.ticks.wrapping_add(1);

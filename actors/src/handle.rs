@@ -11,6 +11,7 @@ use protocol::{
     catalogue::{Kind, ResourceQuery},
     change::Refusal,
     record::PeerRecord,
+    revocations::Revoke,
     search::{
         Wanted as Sought,
         resources::{CannotBegin, Scope},
@@ -24,13 +25,13 @@ use crate::{
     context::Context,
     gate, health, lookup, peers,
     pool::{self, MemberView},
-    registry, report, resources, score, search,
+    registry, report, resources, revocations, score, search,
     supervision::{Address, Class, Reply},
     swarm,
     view::{
         ActorState, ActorView, AlertView, BanView, BinView, BridgeView, CurveView, EventView, ExplainView, FeedView,
-        IndexerView, PartView, PeerView, ReachedView, RecordView, ReportView, ResourceStep, SampleView, SearchView,
-        SessionView, StatusView, TraceView, Wanted,
+        IndexerView, PartView, PeerView, ReachedView, RecordView, ReportView, ResourceStep, RevocationView, SampleView,
+        SearchView, SessionView, StatusView, TraceView, Wanted,
     },
 };
 
@@ -100,6 +101,12 @@ impl From<gate::OrderFault> for AskError {
                 Self::NotYet(fault.to_string())
             }
         }
+    }
+}
+
+impl From<revocations::Fault> for AskError {
+    fn from(fault: revocations::Fault) -> Self {
+        Self::NotYet(fault.to_string())
     }
 }
 
@@ -461,6 +468,31 @@ impl Handle {
         let was_banned = answer.await.unwrap_or_default();
         lifted?;
         if was_banned { Ok(()) } else { Err(AskError::Unknown { what: "ban", name: peer.to_string() }) }
+    }
+
+    /// The revocations that are held here, by peer.
+    ///
+    /// # Errors
+    /// When the tree does not answer in time.
+    pub async fn revocations(&self) -> Result<Vec<RevocationView>, AskError> {
+        let held = ask(&self.context.addresses.revocations, revocations::Msg::Look).await?;
+        Ok(held.iter().map(RevocationView::from).collect())
+    }
+
+    /// Revokes the key that signed this: in force and on the disk when this returns, and on its way to the others.
+    ///
+    /// # Errors
+    /// When it is no valid revocation, there is no room for it, or it could not be written down in time; it holds then, and
+    /// is written down later.
+    pub async fn revoke(&self, text: &str) -> Result<RevocationView, AskError> {
+        let opened = Verified::<Revoke>::open(text, self.context.now().wall);
+        let revoke = Box::new(opened.map_err(|error| {
+            self.context.stats.revocations_refused.inc();
+            AskError::Invalid(format!("this is no valid revocation: {error}"))
+        })?);
+        let hand = |reply| revocations::Msg::Heard { revoke, from: revocations::Source::Operator, reply };
+        let outcome = ask(&self.context.addresses.revocations, hand).await??;
+        Ok(RevocationView::from(&outcome.held))
     }
 
     /// Lets the nodes of an indexer go and takes no new ones, or takes the order back; on the disk when this returns.

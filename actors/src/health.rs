@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::{
     claim,
     context::{Context, inform},
-    gate, peers, pool, registry, suggestions,
+    gate, peers, pool, registry, revocations, suggestions,
     supervision::{Class, Envelope, Reply, Seat},
     view::{self, EventView, FeedView, StatusView},
 };
@@ -139,6 +139,7 @@ impl Actor for Health {
         inform(&to.registry, Class::Control, registry::Msg::TellCounts);
         inform(&to.suggestions, Class::Control, suggestions::Msg::TellHealth);
         inform(&to.gate, Class::Control, gate::Msg::TellPolicy);
+        inform(&to.revocations, Class::Control, revocations::Msg::TellHealth);
         // Whoever reads on learns that there is another journal.
         context.pulse.send_modify(|count| *count += 1);
         let journal_id = u64::try_from(seat.now().wall.as_microsecond()).unwrap_or_default();

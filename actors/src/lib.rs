@@ -35,6 +35,7 @@ pub mod registry;
 pub mod relay;
 pub mod report;
 pub mod resources;
+pub mod revocations;
 pub mod root;
 pub mod score;
 pub mod search;

@@ -92,7 +92,7 @@ pub async fn at_members(context: &Context, wanted: &Wanted, members: &[PeerId]) 
             .records
             .values()
             .filter_map(|text| Verified::<PeerRecord>::open(text.get(), now).ok())
-            .filter(|record| wanted.matches(record))
+            .filter(|record| wanted.matches(record) && !context.is_revoked(&record.peer_id))
             .collect();
         if !records.is_empty() {
             return records;

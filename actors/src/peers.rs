@@ -21,7 +21,7 @@ use tracing::warn;
 use crate::{
     claim,
     context::{Context, inform},
-    health, outbox, planner, pool, presence,
+    health, outbox, planner, pool, presence, revocations,
     store::{self, to_row},
     suggestions,
     supervision::{Class, Envelope, Reply, Seat, Timer},
@@ -88,6 +88,13 @@ pub enum Msg {
     },
     /// Every connection closed: the swarm began a life.
     AllGone,
+    /// Revocations began a life and want to know who is connected.
+    TellConnected,
+    /// Its key was revoked: what is known of it goes.
+    Forget {
+        /// The peer.
+        peer: PeerId,
+    },
     /// Its last connection closed.
     Gone {
         /// The peer.
@@ -197,7 +204,12 @@ impl Actor for Peers {
         match envelope.open() {
             Msg::Met { peer, greeted, remote, is_dialer } => state.met(peer, &greeted, &remote, is_dialer),
             Msg::AllGone => state.all_gone(),
+            Msg::TellConnected => state.tell_connected(),
+            Msg::Forget { peer } => state.forget(&peer),
             Msg::Gone { peer } => state.gone(&peer),
+            // A revoked peer is not entered anew by what it goes on to say before it is refused.
+            Msg::Identified { peer, .. } | Msg::DialFailed { peer, .. } | Msg::Named { peer, .. }
+                if state.context.is_revoked(&peer) => {}
             Msg::Identified { peer, addrs } => state.identified(peer, &addrs),
             Msg::DialFailed { peer, addrs } => state.failed(peer, &addrs),
             Msg::Named { peer, name, did } => state.named(peer, &name, &did),
@@ -231,15 +243,35 @@ impl State {
             let offset = greeted.clock_offset;
             inform(&self.context.addresses.claim, Class::Control, claim::Msg::Clock { peer, offset });
         }
+        self.tell_met(peer, hello.role.indexer);
         self.offer(peer);
     }
 
+    fn tell_met(&self, peer: PeerId, is_indexer: bool) {
+        let met = revocations::Msg::Met { peer, is_indexer };
+        inform(&self.context.addresses.revocations, Class::Control, met);
+    }
+
+    fn tell_connected(&self) {
+        for (peer, entry) in self.book.iter().filter(|(_, entry)| entry.is_connected) {
+            self.tell_met(*peer, entry.role.indexer);
+        }
+    }
+
+    /// The store forgets it by itself.
+    fn forget(&mut self, peer: &PeerId) {
+        self.changed.remove(peer);
+        self.book.forget(peer);
+    }
+
     fn all_gone(&mut self) {
+        inform(&self.context.addresses.revocations, Class::Control, revocations::Msg::AllGone);
         self.network_keys.clear();
         self.book.all_gone(self.seat.now().wall);
     }
 
     fn gone(&mut self, peer: &PeerId) {
+        inform(&self.context.addresses.revocations, Class::Control, revocations::Msg::Gone { peer: *peer });
         self.network_keys.remove(peer);
         self.book.gone(peer, self.seat.now().wall);
     }

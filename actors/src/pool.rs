@@ -17,6 +17,7 @@ use protocol::{
     PeerId, Timestamp,
     heartbeat::{Given, RESTARTS},
     pool::{Action, Event, Found, Input, Owner, Pool as Machine, Probed, Ranked, Shown, State as Life, Why},
+    revocations::REVOKED_WORDS,
     score::{Decision, Judged},
     search::Wanted,
     time::Mono,
@@ -283,6 +284,11 @@ pub enum Msg {
         /// Who.
         peer: PeerId,
     },
+    /// Its key was revoked.
+    Revoked {
+        /// Whose.
+        peer: PeerId,
+    },
     /// Our record is new.
     Signed(Arc<Signed>),
     /// Score wants to know who is a member.
@@ -381,6 +387,7 @@ impl Actor for Pool {
             Msg::Listed { found } => state.take(Input::Dht { found }).await?,
             Msg::Probed { peer, outcome } => state.take(Input::Probed { peer, outcome }).await?,
             Msg::Scores(scores) => state.scores(scores).await?,
+            Msg::Revoked { peer } => state.take(Input::Revoked { peer }).await?,
             Msg::Evicted { peer } => state.take(Input::Evicted { peer }).await?,
             Msg::Signed(signed) => state.signed(signed),
             Msg::TellScore => state.tell_score(),
@@ -603,7 +610,14 @@ impl State {
     /// While nobody else answers, it is what keeps us out, and health says so.
     fn turned_away(&self, peer: PeerId, cause: &str) {
         if self.machine.answering().is_empty() {
-            self.context.trouble(CANNOT_JOIN, Some(format!("{peer}: {cause}")));
+            let mut remedy = format!("{peer}: {cause}");
+            if cause.contains(REVOKED_WORDS) {
+                remedy.push_str(
+                    "; if it is so, this key is of no use any more: make a new identity with `muster init` in another folder \
+                     (docs/how-to/revoke-a-key.md)",
+                );
+            }
+            self.context.trouble(CANNOT_JOIN, Some(remedy));
         }
     }
 

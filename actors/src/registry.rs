@@ -221,6 +221,8 @@ pub enum Msg {
     },
     /// These are banned from everything.
     Banned(Vec<Ban>),
+    /// The key of this one was revoked.
+    Revoked(PeerId),
     /// This one is banned no longer.
     Unbanned(PeerId),
     /// An operator lets our nodes go, or no longer.
@@ -338,6 +340,7 @@ impl Actor for Registry {
             Msg::Lost { peer } => state.ended(&peer, "it is not there any more"),
             Msg::Put { peer, seq, is_done } => state.put_ended(&peer, seq, is_done),
             Msg::Banned(bans) => state.banned(bans),
+            Msg::Revoked(peer) => state.revoked(&peer),
             Msg::Unbanned(peer) => state.unbanned(&peer),
             Msg::Drained(is_on) => state.drained(is_on),
             Msg::Offended(peer) => state.admission.offended(peer, state.seat.now().mono),
@@ -376,6 +379,8 @@ impl State {
         if let Some(left) = self.bans.left(&from, Some(Kind::Heartbeat), now.mono) {
             return Err(Bans::refusal(left));
         }
+        // Nor may a beat that was on its way when its sender was revoked begin a session anew.
+        self.context.check_revoked(&from)?;
         self.admit(from, now.mono)?;
         let beat = self.sessions.beat(from, heartbeat, is_indexer, &self.book, now, &mut self.rng);
         let is_fault = matches!(&beat, Err(BeatError::NotYours { .. } | BeatError::Name(_) | BeatError::Did(_)));
@@ -454,6 +459,9 @@ impl State {
 
     fn publish(&mut self, from: PeerId, record: Verified<PeerRecord>) -> PublishReceipt {
         let seq = record.seq;
+        if let Err(refused) = self.context.check_revoked(&from) {
+            return PublishReceipt { seq, accepted: false, reason: Some(refused.detail), record_seq: 0 };
+        }
         self.absent.appeared(&record);
         let stored: Result<Stored, RecordError> = self.sessions.record_verified(&from, record, None, self.seat.now());
         match &stored {
@@ -510,6 +518,12 @@ impl State {
             // No more than the gate's own book holds.
             let _ = self.bans.add(ban, self.seat.now());
         }
+    }
+
+    /// Its session ends, and as an indexer it is suggested to nobody.
+    fn revoked(&mut self, peer: &PeerId) {
+        self.ended(peer, "its key was revoked");
+        self.book.gone(peer);
     }
 
     /// Forgiven whole: what is known of its conduct goes with the ban.

@@ -293,6 +293,7 @@ impl State {
 
     fn heard(&mut self, from: PeerId, query_id: &str, records: Vec<Verified<PeerRecord>>, last: Option<Tally>) {
         let now = self.seat.now().mono;
+        let records = self.unrevoked(records);
         let served = records.len();
         match self.searches.answered(&from, query_id, records, last, now) {
             Some(update) => {
@@ -311,7 +312,14 @@ impl State {
         }
     }
 
+    /// Whoever found them may not have heard yet whose keys were revoked.
+    fn unrevoked(&self, mut records: Vec<Verified<PeerRecord>>) -> Vec<Verified<PeerRecord>> {
+        records.retain(|record| !self.context.is_revoked(&record.peer_id));
+        records
+    }
+
     fn held(&mut self, key: &Key, records: Vec<Verified<PeerRecord>>) {
+        let records = self.unrevoked(records);
         let (own, now, served) = (self.context.own.peer_id, self.seat.now().mono, records.len());
         if let Some(update) = self.searches.found(key, records, true, now) {
             self.trace(key, |waterfall, rng| waterfall.heard(&own, served, Some(None), now, rng));

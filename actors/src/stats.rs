@@ -52,6 +52,18 @@ cells! {
     dht_stored: Counter,
     /// Values and providers of others refused: invalid, over quota, from strangers.
     dht_refused: Counter,
+    /// Revocations held.
+    revocations: Gauge,
+    /// Revocations that were new.
+    revocations_new: Counter,
+    /// Revocations that were handed in and held already: not passed on.
+    revocations_known: Counter,
+    /// Revocations whose signature is not that of the key that they revoke.
+    revocations_forged: Counter,
+    /// Revocations that were malformed, of the future, too many or without room.
+    revocations_refused: Counter,
+    /// Times that a peer was refused because its key was revoked.
+    revoked_refused: Counter,
     /// Gossip messages taken.
     gossip_accepted: Counter,
     /// Gossip messages refused.

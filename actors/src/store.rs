@@ -16,6 +16,7 @@ use protocol::{
     bans::Ban,
     behaviour::BAN_MEMORY,
     book::{Entry, Fare},
+    revocations::Held,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tracing::{debug, error, warn};
@@ -183,6 +184,11 @@ pub enum Msg {
         /// All of them, or nothing while the database is away.
         reply: Reply<Option<Policy>>,
     },
+    /// Revocations.
+    Revocations {
+        /// All of them, or nothing while the database is away.
+        reply: Reply<Option<Vec<Held>>>,
+    },
     /// The keys that were first seen for DIDs that do not name theirs.
     Bindings {
         /// All of them, or nothing while the database is away.
@@ -242,6 +248,7 @@ impl Actor for Store {
             Msg::Day { reply } => state.day(reply).await?,
             Msg::ExpireOutbox { before } => state.expire_outbox(before).await?,
             Msg::Policy { reply } => state.policy(reply).await?,
+            Msg::Revocations { reply } => state.revocations(reply).await?,
             Msg::Bindings { reply } => state.bindings(reply).await?,
             Msg::Peers { reply } => state.peers(reply).await?,
             Msg::Members { reply } => state.members(reply).await?,
@@ -403,6 +410,12 @@ impl State {
             Err(error) => Err(error),
         };
         reply.send(self.judge(outcome)?);
+        Ok(())
+    }
+
+    async fn revocations(&mut self, reply: Reply<Option<Vec<Held>>>) -> Result<(), StoreError> {
+        let outcome = self.context.database.revocations().await;
+        reply.send(self.judge(outcome)?.map(|rows| rows.rows));
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use protocol::{
     bans::{Ban, Origin},
     relation::Relation,
     report::Report,
+    revocations::Held,
     score::Explained,
     wire::Role,
 };
@@ -201,6 +202,41 @@ impl From<Ban> for BanView {
             by: by.to_owned(),
             reason: ban.reason,
             offences: ban.offences,
+        }
+    }
+}
+
+/// A revocation that is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RevocationView {
+    /// Whose key.
+    #[serde(with = "text")]
+    #[schemars(with = "String")]
+    pub peer_id: PeerId,
+    /// The DID that went with it.
+    pub did: String,
+    /// When the key signed it.
+    pub time: Timestamp,
+    /// Why, as the signer said.
+    pub reason: String,
+    /// When it was heard here.
+    pub heard: Timestamp,
+    /// It is held until then, and anew each time the key is tried.
+    pub until: Timestamp,
+    /// `heard` of by others, `tried` here since, or `ours`: handed in by our own operators.
+    pub weight: String,
+}
+
+impl From<&Held> for RevocationView {
+    fn from(held: &Held) -> Self {
+        Self {
+            peer_id: held.revoke.peer_id,
+            did: held.revoke.did.clone(),
+            time: held.revoke.time,
+            reason: held.revoke.reason.clone(),
+            heard: held.heard,
+            until: held.until,
+            weight: held.weight.name().to_owned(),
         }
     }
 }

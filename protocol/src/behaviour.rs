@@ -87,7 +87,13 @@ impl Kind {
             Protocol::Bandwidth => Some(Self::Bandwidth),
             // Events are counted by the member that takes them, whichever its role; see [`crate::event`].
             // Echoes count for nothing unless we sent the beacon.
-            Protocol::Hello | Protocol::Leave | Protocol::SearchResponse | Protocol::Echo | Protocol::Event(_) => None,
+            Protocol::Hello
+            | Protocol::Leave
+            | Protocol::SearchResponse
+            | Protocol::Echo
+            | Protocol::Revoke
+            | Protocol::Revocations
+            | Protocol::Event(_) => None,
         }
     }
 }

@@ -220,6 +220,11 @@ impl Book {
         self.entries.is_empty()
     }
 
+    /// Forgets a peer.
+    pub fn forget(&mut self, peer: &PeerId) {
+        self.entries.remove(peer);
+    }
+
     /// Forgets at most `at_most` unconnected peers last seen before `before`; returns how many.
     pub fn forget_stale(&mut self, before: Timestamp, at_most: usize) -> usize {
         let stale: Vec<PeerId> = self

@@ -281,6 +281,16 @@ impl Valid {
         }
     }
 
+    /// What is left of it without that of these owners, if anything is.
+    #[must_use]
+    pub fn without(self, is_out: impl Fn(&PeerId) -> bool) -> Option<Self> {
+        let Self::Name(mut claims) = self else {
+            return if self.owners().iter().any(is_out) { None } else { Some(self) };
+        };
+        claims.retain(|claim| !is_out(&claim.peer_id));
+        if claims.is_empty() { None } else { Some(Self::Name(claims)) }
+    }
+
     /// The record of `/node/<did>`, where it is one.
     #[must_use]
     pub fn as_node(&self) -> Option<&Verified<PeerRecord>> {
@@ -761,6 +771,19 @@ mod tests {
 
     fn signed<T: SignedObject>(value: &T, seed: u8) -> Vec<u8> {
         Verified::sign(value, &keys(seed)).text().as_bytes().to_vec()
+    }
+
+    #[test]
+    fn without_an_owner_a_name_keeps_the_others_claims_and_anything_else_is_gone() {
+        let (one, other) = (keys(1).peer_id(), keys(2).peer_id());
+        let mut both = vec![claim(1, 1), claim(2, 1)];
+        both.sort_by_key(|claim| claim.peer_id);
+        let left = Valid::Name(both.clone()).without(|peer| *peer == one).unwrap();
+        assert_eq!(left.owners(), [other]);
+        assert_eq!(Valid::Name(both).without(|_| true), None);
+        let node = valid(&node_key(1), &signed(&record(1, 7), 1));
+        assert_eq!(node.clone().without(|peer| *peer == other), Some(node.clone()));
+        assert_eq!(node.without(|peer| *peer == one), None);
     }
 
     #[test]

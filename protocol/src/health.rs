@@ -13,6 +13,9 @@ use crate::{time::Mono, wire::Role};
 /// Events kept; a timeline of minutes, not a history.
 pub const EVENTS_MAX: usize = 1_000;
 
+/// The trouble of a member whose own key was revoked: nobody takes it any more, so it cannot do its job.
+pub const REVOKED: &str = "revoked";
+
 /// What the actors told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -78,6 +81,9 @@ impl Facts {
         if self.is_leaving {
             reasons.push("it is leaving: start it again".to_owned());
         }
+        if let Some(remedy) = self.troubles.get(REVOKED) {
+            reasons.push(format!("{REVOKED}: {remedy}"));
+        }
         if self.role.indexer {
             if !self.is_listening {
                 reasons.push("it listens on no address: check network.listen and network.port".to_owned());
@@ -107,7 +113,8 @@ impl Facts {
                 "the database does not answer: check the disk of files.data, or the server of store.url".to_owned(),
             );
         }
-        reasons.extend(self.troubles.iter().map(|(what, remedy)| format!("{what}: {remedy}")));
+        let others = self.troubles.iter().filter(|(what, _)| **what != REVOKED);
+        reasons.extend(others.map(|(what, remedy)| format!("{what}: {remedy}")));
         reasons
     }
 }

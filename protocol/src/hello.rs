@@ -203,12 +203,17 @@ pub fn capabilities(role: Role) -> Vec<&'static str> {
     capabilities
 }
 
-/// What a peer's record says of them: every node takes events, every member beacons, and a record that all indexers keep need
+/// What a peer's record says of them: every node takes events, every member beacons and revocations, and a record that all indexers keep need
 /// not repeat it.
 #[must_use]
 pub fn record_capabilities(role: Role) -> Vec<&'static str> {
-    let is_usual =
-        |id: &&str| *id == TOPIC_BEACON || matches!(Protocol::from_id(id), Some(Protocol::Event(_) | Protocol::Echo));
+    let is_usual = |id: &&str| {
+        *id == TOPIC_BEACON
+            || matches!(
+                Protocol::from_id(id),
+                Some(Protocol::Event(_) | Protocol::Echo | Protocol::Revoke | Protocol::Revocations)
+            )
+    };
     capabilities(role).into_iter().filter(|id| !is_usual(id)).collect()
 }
 

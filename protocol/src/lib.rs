@@ -40,6 +40,7 @@ pub mod relation;
 pub mod report;
 pub mod restarts;
 pub mod restraint;
+pub mod revocations;
 pub mod sampling;
 pub mod score;
 pub mod search;

@@ -68,6 +68,9 @@ const OTHERS_ASKED: usize = 2;
 /// the most. Past it they go as others do.
 const VOUCHED_MAX: usize = 16;
 
+/// One whose key was revoked is not looked at again within this; it is refused in the greeting in any case.
+const REVOKED_REST: Duration = Duration::from_secs(24 * 3_600);
+
 /// A full one that asks us to move is let go unreplaced once in this time: several may ask at the same time, and a pool
 /// that did what each of them wants would be left with one.
 const LET_GO_EVERY: Duration = Duration::from_secs(60);
@@ -414,6 +417,7 @@ impl Pool {
                 }
             }
             Input::Evicted { peer } => self.evicted(peer, now),
+            Input::Revoked { peer } => self.revoked(peer, now),
             Input::Tick => {}
         }
     }
@@ -669,6 +673,23 @@ impl Pool {
             self.out.push(Action::Forget { peer });
         }
         self.stop(peer, Why::Evicted, self.settings.evicted_rest, now);
+    }
+
+    /// Seed or not, and though it were the last: whoever holds its key may be a thief.
+    fn revoked(&mut self, peer: PeerId, now: Mono) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.sticky = false;
+            if std::mem::take(&mut member.about.remembered) {
+                self.out.push(Action::Forget { peer });
+            }
+        } else if self.known.get_mut(&peer).is_some_and(|known| std::mem::take(&mut known.about.remembered)) {
+            self.out.push(Action::Forget { peer });
+        }
+        self.stop(peer, Why::Revoked, REVOKED_REST, now);
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.good = None;
+            known.rests_until = known.rests_until.max(now + REVOKED_REST);
+        }
     }
 
     /// What was seen of it still says that it would be evicted: it is not taken up again while others answer.

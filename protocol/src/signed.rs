@@ -642,6 +642,7 @@ mod vectors {
         event::{Event, Verb},
         presence::token::{PresenceToken, epoch_of},
         record::{IndexerRecord, Leave, PeerRecord},
+        revocations::{self, Revoke},
         wire::{AddrInfo, Role},
     };
 
@@ -839,6 +840,17 @@ mod vectors {
     }
 
     #[test]
+    fn revocations_are_signed_as_in_the_vectors() {
+        let did = keys().did().to_string();
+        let values = [
+            revocations::revoke(&keys(), &did, "", now()).value().clone(),
+            revocations::revoke(&keys(), &did, "stolen in Z\u{fc}rich", now()).value().clone(),
+        ];
+        let expected = [signed("without a reason", &values[0]), signed("with a reason", &values[1])];
+        check::<Revoke>(include_str!("../vectors/revoke.json"), &expected, &values);
+    }
+
+    #[test]
     fn presence_tokens_are_signed_as_in_the_vectors() {
         let token = PresenceToken {
             indexer: Keys::from_seed([0x4e; 32]).peer_id(),
@@ -992,6 +1004,7 @@ mod vectors {
             include_str!("../vectors/pid_value.json"),
             include_str!("../vectors/name_claim.json"),
             include_str!("../vectors/leave.json"),
+            include_str!("../vectors/revoke.json"),
             include_str!("../vectors/presence_token.json"),
             include_str!("../vectors/resource.json"),
             include_str!("../vectors/event.json"),

@@ -44,13 +44,17 @@ pub enum Protocol {
     Bandwidth,
     /// One exchange: a member says that a beacon reached it; see [`crate::beacon`].
     Echo,
+    /// One exchange: a key is to be believed no longer; see [`crate::revocations`].
+    Revoke,
+    /// One exchange: a page of the revocations that somebody holds.
+    Revocations,
     /// Events between nodes, each answered once it is kept; see [`crate::event`].
     Event(Verb),
 }
 
 impl Protocol {
     /// Every protocol, in the order of `docs/protocol.md`.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Hello,
         Self::Heartbeat,
         Self::Publish,
@@ -63,6 +67,8 @@ impl Protocol {
         Self::Audit,
         Self::Bandwidth,
         Self::Echo,
+        Self::Revoke,
+        Self::Revocations,
         Self::Event(Verb::Create),
         Self::Event(Verb::Update),
         Self::Event(Verb::Delete),
@@ -90,7 +96,9 @@ impl Protocol {
             Self::Audit => 9,
             Self::Bandwidth => 10,
             Self::Echo => 11,
-            Self::Event(verb) => 12 + verb as usize,
+            Self::Revoke => 12,
+            Self::Revocations => 13,
+            Self::Event(verb) => 14 + verb as usize,
         }
     }
 
@@ -98,7 +106,7 @@ impl Protocol {
     #[must_use]
     pub const fn is_taken_by(self, role: Role) -> bool {
         match self {
-            Self::Hello | Self::Leave | Self::Witness | Self::Echo => true,
+            Self::Hello | Self::Leave | Self::Witness | Self::Echo | Self::Revoke | Self::Revocations => true,
             Self::Event(_) => role.node,
             _ => role.indexer,
         }
@@ -120,6 +128,8 @@ impl Protocol {
             Self::Audit => "/muster/audit/1.0",
             Self::Bandwidth => "/opencloud/probe/1.0",
             Self::Echo => "/muster/echo/1.0",
+            Self::Revoke => "/muster/record/revoke/1.0",
+            Self::Revocations => "/muster/record/revocations/1.0",
             Self::Event(Verb::Create) => "/opencloud/resource/create/1.0",
             Self::Event(Verb::Update) => "/opencloud/resource/update/1.0",
             Self::Event(Verb::Delete) => "/opencloud/resource/delete/1.0",
@@ -142,9 +152,14 @@ impl Protocol {
     #[must_use]
     pub const fn value_bytes_max(self) -> usize {
         match self {
-            Self::Hello | Self::Leave | Self::Witness | Self::Echo => 4 * 1024,
+            Self::Hello | Self::Leave | Self::Witness | Self::Echo | Self::Revoke => 4 * 1024,
             Self::Publish => 16 * 1024,
-            Self::Heartbeat | Self::Candidates | Self::Search | Self::SearchResponse | Self::Audit => 64 * 1024,
+            Self::Heartbeat
+            | Self::Candidates
+            | Self::Search
+            | Self::SearchResponse
+            | Self::Audit
+            | Self::Revocations => 64 * 1024,
             Self::Bandwidth => crate::bandwidth::PAYLOAD_BYTES,
             Self::Get => 256 * 1024,
             Self::Event(_) => EVENT_BYTES_MAX,
@@ -504,6 +519,42 @@ pub struct CandidatesResponse {
 pub struct LeaveAck {
     /// Heard.
     pub ok: bool,
+}
+
+/// The answer to a `Revoke`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeAck {
+    /// It is held, since now or since before.
+    pub ok: bool,
+}
+
+/// A question for the revocations that a peer holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationsRequest {
+    /// Those behind this peer id, by its bytes; all where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "text_option")]
+    pub after: Option<PeerId>,
+}
+
+/// A page of them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RevocationsResponse {
+    /// By peer id.
+    #[serde(default)]
+    pub revocations: Vec<HeldRevoke>,
+    /// Others follow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// A revocation as its holder tells it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HeldRevoke {
+    /// The `Revoke` as it was signed.
+    pub revoke: Box<RawValue>,
+    /// Seconds for which its holder will hold it if its key stays quiet: whoever learns it here holds it no longer, so that
+    /// it ends everywhere.
+    pub left_s: u64,
 }
 
 /// A search from a node to one of its indexers: exactly one of the three criteria.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use actors::view::{
     ActorState, ActorView, AddrView, AlertView, BanView, BinView, BridgeState, BridgeView, BusMode, CurveView, Ended,
     EventView, ExplainView, IndexerView, ListedView, MemberState, OutboxView, PartView, PeerView, PlacedView, PlanView,
-    ReachedView, RecordView, RelationView, ReportView, ResourceStep, ResourceView, SampleView, ScoreView, SearchView,
-    SessionView, Standing, StatusView, TablePeerView, TraceView,
+    ReachedView, RecordView, RelationView, ReportView, ResourceStep, ResourceView, RevocationView, SampleView,
+    ScoreView, SearchView, SessionView, Standing, StatusView, TablePeerView, TraceView,
 };
 use jiff::{SignedDuration, Timestamp};
 use libp2p_identity::PeerId;
@@ -360,6 +360,29 @@ pub(super) fn bans() -> Vec<BanView> {
         reason: "too loud".to_owned(),
         offences: 0,
     }]
+}
+
+pub(super) fn revocation() -> RevocationView {
+    RevocationView {
+        peer_id: peer(NODE),
+        did: DID.to_owned(),
+        time: at(0),
+        reason: "the disk was stolen".to_owned(),
+        heard: at(2),
+        until: at(400 * 24 * 3_600),
+        weight: "ours".to_owned(),
+    }
+}
+
+pub(super) fn revocations() -> Vec<RevocationView> {
+    vec![revocation()]
+}
+
+/// The key of the test vectors, which is worth nothing.
+pub(super) fn revoke() -> serde_json::Value {
+    let keys = protocol::identity::Keys::from_seed([0x4d; 32]);
+    let revoke = protocol::revocations::revoke(&keys, &keys.did().to_string(), "the disk was stolen", at(0));
+    serde_json::to_value(revoke.to_raw()).unwrap_or_default()
 }
 
 pub(super) fn tokens() -> Vec<TokenView> {

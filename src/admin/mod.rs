@@ -32,6 +32,7 @@ mod records;
 mod report;
 mod resources;
 mod restart;
+mod revocations;
 mod roles;
 mod search;
 mod searches;
@@ -152,6 +153,7 @@ fn usual(chaos: bool) -> OpenApiRouter<Held> {
         .routes(routes!(planner::feed, planner::close))
         .routes(routes!(bans::list, bans::add))
         .routes(routes!(bans::remove))
+        .routes(routes!(revocations::list, revocations::add))
         .routes(routes!(drain::begin, drain::end))
         .routes(routes!(tokens::list, tokens::add))
         .routes(routes!(tokens::remove))

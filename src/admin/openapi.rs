@@ -93,6 +93,7 @@ pub(super) mod answers {
         ReportView: view::ReportView,
         ResourceStep: view::ResourceStep,
         ResourceView: view::ResourceView,
+        RevocationView: view::RevocationView,
         SampleView: view::SampleView,
         SearchView: view::SearchView,
         SessionView: view::SessionView,

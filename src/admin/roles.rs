@@ -11,7 +11,7 @@ pub(crate) enum Role {
     Reader,
     /// Also runs the member from day to day: bans, drains, partners, resources, plans, restarts of actors.
     Operator,
-    /// Also gives and takes tokens, changes the configuration, injects faults where that is on.
+    /// Also gives and takes tokens, revokes keys, changes the configuration, injects faults where that is on.
     Admin,
 }
 
@@ -35,7 +35,7 @@ impl Role {
 }
 
 /// Where a change is an admin's alone.
-const ADMINS: [&str; 3] = ["/api/v1/chaos", "/api/v1/config", "/api/v1/tokens"];
+const ADMINS: [&str; 4] = ["/api/v1/chaos", "/api/v1/config", "/api/v1/revocations", "/api/v1/tokens"];
 
 /// Which role a question needs, where it needs a token at all.
 pub(super) fn needed(method: &str, path: &str) -> Role {
@@ -69,6 +69,7 @@ mod tests {
             ("HEAD", "/api/v1/status", Role::Reader),
             ("PATCH", "/api/v1/config", Role::Admin),
             ("POST", "/api/v1/tokens", Role::Admin),
+            ("POST", "/api/v1/revocations", Role::Admin),
             ("DELETE", "/api/v1/tokens/ops", Role::Admin),
             ("POST", "/api/v1/chaos/actors/root/store", Role::Admin),
             ("POST", "/api/v1/configuration", Role::Operator),

@@ -9,8 +9,8 @@ use actors::{
     view::{
         ActorView, AlertView, BanView, BinView, BridgeView, CurveView, Ended, EventView, ExplainView, FeedView,
         IndexerView, ListedView, OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ReportView,
-        ResourceStep, ResourceView, SampleView, ScoreView, SearchView, SessionView, Standing, StatusView,
-        TablePeerView, TraceView, Wanted,
+        ResourceStep, ResourceView, RevocationView, SampleView, ScoreView, SearchView, SessionView, Standing,
+        StatusView, TablePeerView, TraceView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::ready};
@@ -21,8 +21,10 @@ use protocol::{
     catalogue::{Draft, Kind},
     relation::Relation,
     report::{Report, Spread, Trouble},
+    revocations::Revoke,
     score::{Book, Decision, Observation},
     search::resources::Scope,
+    signed::Verified,
     time::Mono,
 };
 use serde_json::value::RawValue;
@@ -72,6 +74,7 @@ pub(crate) struct Still {
     /// Searches for resources that it was given: whose, among whom, for what, of which kind, in which groups.
     pub(crate) sought: Mutex<Vec<Sought>>,
     /// Bans that it was given.
+    pub(crate) revoked: Mutex<Vec<String>>,
     pub(crate) banned: Mutex<Vec<(PeerId, Option<Duration>, String)>>,
     /// Orders to drain that it was given, and to take that back.
     pub(crate) drained: Mutex<Vec<bool>>,
@@ -337,6 +340,19 @@ impl Tree for Still {
         };
         let bans = self.banned.lock().unwrap().iter().map(view).collect();
         self.answer(bans)
+    }
+
+    fn revocations(&self) -> Answer<'_, Vec<RevocationView>> {
+        let held = self.revoked.lock().unwrap().iter().map(|_| super::examples::revocation()).collect();
+        self.answer(held)
+    }
+
+    fn revoke<'a>(&'a self, text: &'a str) -> Answer<'a, RevocationView> {
+        if let Err(error) = Verified::<Revoke>::open(text, jiff::Timestamp::now()) {
+            return ready(Err(AskError::Invalid(error.to_string()))).boxed();
+        }
+        self.revoked.lock().unwrap().push(text.to_owned());
+        self.answer(super::examples::revocation())
     }
 
     fn ban(&self, peer: PeerId, lasts: Option<Duration>, reason: String) -> Answer<'_, ()> {

@@ -515,6 +515,26 @@ async fn a_ban_has_a_length_a_reason_and_an_end() {
 }
 
 #[tokio::test]
+async fn a_revocation_is_handed_in_as_it_was_signed_and_by_an_admin_alone() {
+    let endpoint = endpoint("127.0.0.1");
+    let token = Some(endpoint.token.expose());
+    let path = "/api/v1/revocations";
+    let signed = super::examples::revoke();
+    assert_eq!(endpoint.told("POST", path, None, &signed).await.status(), StatusCode::UNAUTHORIZED);
+    assert!(endpoint.tree.revoked.lock().unwrap().is_empty());
+    let mut changed = signed.clone();
+    changed["reason"] = json!("another one");
+    for wrong in [json!({}), json!("nothing"), changed] {
+        assert_eq!(endpoint.told("POST", path, token, &wrong).await.status(), StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    let held = endpoint.told("POST", path, token, &signed).await;
+    assert_eq!(held.status(), StatusCode::OK);
+    assert_eq!(json_of(held).await["weight"], json!("ours"));
+    assert_eq!(endpoint.told("DELETE", path, token, &Value::Null).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(json_of(endpoint.get(path).await).await.as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
 async fn drain_is_an_order_that_is_given_and_taken_back() {
     let endpoint = endpoint("127.0.0.1");
     let token = Some(endpoint.token.expose());

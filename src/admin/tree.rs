@@ -8,7 +8,7 @@ use actors::{
     view::{
         ActorView, AlertView, BanView, BinView, BridgeView, CurveView, EventView, ExplainView, FeedView, IndexerView,
         ListedView, OutboxView, PeerView, PlacedView, PlanView, RecordView, RelationView, ReportView, ResourceStep,
-        ResourceView, SampleView, SearchView, SessionView, StatusView, TraceView, Wanted,
+        ResourceView, RevocationView, SampleView, SearchView, SessionView, StatusView, TraceView, Wanted,
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -81,6 +81,10 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn ban(&self, peer: PeerId, lasts: Option<Duration>, reason: String) -> Answer<'_, ()>;
     /// Takes every ban of a peer back.
     fn unban(&self, peer: PeerId) -> Answer<'_, ()>;
+    /// The revocations that are held here.
+    fn revocations(&self) -> Answer<'_, Vec<RevocationView>>;
+    /// Revokes the key that signed this.
+    fn revoke<'a>(&'a self, text: &'a str) -> Answer<'a, RevocationView>;
     /// Lets the nodes of an indexer go, or takes the order back.
     fn drain(&self, is_on: bool) -> Answer<'_, ()>;
     /// Who this member is.
@@ -220,6 +224,14 @@ impl Tree for Handle {
 
     fn unban(&self, peer: PeerId) -> Answer<'_, ()> {
         Self::unban(self, peer).boxed()
+    }
+
+    fn revocations(&self) -> Answer<'_, Vec<RevocationView>> {
+        Self::revocations(self).boxed()
+    }
+
+    fn revoke<'a>(&'a self, text: &'a str) -> Answer<'a, RevocationView> {
+        Self::revoke(self, text).boxed()
     }
 
     fn drain(&self, is_on: bool) -> Answer<'_, ()> {

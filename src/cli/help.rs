@@ -80,6 +80,8 @@ const GROUPS: [Group; 7] = [
             ("ban add", "muster ban add 12D3KooW… --for 1h --reason 'asks too much'"),
             ("ban rm", "muster ban rm 12D3KooW…"),
             ("ban ls", "muster ban ls --output json"),
+            ("revoke", "muster revoke --identity paris/identity.pem --reason 'the disk was stolen' --yes"),
+            ("revocations", "muster revocations --output json"),
             ("token", "muster token ls"),
             ("token add", "muster token add grafana --role reader"),
             ("token rm", "muster token rm grafana"),

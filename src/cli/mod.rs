@@ -30,6 +30,7 @@ mod report;
 mod resource;
 mod restart;
 mod restore;
+mod revoke;
 mod rotate;
 mod run;
 mod search;
@@ -164,6 +165,10 @@ enum Verb {
     /// Ban peers from an indexer, take bans back, list them.
     #[command(subcommand)]
     Ban(ban::Verb),
+    /// Revoke a key that was stolen or lost, for good: with the key itself, or with what it signed beforehand.
+    Revoke(revoke::Args),
+    /// List whose keys are revoked.
+    Revocations,
     /// Let the nodes of an indexer go, and take no new ones.
     Drain(drain::Args),
     /// Let a drained indexer take nodes again.
@@ -386,6 +391,8 @@ fn perform(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Outbox(args) => asked(outbox::run(&args, context)),
         Verb::Planner(verb) => asked(planner::run(&verb, context)),
         Verb::Ban(verb) => asked(ban::run(&verb, context)),
+        Verb::Revoke(args) => asked(revoke::run(&args, context)),
+        Verb::Revocations => asked(revoke::list(context)),
         Verb::Drain(args) => asked(drain::drain(&args, context)),
         Verb::Undrain(args) => asked(drain::undrain(&args, context)),
         Verb::Restart(args) => asked(restart::run(&args, context)),

@@ -165,6 +165,7 @@ const WORDS = {
   event_referent_changed: ["referent changed", "nouveau référent"],
   event_report: ["day reported", "rapport du jour"],
   event_relation_changed: ["relation changed", "relation modifiée"],
+  event_revoked: ["key revoked", "clé révoquée"],
   event_session_ended: ["session ended", "session terminée"],
   event_trouble: ["trouble", "problème"],
   event_trouble_over: ["trouble over", "problème résolu"],

@@ -1,9 +1,9 @@
 //! What muster keeps: the only SQL of the house.
 //!
 //! One writer takes batches, a few readers look on. Everything written here is either a *memory* (peers, addresses,
-//! pool members, the running day: bounded, the oldest leaves first) or a *promise* (sequences, bindings, bans, orders,
-//! relations, the catalogue, what waits in the outbox: bounded, a newcomer is refused rather than a held one forgotten, and
-//! synced to disk before the call returns).
+//! pool members, the running day: bounded, the oldest leaves first) or a *promise* (sequences, bindings, bans, revocations,
+//! orders, relations, the catalogue, what waits in the outbox: bounded, a newcomer is refused rather than a held one
+//! forgotten, and synced to disk before the call returns).
 //!
 //! The database is a file of SQLite, or PostgreSQL by URL. `repository` is what both are asked for, `session` how; a file
 //! per topic has the SQL, one text for both where they understand the same.
@@ -25,6 +25,7 @@ mod read;
 mod relations;
 mod repository;
 mod resources;
+mod revocations;
 mod seqs;
 mod session;
 mod sqlite;
@@ -34,7 +35,7 @@ mod write;
 
 use std::{fmt, ops::Deref, time::Duration};
 
-use protocol::{PeerId, Timestamp, bans::Ban, catalogue::ResourceQuery};
+use protocol::{PeerId, Timestamp, bans::Ban, catalogue::ResourceQuery, revocations::Held};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -55,6 +56,7 @@ pub use self::{
     read::Rows,
     relations::{RELATIONS_MAX, RelationRow},
     resources::{Listing, RESOURCES_READ_MAX, ResourceRow, Sight, StandingRow},
+    revocations::REVOCATIONS_KEPT_MAX,
     seqs::{SEQ_MAX, SEQS_MAX},
     sqlite::{Copied, Examined, Opened, SetAside, copy_database},
     write::{Applied, Refusal, RefusedWrite, WRITES_MAX, Write},
@@ -261,6 +263,14 @@ impl Store {
     /// See [`StoreError`].
     pub async fn forget_ended_bans(&self, before: Timestamp, at_most: u32) -> Result<u64, StoreError> {
         bans::forget_ended(&self.database, before, at_most).await
+    }
+
+    /// Every revocation that is kept, by peer; at most [`REVOCATIONS_KEPT_MAX`].
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn revocations(&self) -> Result<Rows<Held>, StoreError> {
+        revocations::read_all(&mut self.database.reader().await?.session()).await
     }
 
     /// Since when the order to drain is in force, if it is.

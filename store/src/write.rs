@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use multiaddr::Multiaddr;
-use protocol::{PeerId, Timestamp, bans::Ban, behaviour::Scope};
+use protocol::{PeerId, Timestamp, bans::Ban, behaviour::Scope, revocations::Held};
 
 use crate::{
     AddressRow, Fate, MemberRow, PeerRow, RelationRow, Settings, StoreError, bans, bindings,
     bindings::Bound,
     days, orders, outbox, peers, pool, relations,
     repository::{Database, Repository as _},
+    revocations,
     seqs::{self, SEQ_MAX, SEQS_MAX},
     session::Session,
 };
@@ -67,6 +68,10 @@ pub enum Write {
     },
     /// The order to drain, given or taken back. A promise.
     Drain(Option<Timestamp>),
+    /// A revocation as it is held. A promise.
+    Revocation(Held),
+    /// Gives the revocation of a peer up. A promise, as all that is said of them.
+    ForgetRevocation(PeerId),
     /// What a peer is to us; without a relation it is forgotten. A promise.
     Relation(RelationRow),
     /// A message that waits was tried in vain.
@@ -110,6 +115,8 @@ impl Write {
             | Self::LiftBan(_)
             | Self::ForgetBan { .. }
             | Self::Drain(_)
+            | Self::Revocation(_)
+            | Self::ForgetRevocation(_)
             | Self::Relation(_)
             | Self::OutboxEnded { .. } => true,
         }
@@ -289,6 +296,8 @@ async fn apply_one(
         Write::LiftBan(peer) => bans::lift(session, peer).await.map(Ok),
         Write::ForgetBan { peer, scope } => bans::forget(session, peer, *scope).await.map(Ok),
         Write::Drain(since) => orders::write_drain(session, *since).await.map(Ok),
+        Write::Revocation(held) => revocations::write(session, held).await,
+        Write::ForgetRevocation(peer) => revocations::forget(session, peer).await.map(Ok),
         Write::Relation(row) => relations::write(session, row).await,
         Write::OutboxTried { id, attempts, next_at, detail } => {
             outbox::tried(session, *id, *attempts, *next_at, detail).await.map(Ok)

@@ -38,6 +38,7 @@ mod partition;
 mod presence;
 mod report;
 mod restart;
+mod revocation;
 mod rotate;
 mod search;
 mod settings;

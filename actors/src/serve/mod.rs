@@ -13,6 +13,7 @@ mod heartbeat;
 mod leave;
 mod publish;
 mod resources;
+mod revoke;
 mod search;
 mod verify;
 mod witness;
@@ -103,6 +104,8 @@ async fn serve(context: Context, inbound: Inbound, greet: mpsc::Sender<Greeting>
         Protocol::Audit => audit::serve(&context, peer, inbound.stream).await,
         Protocol::Bandwidth => bandwidth::serve(&context, peer, inbound.stream).await,
         Protocol::Echo => echo::serve(&context, peer, inbound.stream).await,
+        Protocol::Revoke => revoke::serve(&context, peer, inbound.stream).await,
+        Protocol::Revocations => revoke::tell(&context, inbound.stream).await,
         Protocol::Event(Verb::Search) => resources::serve(&context, peer, inbound.stream).await,
         Protocol::Event(Verb::Verify) => verify::serve(&context, peer, inbound.stream).await,
         Protocol::Event(verb) => event::serve(&context, peer, verb, inbound.stream).await,

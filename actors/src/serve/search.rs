@@ -101,7 +101,9 @@ pub(super) async fn collect(context: &Context, from: PeerId, mut io: Io) -> Resu
     let max = Protocol::SearchResponse.value_bytes_max();
     while let Some(read) = io.read(patience, |value| json::parse::<SearchPeerResult>(value.bytes, max)).await? {
         patience = Patience::NEXT;
-        let result = read?;
+        let mut result = read?;
+        // Another indexer may not have heard yet.
+        result.records.retain(|hit| !context.is_revoked(&hit.peer_id));
         let is_last = result.last;
         let answered = relay::Msg::Answered { from, is_indexer: role.indexer, result };
         inform(&context.addresses.relay, Class::Search, answered);

@@ -191,6 +191,7 @@ impl Driver {
                 let _ = reply.send(connection.and_then(|connection| connection.round_trip));
             }
             Command::Close { peer } => drop(self.swarm.disconnect_peer_id(peer)),
+            Command::Disown { peer } => self.disown(peer),
             Command::Put { key, value, reply } => self.put(&key, *value, reply),
             Command::ReadBack { key, value, reply } => self.read_back(key, value, reply),
             Command::Find { key, is_first_enough, reply } => self.find(key, is_first_enough, reply),
@@ -317,6 +318,12 @@ impl Driver {
 
     fn on_greeting(&mut self, greeting: Greeting) {
         let Greeting { connection, peer, outcome, admitted } = greeting;
+        // It may have been revoked while it was greeted.
+        let outcome = outcome.and_then(|greeted| match self.context.check_revoked(&peer) {
+            Ok(()) => Ok(greeted),
+            Err(refused) => Err(super::greet::not_taken(refused)),
+        });
+        let is_taken = outcome.is_ok();
         match outcome {
             Ok(greeted) => self.admit(connection, peer, greeted),
             Err(error) => {
@@ -337,7 +344,7 @@ impl Driver {
             }
         }
         // Only now may the listener say yes: its word must not outrun the admission.
-        if let Some(admitted) = admitted {
+        if let Some(admitted) = admitted.filter(|_| is_taken) {
             let _ = admitted.send(());
         }
     }
@@ -435,6 +442,24 @@ impl Driver {
     }
 
     // The DHT.
+
+    /// What the peer signed is found here no longer.
+    fn disown(&mut self, peer: PeerId) {
+        // Nobody is connected where it fails.
+        let _ = self.swarm.disconnect_peer_id(peer);
+        self.servers.remove(&peer);
+        let now = self.now();
+        for (key, rest) in self.shelf.disown(&peer) {
+            let store = self.swarm.behaviour_mut().kad.store_mut();
+            match rest {
+                // As large as what it takes the place of, or smaller.
+                Some(rest) => drop(store.put(record(&key, &rest, now))),
+                None => store.remove(&kad::RecordKey::new(&key.to_bytes())),
+            }
+        }
+        self.swarm.behaviour_mut().kad.remove_peer(&peer);
+        self.swarm.behaviour_mut().kad.store_mut().remove_provider(&kad::RecordKey::new(&dht::indexers_key()), &peer);
+    }
 
     /// Puts what is then held here: a name's other claims along with ours, and never an older value over a newer one.
     fn put(&mut self, key: &dht::Key, value: Valid, reply: Option<oneshot::Sender<bool>>) {
@@ -543,7 +568,13 @@ impl Driver {
     fn on_checked(&mut self, checked: Checked) {
         let now = self.now();
         let (key, value) = match checked {
-            Ok(checked) => checked,
+            Ok((key, value)) => match unrevoked(&self.context, value) {
+                Some(value) => (key, value),
+                None => {
+                    self.context.stats.dht_refused.inc();
+                    return;
+                }
+            },
             Err((source, error)) => {
                 debug!(%source, %error, code = ?error.refusal(), "a value for the DHT was refused");
                 self.context.stats.dht_refused.inc();
@@ -590,8 +621,10 @@ impl Driver {
                     kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(record))),
                 ) => match dht::validate(key, &record.record.value, found.last(), now.wall) {
                     Ok(valid) if found.len() < dht::VALUES_MAX => {
-                        found.push(valid);
-                        *is_first_enough
+                        let valid = unrevoked(&self.context, valid);
+                        let is_enough = *is_first_enough && valid.is_some();
+                        found.extend(valid);
+                        is_enough
                     }
                     Ok(_) => true,
                     Err(error) => {
@@ -614,7 +647,7 @@ impl Driver {
                     Query::Providers { found, .. },
                     kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })),
                 ) => {
-                    found.extend(providers);
+                    found.extend(providers.into_iter().filter(|peer| !self.context.is_revoked(peer)));
                     false
                 }
                 (Query::Put { reply }, kad::QueryResult::PutRecord(outcome)) => {
@@ -670,6 +703,7 @@ impl Driver {
         match event {
             gossipsub::Event::Message { propagation_source, message_id, message } => {
                 let verdict = match message.topic.as_str() {
+                    _ if self.is_by_revoked(&message) => gossipsub::MessageAcceptance::Ignore,
                     wire::TOPIC_PRESENCE => self.take_word(&message),
                     wire::TOPIC_NODE_SEARCH => self.take_question(&message),
                     wire::TOPIC_BEACON => self.take_beacon(&message),
@@ -691,6 +725,11 @@ impl Driver {
             gossipsub::Event::Subscribed { peer_id, topic } => self.on_subscribed(peer_id, topic),
             _ => {}
         }
+    }
+
+    /// Nothing of a revoked author is heard or passed on, whoever brings it.
+    fn is_by_revoked(&self, message: &gossipsub::Message) -> bool {
+        message.source.is_some_and(|author| self.context.check_revoked(&author).is_err())
     }
 
     fn take_query(&self, message: &gossipsub::Message) -> gossipsub::MessageAcceptance {
@@ -934,6 +973,11 @@ fn is_in_dht(greeted: &Greeted) -> bool {
 }
 
 /// A value as Kademlia holds and sends it.
+/// What is left of a value without what revoked keys signed.
+fn unrevoked(context: &Context, value: Valid) -> Option<Valid> {
+    value.without(|owner| context.check_revoked(owner).is_err())
+}
+
 fn record(key: &dht::Key, value: &Valid, now: Now) -> kad::Record {
     kad::Record {
         key: kad::RecordKey::new(&key.to_bytes()),

@@ -82,11 +82,21 @@ pub(super) async fn dialer(
         Answer::Refused(refused) => Err(refused.into()),
         Answer::Given(hello) => {
             hello::judge(&hello, &peer, &context.own.network_id).map_err(|error| OpenError::from(error.refused()))?;
+            context.check_revoked(&peer).map_err(not_taken)?;
             check_relation(&context, peer).await?;
             let round_trip = answered.mono.since(asked.mono);
             let clock_offset = hello::clock_offset(hello.time, answered.wall, round_trip);
             Ok(Greeted { hello, clock_offset })
         }
+    }
+}
+
+/// We do not take a peer whose key was revoked. In other words than those by which a peer is refused: whoever reads them is not
+/// the one that was revoked.
+pub(super) fn not_taken(refused: Refused) -> OpenError {
+    match refused.refused {
+        RefusalCode::Banned => OpenError::Hello("its own key revoked it, and nobody takes it any more".to_owned()),
+        _ => refused.into(),
     }
 }
 
@@ -131,8 +141,9 @@ async fn hear(context: &Context, peer: PeerId, stream: &mut Io) -> Result<Greete
     Ok(Greeted { hello, clock_offset })
 }
 
-/// Whether the peer is blacklisted here, whoever of us came to the other.
+/// Whether the peer is revoked or blacklisted here, whoever of us came to the other.
 async fn check_relation(context: &Context, peer: PeerId) -> Result<(), Refused> {
+    context.check_revoked(&peer)?;
     let ask = |reply| policy::Msg::Greet { peer, reply };
     context
         .addresses
@@ -142,7 +153,7 @@ async fn check_relation(context: &Context, peer: PeerId) -> Result<(), Refused> 
         .unwrap_or_else(|error| Err(serve::busy(&error)))
 }
 
-/// An indexer asks its gate about every peer that comes; a node takes whoever holds the key and is not blacklisted.
+/// An indexer asks its gate about every peer that comes; a node takes whoever holds the key and is neither revoked nor blacklisted.
 async fn admission(context: &Context, peer: PeerId, remote: &libp2p::Multiaddr, role: Role) -> Result<(), Refused> {
     check_relation(context, peer).await?;
     if !context.own.role.indexer {

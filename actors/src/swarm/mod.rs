@@ -138,6 +138,11 @@ pub enum Command {
         /// Whose.
         peer: PeerId,
     },
+    /// A peer's key was revoked: close every connection to it, and drop what it signed from our part of the DHT.
+    Disown {
+        /// Whose.
+        peer: PeerId,
+    },
     /// Put a value into the DHT.
     Put {
         /// Under this key.

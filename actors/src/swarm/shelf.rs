@@ -67,6 +67,21 @@ impl Shelf {
         Ok(())
     }
 
+    /// Drops what this owner signed; of a name, its claim. What is left under each key that held anything of it.
+    pub(super) fn disown(&mut self, owner: &PeerId) -> Vec<(Key, Option<Valid>)> {
+        let held = self.values.iter().filter(|(_, value)| value.owners().contains(owner));
+        let keys: Vec<Key> = held.map(|(key, _)| key.clone()).collect();
+        let mut left = Vec::with_capacity(keys.len());
+        for key in keys {
+            let rest = self.values.remove(&key).and_then(|value| value.without(|peer| peer == owner));
+            if let Some(rest) = &rest {
+                self.values.insert(key.clone(), rest.clone());
+            }
+            left.push((key, rest));
+        }
+        left
+    }
+
     /// Drops what is over; how many.
     pub(super) fn sweep(&mut self, now: Now) -> usize {
         let before = self.values.len();
@@ -145,6 +160,18 @@ mod tests {
         assert_eq!(shelf.place(&key, value, now()), Err(Declined::Quota));
         let (key, value) = record(2, 1);
         assert!(shelf.place(&key, value, now()).is_ok());
+    }
+
+    #[test]
+    fn what_a_revoked_key_signed_is_dropped_and_nothing_else() {
+        let mut shelf = Shelf::new(Settings::default());
+        let (theirs, value) = record(1, 1);
+        shelf.place(&theirs, value.clone(), now()).unwrap();
+        let (others, kept) = record(2, 1);
+        shelf.place(&others, kept.clone(), now()).unwrap();
+        assert_eq!(shelf.disown(&value.owners()[0]), [(theirs.clone(), None)]);
+        assert_eq!((shelf.get(&theirs), shelf.get(&others)), (None, Some(&kept)));
+        assert_eq!(shelf.disown(&value.owners()[0]), []);
     }
 
     #[test]

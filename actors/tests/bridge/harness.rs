@@ -343,6 +343,7 @@ impl Member {
             network_key: None,
             database: database(folder.path(), &settings).await,
             live: tokio::sync::watch::Sender::new(std::sync::Arc::new(settings.clone())),
+            revoked: tokio::sync::watch::Sender::default(),
             settings,
             addresses: Addresses::new(&tree),
             stats: Stats::default(),

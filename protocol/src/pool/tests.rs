@@ -1583,3 +1583,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_revoked_member_is_stopped_though_it_is_a_seed_or_the_last_and_is_not_taken_up_again() {
+    // Who is alone tries everybody; the greeting refuses it there.
+    let pools: [(Vec<u16>, Vec<u16>); 4] =
+        [(vec![1], vec![2]), (vec![1, 2], vec![]), (vec![2], vec![]), (vec![], vec![2])];
+    for (remembered, seeds) in pools {
+        let mut bench = Bench::with(remembered.clone(), seeds);
+        let actions = bench.feed(Input::Revoked { peer: peer(2) });
+        assert_eq!(stopped(&actions), [(peer(2), Why::Revoked)]);
+        assert!(!bench.is_member(2));
+        for _ in 0..60 {
+            if remembered.contains(&1) {
+                bench.answered(1);
+                bench.feed(Input::Candidates { from: peer(1), candidates: infos([2]) });
+                assert!(!bench.is_probed_within(2, secs(60)));
+            }
+        }
+    }
+    let mut bench = Bench::with([1], []);
+    assert_eq!(bench.feed(Input::Revoked { peer: peer(77) }), []);
+}

@@ -172,6 +172,11 @@ pub enum Input {
         /// Who.
         peer: PeerId,
     },
+    /// A peer's key said that it is to be believed no longer.
+    Revoked {
+        /// Whose.
+        peer: PeerId,
+    },
     /// Time went by; due at [`super::Pool::wake`].
     Tick,
 }
@@ -189,6 +194,8 @@ pub enum Why {
     Excess,
     /// Its place is needed for one that answers.
     Replaced,
+    /// Its key was revoked.
+    Revoked,
 }
 
 impl Why {
@@ -201,6 +208,7 @@ impl Why {
             Self::Left => "left",
             Self::Excess => "more members than wanted",
             Self::Replaced => "its place was needed",
+            Self::Revoked => "revoked by its own key",
         }
     }
 }
