@@ -75,6 +75,8 @@ pub(crate) struct Settings {
     pub(crate) heartbeat: protocol::heartbeat::Settings,
     /// How it judges them.
     pub(crate) score: protocol::score::Settings,
+    /// How often it counts their tokens.
+    pub(crate) audit: protocol::presence::rounds::Settings,
     /// Whom it takes as an indexer, and how many.
     pub(crate) gate: protocol::gate::Settings,
     /// How much it takes from each.

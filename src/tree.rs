@@ -130,6 +130,7 @@ fn of(settings: &Settings, is_rotating: bool) -> ActorsSettings {
         pool: settings.pool.clone(),
         heartbeat: settings.heartbeat.clone(),
         score: settings.score.clone(),
+        audit: settings.audit.clone(),
         gate: settings.gate.clone(),
         behaviour: settings.behaviour.clone(),
         search: settings.search.clone(),

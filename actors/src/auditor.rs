@@ -37,8 +37,8 @@ use crate::{
     supervision::{Class, Envelope, Seat, Timer},
 };
 
-/// How often it is seen whether an audit is due: a beat.
-const TICK: Duration = Duration::from_secs(20);
+/// How often it is seen whether an audit is due, at the least: a beat.
+const TICK_MAX: Duration = Duration::from_secs(20);
 
 /// Audits of an epoch are spread over its first two thirds, so that none runs into the next one.
 const SPREAD_SECS: i64 = EPOCH_SECS * 2 / 3;
@@ -77,6 +77,8 @@ pub struct State {
     planned: Option<u64>,
     due: BTreeMap<PeerId, Mono>,
     audits: JoinSet<()>,
+    /// How often it is seen whether an audit is due.
+    tick: Duration,
     timer: Timer,
 }
 
@@ -121,14 +123,17 @@ impl Actor for Auditor {
         _: ActorRef<Self::Msg>,
         Args { seat, context }: Args,
     ) -> Result<State, ActorProcessingErr> {
-        let timer = seat.after(TICK, Msg::Tick);
+        let settings = &context.settings.audit;
+        let tick = settings.every.min(settings.again).min(TICK_MAX);
+        let timer = seat.after(tick, Msg::Tick);
         Ok(State {
             rng: seat.rng(),
             evidence: Evidence::default(),
-            rounds: Rounds::default(),
+            rounds: Rounds::new(settings.clone()),
             planned: None,
             due: BTreeMap::new(),
             audits: JoinSet::new(),
+            tick,
             timer,
             seat,
             context,
@@ -159,7 +164,7 @@ impl State {
         inform(&self.context.addresses.claim, Class::Control, ask);
         self.begin_due();
         // Re-armed last, so that two never queue.
-        self.timer = self.seat.after(TICK, Msg::Tick);
+        self.timer = self.seat.after(self.tick, Msg::Tick);
     }
 
     /// With a clock of which the pool thinks otherwise, honest indexers would look short: then nobody is judged.
@@ -201,7 +206,7 @@ impl State {
         self.planned = Some(epoch);
         let mut audited = audit::audited_by(epoch, &self.context.own.peer_id, indexers);
         audited.extend(self.evidence.suspects().filter(|suspect| indexers.contains(suspect)));
-        let spread = u64::try_from(SPREAD_SECS - elapsed).unwrap_or(0).max(TICK.as_secs());
+        let spread = u64::try_from(SPREAD_SECS - elapsed).unwrap_or(0).max(TICK_MAX.as_secs());
         let (now, rng) = (self.seat.now().mono, &mut self.rng);
         self.due =
             audited.into_iter().map(|peer| (peer, now + Duration::from_secs(rng.random_range(0..spread)))).collect();

@@ -6,7 +6,7 @@ use crate::supervision;
 use libp2p::Multiaddr;
 use protocol::{
     addr::{Range, Rule, Seed},
-    alerts, behaviour, bus, dht, gate, heartbeat, pool,
+    alerts, behaviour, bus, dht, gate, heartbeat, pool, presence,
     profile::Profile,
     score, search, webhook,
     wire::AddrInfo,
@@ -25,6 +25,8 @@ pub struct Settings {
     pub heartbeat: heartbeat::Settings,
     /// Its scores.
     pub score: score::Settings,
+    /// How often it counts their tokens.
+    pub audit: presence::rounds::Settings,
     /// Whom it takes as an indexer, and how many.
     pub gate: gate::Settings,
     /// How often others may ask it.

@@ -147,6 +147,8 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("score.online_min", Span(0, 86_400_000)),
     ("score.suspect_window", Span(1_000, 3_600_000)),
     ("score.indexers_max", Whole(16, 100_000)),
+    ("audit.every", Span(100, 86_400_000)),
+    ("audit.again", Span(100, 86_400_000)),
     ("gate.sessions_per_subnet", Whole(1, 1_000_000)),
     ("gate.sessions_in_all", Whole(1, 10_000_000)),
     ("gate.max_nodes", Whole(1, 1_000_000)),

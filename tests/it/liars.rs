@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use actors::{
-    swarm::streams::{Inbound, Patience},
+    swarm::streams::{Inbound, Io, Patience},
     view::ExplainView,
 };
 use libp2p::Multiaddr;
@@ -13,7 +13,7 @@ use protocol::{
     record::PeerRecord,
     score::Check,
     signed::Verified,
-    wire::{ChallengeAnswer, Heartbeat, HeartbeatResponse},
+    wire::{AuditRequest, AuditResponse, ChallengeAnswer, Heartbeat, HeartbeatResponse, Protocol},
 };
 use serde_json::value::RawValue;
 use tokio::{runtime::Runtime, sync::mpsc};
@@ -40,6 +40,8 @@ enum Lie {
     NeverFound,
     /// It takes no record.
     NoRecord,
+    /// It claims nodes that it does not have: of the tokens that an auditor counts it has none.
+    Crowd,
 }
 
 /// A node's record, as it gave it last.
@@ -86,7 +88,11 @@ impl Lie {
 /// Answers every heartbeat on every stream until the test ends.
 async fn serve(lie: Lie, mut inbound: mpsc::Receiver<Inbound>) {
     let born_at = Timestamp::now();
-    while let Some(Inbound { mut stream, .. }) = inbound.recv().await {
+    while let Some(Inbound { protocol, mut stream, .. }) = inbound.recv().await {
+        if protocol == Protocol::Audit {
+            tokio::spawn(show_no_tokens(stream));
+            continue;
+        }
         tokio::spawn(async move {
             let mut held: Option<Held> = None;
             loop {
@@ -103,22 +109,38 @@ async fn serve(lie: Lie, mut inbound: mpsc::Receiver<Inbound>) {
     }
 }
 
+async fn show_no_tokens(mut stream: Io) {
+    let read = stream.read(Patience::idle(SILENCE), |value| serde_json::from_slice::<AuditRequest>(value.bytes));
+    if let Ok(Some(Ok(_))) = read.await {
+        // Whoever audits has gone if this fails, and says so itself.
+        let _ = stream.write(&AuditResponse::default(), WRITE_WITHIN).await;
+    }
+}
+
 fn start(member: &Member, seed: u8, lie: Lie) -> Thin {
     let text = fs::read_to_string(member.dir.join("swarm.key")).unwrap();
     let key: PreSharedKey = text.parse().unwrap();
     let network = Network { key: Some(*key.as_bytes()), id: "opencloud".to_owned() };
-    let (thin, inbound) = Thin::start_serving(Keys::from_seed([seed; 32]), &format!("thin-{seed}"), &network).unwrap();
+    // The others do not know audits, which is no lie.
+    let protocols = match lie {
+        Lie::Crowd => &[Protocol::Heartbeat, Protocol::Audit][..],
+        _ => &[Protocol::Heartbeat],
+    };
+    let (keys, name) = (Keys::from_seed([seed; 32]), format!("thin-{seed}"));
+    let (thin, inbound) = Thin::start_serving(keys, &name, &network, protocols).unwrap();
     tokio::spawn(serve(lie, inbound));
     thin
 }
 
-/// Beats of a second, each with a challenge, and a judgement as often.
+/// Beats of a second, each with a challenge, and an audit and a judgement as often.
 fn quick(spec: Spec) -> Spec {
     spec.set("heartbeat.every", "\"1s\"")
         .set("heartbeat.gap_min", "\"200ms\"")
         .set("heartbeat.ceiling", "120")
         .set("heartbeat.challenge_every_min", "1")
         .set("heartbeat.challenge_every_max", "1")
+        .set("audit.every", "\"1s\"")
+        .set("audit.again", "\"1s\"")
         .set("score.judge_every", "\"1s\"")
         .set("score.online_min", "\"2s\"")
 }
@@ -134,7 +156,12 @@ fn f8_indexers_that_lie_are_out_of_the_pool_and_one_that_does_not_stays() {
     let paris = federation.member("paris");
     let address: Multiaddr = paris.address().parse().unwrap();
     let runtime = Runtime::new().unwrap();
-    let kinds = [(Lie::Fill, Check::Fill), (Lie::NeverFound, Check::OwnId), (Lie::NoRecord, Check::Record)];
+    let kinds = [
+        (Lie::Fill, Check::Fill),
+        (Lie::NeverFound, Check::OwnId),
+        (Lie::NoRecord, Check::Record),
+        (Lie::Crowd, Check::Presence),
+    ];
     let (honest, liars) = runtime.block_on(async {
         let honest = start(paris, 1, Lie::None);
         let liars: Vec<Thin> = (2..).zip(kinds).map(|(seed, (lie, _))| start(paris, seed, lie)).collect();

@@ -259,10 +259,10 @@ impl Thin {
     /// # Errors
     /// When the key does not fit the transport.
     pub(crate) fn start(keys: Keys, name: &str, network: &Network) -> Result<Self, Error> {
-        Ok(Self::over(transport::build(&keys.to_libp2p(), network.key)?, keys, name, network, None))
+        Ok(Self::over(transport::build(&keys.to_libp2p(), network.key)?, keys, name, network, Vec::new()))
     }
 
-    /// The same that takes the heartbeats of those to whom it connects: they come as streams to be answered.
+    /// The same that takes these protocols from those to whom it connects: they come as streams to be answered.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -270,10 +270,12 @@ impl Thin {
         keys: Keys,
         name: &str,
         network: &Network,
+        protocols: &[Protocol],
     ) -> Result<(Self, mpsc::Receiver<Inbound>), Error> {
         let (to, inbound) = mpsc::channel(ORDERS_MAX);
         let transport = transport::build(&keys.to_libp2p(), network.key)?;
-        let mut thin = Self::over(transport, keys, name, network, Some(Accept::new(Protocol::Heartbeat, to)));
+        let accepts = protocols.iter().map(|protocol| Accept::new(*protocol, to.clone())).collect();
+        let mut thin = Self::over(transport, keys, name, network, accepts);
         thin.role = Role { node: true, indexer: true };
         Ok((thin, inbound))
     }
@@ -284,7 +286,7 @@ impl Thin {
     /// As [`start`](Self::start).
     pub(crate) fn start_at(host: Ipv4Addr, keys: Keys, name: &str, network: &Network) -> Result<Self, Error> {
         let transport = transport::over(DialsFrom(host), &keys.to_libp2p(), network.key)?;
-        Ok(Self::over(transport, keys, name, network, None))
+        Ok(Self::over(transport, keys, name, network, Vec::new()))
     }
 
     fn over(
@@ -292,16 +294,15 @@ impl Thin {
         keys: Keys,
         name: &str,
         network: &Network,
-        accept: Option<Accept>,
+        accepts: Vec<Accept>,
     ) -> Self {
         let identity = keys.to_libp2p();
         let config = Config::with_tokio_executor().with_idle_connection_timeout(IDLE_MAX);
         // Who is to be taken for an indexer says where it listens; it is spoken to on the connection that it made.
-        let identify = accept
-            .as_ref()
-            .map(|_| identify::Behaviour::new(identify::Config::new(format!("muster/{VERSION}"), identity.public())));
-        let is_serving = identify.is_some();
-        let behaviour = Behaviour { streams: Streams::new(Settings::default(), accept), identify: identify.into() };
+        let is_serving = !accepts.is_empty();
+        let identify = is_serving
+            .then(|| identify::Behaviour::new(identify::Config::new(format!("muster/{VERSION}"), identity.public())));
+        let behaviour = Behaviour { streams: Streams::new(Settings::default(), accepts), identify: identify.into() };
         let mut swarm = Swarm::new(transport, behaviour, keys.peer_id(), config);
         if is_serving {
             swarm.add_external_address("/ip4/127.0.0.1/tcp/4001".parse().expect("an address"));

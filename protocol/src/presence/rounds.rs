@@ -7,35 +7,56 @@
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
+use serde::{Deserialize, Serialize};
 
 use super::audit::{CLAIM_MIN, Evidence};
-use crate::time::Mono;
+use crate::time::{Mono, text};
 
-/// Between two audits of a node: two in an epoch, so that five members are seen within 25 min, for 37 bytes a second.
-const EVERY: Duration = Duration::from_secs(300);
+/// Section `[audit]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Between two audits of a node, and before its first: two in an epoch, so that five members are seen within 25 min,
+    /// for 37 bytes a second.
+    #[serde(with = "text")]
+    pub every: Duration,
+    /// Between two audits of the same member at the least: an epoch and its spread for three of them, so that tokens which
+    /// were lost before the first are there again at the third.
+    #[serde(with = "text")]
+    pub again: Duration,
+}
 
-/// Between two audits of the same member at the least: an epoch and its spread for three of them, so that tokens which were
-/// lost before the first are there again at the third.
-const AGAIN: Duration = Duration::from_secs(330);
+impl Default for Settings {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(300), again: Duration::from_secs(330) }
+    }
+}
 
 /// When each member was audited last. Bounded by the pool: who is no member any more is forgotten.
 #[derive(Clone, Debug, Default)]
 pub struct Rounds {
+    settings: Settings,
     last: BTreeMap<PeerId, Mono>,
     /// The last audit of all.
     any: Option<Mono>,
 }
 
 impl Rounds {
+    /// Nobody was audited so far.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
     /// Whom to audit now, of the members and the sessions that each claims; it counts as audited. Nobody is in the first
     /// minutes, nor one whose claim is too small to be a lie worth finding.
     pub fn due(&mut self, members: &[(PeerId, u32)], evidence: &Evidence, now: Mono) -> Option<PeerId> {
         self.last.retain(|peer, _| members.iter().any(|(member, _)| member == peer));
         let worth = || members.iter().copied().filter(|(_, claimed)| *claimed >= CLAIM_MIN);
         let of = |peer: &PeerId| self.last.get(peer).copied();
-        let rested = || worth().filter(|(peer, _)| of(peer).is_none_or(|last| now.since(last) >= AGAIN));
+        let rested = || worth().filter(|(peer, _)| of(peer).is_none_or(|last| now.since(last) >= self.settings.again));
         let suspect = rested().map(|(peer, _)| peer).find(|peer| evidence.sum(peer) > 0.0);
-        let is_turn = self.any.map_or(now.since_start(), |any| now.since(any)) >= EVERY;
+        let is_turn = self.any.map_or(now.since_start(), |any| now.since(any)) >= self.settings.every;
         let order = |(peer, claimed): &(PeerId, u32)| (of(peer), Reverse(*claimed), *peer);
         let usual = || rested().filter(|_| is_turn).min_by_key(order).map(|(peer, _)| peer);
         let peer = suspect.or_else(usual)?;
@@ -49,7 +70,7 @@ impl Rounds {
     /// A peer is to be audited for another reason: whether it may be, which counts it as audited.
     pub fn may(&mut self, peer: &PeerId, now: Mono) -> bool {
         let is_rested = |last: &mut Mono| {
-            let is_rested = now.since(*last) >= AGAIN;
+            let is_rested = now.since(*last) >= self.settings.again;
             *last = if is_rested { now } else { *last };
             is_rested
         };
@@ -83,6 +104,17 @@ mod tests {
         let mut all: Vec<_> = members.iter().map(|(peer, _)| *peer).collect();
         all.sort();
         assert_eq!(seen, all);
+    }
+
+    #[test]
+    fn an_operator_says_how_often_audits_are() {
+        let second = Duration::from_secs(1);
+        let mut rounds = Rounds::new(Settings { every: 2 * second, again: 5 * second });
+        let evidence = Evidence::default();
+        let members = [(peer(1), 100), (peer(2), 100)];
+        let audited: Vec<u64> = (0..=9).filter(|now| rounds.due(&members, &evidence, at(*now)).is_some()).collect();
+        assert_eq!(audited, [2, 4, 7, 9]);
+        assert_eq!(Settings::default(), Settings { every: 300 * second, again: 330 * second });
     }
 
     #[test]
