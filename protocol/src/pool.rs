@@ -322,6 +322,14 @@ impl Pool {
         answering.into_iter().map(|(peer, _)| *peer).collect()
     }
 
+    /// The first of those.
+    fn best(&self) -> Option<PeerId> {
+        let order = |one: &Member, other: &Member| {
+            (one.leaving.is_some().cmp(&other.leaving.is_some())).then_with(|| rank(other).total_cmp(&rank(one)))
+        };
+        self.talking().min_by(|(_, one), (_, other)| order(one, other)).map(|(peer, _)| *peer)
+    }
+
     /// When a member, or a peer that was one, may beat: what a restarted heartbeat actor begins with.
     #[must_use]
     pub fn rhythm(&self, peer: &PeerId) -> Rhythm {
@@ -882,15 +890,18 @@ impl Pool {
     fn admit(&mut self, now: Mono) {
         loop {
             let wanted = self.wanted(now);
+            if wanted == 0 {
+                return;
+            }
             let good = self.good(now);
             let Some((peer, at)) = good.first().copied() else { return };
-            let probing = self.known.values().filter(|known| known.probing.is_some()).count();
+            let probing = self.probing();
             // Better ones may follow: not when all are taken anyway, and not when nobody carries us.
             let waits = good.len() + probing > wanted
                 && probing > 0
                 && now.since(at) < self.settings.settle
                 && self.usable().next().is_some();
-            if wanted == 0 || waits || !self.make_place(now) {
+            if waits || !self.make_place(now) {
                 return;
             }
             self.join(peer, now);
@@ -1025,7 +1036,7 @@ impl Pool {
         if is_lonely_step {
             self.alone = self.alone.map(|backoff| backoff.next(self.settings.backoff_max, now, rng));
         }
-        let probing = self.known.values().filter(|known| known.probing.is_some()).count();
+        let probing = self.probing();
         let free = (self.settings.probes_max as usize).saturating_sub(probing);
         let mut chosen = if is_lonely_step { self.everybody(now) } else { self.worth_probing(probing, now, rng) };
         chosen.truncate(free);
@@ -1049,17 +1060,19 @@ impl Pool {
             return self.untried(now);
         }
         let wanted = self.wanted(now);
-        let good = self.good(now).len();
+        let good = self.good(now);
         let more = match wanted {
-            0 => (self.settings.standby as usize).saturating_sub(good + probing),
-            wanted => (wanted + 2).saturating_sub(good + probing),
+            0 => (self.settings.standby as usize).saturating_sub(good.len() + probing),
+            wanted => (wanted + 2).saturating_sub(good.len() + probing),
         };
-        let mut chosen = self.stale_standby(now);
+        let mut chosen = self.stale_standby(&good, now);
         chosen.extend(self.down_seeds(now));
         chosen.extend(self.departed(now, rng));
         chosen.extend(self.candidates(more, now, rng));
-        let mut seen = BTreeSet::new();
-        chosen.retain(|peer| seen.insert(*peer));
+        if chosen.len() > 1 {
+            let mut seen = BTreeSet::new();
+            chosen.retain(|peer| seen.insert(*peer));
+        }
         chosen
     }
 
@@ -1069,14 +1082,12 @@ impl Pool {
         self.known.iter().filter(|(_, known)| is_untried(known)).map(|(peer, _)| *peer).collect()
     }
 
-    fn stale_standby(&self, now: Mono) -> Vec<PeerId> {
-        let is_stale = |peer: &PeerId| {
-            self.known.get(peer).is_some_and(|known| {
-                self.is_allowed(known, now)
-                    && known.good.is_some_and(|good| now.since(good.at) >= self.settings.refresh_every)
-            })
+    fn stale_standby(&self, good: &[(PeerId, Mono)], now: Mono) -> Vec<PeerId> {
+        let is_stale = |(peer, at): &&(PeerId, Mono)| {
+            now.since(*at) >= self.settings.refresh_every
+                && self.known.get(peer).is_some_and(|known| self.is_allowed(known, now))
         };
-        self.standby(now).into_iter().filter(is_stale).collect()
+        good.iter().take(self.settings.standby as usize).filter(is_stale).map(|(peer, _)| *peer).collect()
     }
 
     fn down_seeds(&self, now: Mono) -> Vec<PeerId> {
@@ -1105,12 +1116,12 @@ impl Pool {
     /// Our own that failed come last, so that a memory full of the dead holds nobody up.
     fn candidates(&self, count: usize, now: Mono, rng: &mut impl Rng) -> Vec<PeerId> {
         let is_open = |known: &Known| !self.is_good(known, now) && self.is_due(known, now);
-        let open = || self.known.iter().filter(|(_, known)| is_open(known));
-        let mut own: Vec<(&PeerId, &Known)> = open().filter(|(_, known)| !known.is_hearsay()).collect();
+        let open = self.known.iter().filter(|(_, known)| is_open(known));
+        let (hearsay, mut own): (Vec<_>, Vec<_>) = open.partition(|(_, known)| known.is_hearsay());
         own.sort_by_key(|(_, known)| (known.failures, !known.about.seed));
         let (fresh, failed): (Vec<_>, Vec<_>) = own.into_iter().partition(|(_, known)| known.failures == 0);
-        let choices: Vec<Choice> = open()
-            .filter(|(_, known)| known.is_hearsay())
+        let choices: Vec<Choice> = hearsay
+            .into_iter()
             .map(|(peer, known)| Choice {
                 peer: *peer,
                 fill_rate: known.about.fill_rate,
@@ -1131,7 +1142,7 @@ impl Pool {
         }
         let is_step_due = self.climb(now);
         let wanted = self.wanted(now);
-        let at_hand = self.good(now).len() + self.known.values().filter(|known| known.probing.is_some()).count();
+        let at_hand = self.at_hand(now);
         let lacks_standby = wanted == 0 && at_hand < self.settings.standby as usize && self.asked.is_empty();
         let ask_all = std::mem::take(&mut self.ask_all) && wanted > at_hand;
         let mut members: Vec<PeerId> = self.talking().map(|(peer, _)| *peer).collect();
@@ -1171,7 +1182,7 @@ impl Pool {
     // The referent.
 
     fn mind_referent(&mut self, now: Mono) {
-        let best = self.answering().first().copied();
+        let best = self.best();
         match (self.referent.and_then(|referent| self.members.get(&referent)), best) {
             (Some(member), _) if is_usable_member(member) => self.mind_lead(best, now),
             (Some(member), Some(_)) if self.has_grace(member, now) => {}
@@ -1312,12 +1323,27 @@ impl Pool {
         }
     }
 
+    fn probing(&self) -> usize {
+        self.known.values().filter(|known| known.probing.is_some()).count()
+    }
+
+    /// Candidates that are good, and those that are being probed, once for each.
+    fn at_hand(&self, now: Mono) -> usize {
+        let each = |known: &Known| usize::from(known.probing.is_some()) + usize::from(self.is_at_hand(known, now));
+        self.known.values().map(each).sum()
+    }
+
+    /// Its probe went well and is not too old, and its rhythm allows a beat.
+    fn is_at_hand(&self, known: &Known, now: Mono) -> bool {
+        self.is_good(known, now) && known.about.rhythm.allowed_at(&self.beats) <= now
+    }
+
     /// Candidates whose probe went well and is not too old, best first, with the time of their probe.
     fn good(&self, now: Mono) -> Vec<(PeerId, Mono)> {
         let mut good: Vec<(PeerId, Good)> = self
             .known
             .iter()
-            .filter(|(_, known)| self.is_good(known, now) && known.about.rhythm.allowed_at(&self.beats) <= now)
+            .filter(|(_, known)| self.is_at_hand(known, now))
             .filter_map(|(peer, known)| known.good.map(|good| (*peer, good)))
             .collect();
         good.sort_by(|(_, one), (_, other)| other.score.total_cmp(&one.score));
