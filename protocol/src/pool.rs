@@ -827,21 +827,36 @@ impl Pool {
     // What follows.
 
     fn settle(&mut self, now: Mono, rng: &mut impl Rng) {
-        self.give_probes_up(now, rng);
+        let (is_probe_lost, is_kept) = self.glance(now);
+        if is_probe_lost {
+            self.give_probes_up(now, rng);
+        }
         self.give_moves_up(now);
         self.let_leavers_go(now);
         self.admit(now);
         self.let_excess_go(now);
-        self.mind_reach(now, rng);
+        self.mind_reach(is_kept, now, rng);
         self.probe(now, rng);
         self.ask(now, rng);
         self.mind_referent(now);
         self.tell_need(now);
     }
 
-    fn give_probes_up(&mut self, now: Mono, rng: &mut impl Rng) {
+    /// Whether a probe is to be given up, and whether somebody is kept as the last member. Both are rare, and whoever is
+    /// known is many.
+    fn glance(&self, now: Mono) -> (bool, bool) {
+        self.known.values().fold((false, false), |(is_lost, is_kept), known| {
+            (is_lost || self.is_probe_lost(known, now), is_kept || known.kept)
+        })
+    }
+
+    fn is_probe_lost(&self, known: &Known, now: Mono) -> bool {
         let most = self.settings.probe_within + PROBE_LOST_AFTER;
-        let is_lost = |known: &Known| known.probing.is_some_and(|since| now.since(since) >= most);
+        known.probing.is_some_and(|since| now.since(since) >= most)
+    }
+
+    fn give_probes_up(&mut self, now: Mono, rng: &mut impl Rng) {
+        let is_lost = |known: &Known| self.is_probe_lost(known, now);
         let lost: Vec<PeerId> = self.known.iter().filter(|(_, known)| is_lost(known)).map(|(peer, _)| *peer).collect();
         for peer in lost {
             if let Some(known) = self.known.get_mut(&peer) {
@@ -1000,7 +1015,7 @@ impl Pool {
         }
     }
 
-    fn mind_reach(&mut self, now: Mono, rng: &mut impl Rng) {
+    fn mind_reach(&mut self, is_kept: bool, now: Mono, rng: &mut impl Rng) {
         let answering = self.talking().count();
         let reach = match (answering >= self.settings.min_indexer.max(1) as usize, self.reach) {
             (true, _) => Reach::Joined,
@@ -1010,7 +1025,7 @@ impl Pool {
         if std::mem::replace(&mut self.reach, reach) != reach {
             self.out.push(Action::Note(Event::Reached(reach)));
         }
-        if answering > 0 {
+        if answering > 0 && is_kept {
             self.release_kept(now);
         }
         if answering > 0 || self.held(now) > 0 {
@@ -1036,10 +1051,11 @@ impl Pool {
         if is_lonely_step {
             self.alone = self.alone.map(|backoff| backoff.next(self.settings.backoff_max, now, rng));
         }
-        let probing = self.probing();
-        let free = (self.settings.probes_max as usize).saturating_sub(probing);
-        let mut chosen = if is_lonely_step { self.everybody(now) } else { self.worth_probing(probing, now, rng) };
-        chosen.truncate(free);
+        let mut chosen = if is_lonely_step { self.everybody(now) } else { self.worth_probing(now, rng) };
+        if chosen.is_empty() {
+            return;
+        }
+        chosen.truncate((self.settings.probes_max as usize).saturating_sub(self.probing()));
         for peer in chosen {
             let Some(known) = self.known.get_mut(&peer) else { continue };
             known.probing = Some(now);
@@ -1055,18 +1071,23 @@ impl Pool {
         all.into_iter().map(|(peer, _)| *peer).collect()
     }
 
-    fn worth_probing(&mut self, probing: usize, now: Mono, rng: &mut impl Rng) -> Vec<PeerId> {
+    fn worth_probing(&mut self, now: Mono, rng: &mut impl Rng) -> Vec<PeerId> {
         if self.alone.is_some() {
             return self.untried(now);
         }
         let wanted = self.wanted(now);
-        let good = self.good(now);
+        let (mut good, mut down, mut probing) = (Vec::new(), Vec::new(), 0);
+        for (peer, known) in &self.known {
+            probing += usize::from(known.probing.is_some());
+            good.extend(known.good.filter(|_| self.is_at_hand(known, now)).map(|good| (*peer, good)));
+            down.extend(self.is_down_and_worth_it(known, now).then_some(*peer));
+        }
         let more = match wanted {
             0 => (self.settings.standby as usize).saturating_sub(good.len() + probing),
             wanted => (wanted + 2).saturating_sub(good.len() + probing),
         };
-        let mut chosen = self.stale_standby(&good, now);
-        chosen.extend(self.down_seeds(now));
+        let mut chosen = self.stale_standby(&best_first(good), now);
+        chosen.extend(down);
         chosen.extend(self.departed(now, rng));
         chosen.extend(self.candidates(more, now, rng));
         if chosen.len() > 1 {
@@ -1090,10 +1111,8 @@ impl Pool {
         good.iter().take(self.settings.standby as usize).filter(is_stale).map(|(peer, _)| *peer).collect()
     }
 
-    fn down_seeds(&self, now: Mono) -> Vec<PeerId> {
-        let is_worth_it = |known: &Known| known.about.seed || known.about.is_vouched;
-        let is_due = |known: &Known| is_worth_it(known) && known.failures > 0 && self.is_due(known, now);
-        self.known.iter().filter(|(_, known)| is_due(known)).map(|(peer, _)| *peer).collect()
+    fn is_down_and_worth_it(&self, known: &Known, now: Mono) -> bool {
+        (known.about.seed || known.about.is_vouched) && known.failures > 0 && self.is_due(known, now)
     }
 
     /// A random departed one is tried now and then, so that two halves of a network find each other again.
@@ -1340,14 +1359,8 @@ impl Pool {
 
     /// Candidates whose probe went well and is not too old, best first, with the time of their probe.
     fn good(&self, now: Mono) -> Vec<(PeerId, Mono)> {
-        let mut good: Vec<(PeerId, Good)> = self
-            .known
-            .iter()
-            .filter(|(_, known)| self.is_at_hand(known, now))
-            .filter_map(|(peer, known)| known.good.map(|good| (*peer, good)))
-            .collect();
-        good.sort_by(|(_, one), (_, other)| other.score.total_cmp(&one.score));
-        good.into_iter().map(|(peer, good)| (peer, good.at)).collect()
+        let good = self.known.iter().filter(|(_, known)| self.is_at_hand(known, now));
+        best_first(good.filter_map(|(peer, known)| known.good.map(|good| (*peer, good))).collect())
     }
 
     fn standby(&self, now: Mono) -> Vec<PeerId> {
@@ -1404,6 +1417,11 @@ impl Known {
         self.failures = self.failures.saturating_add(1);
         self.not_before = now + pause + jittered(pause, 0.1, rng);
     }
+}
+
+fn best_first(mut good: Vec<(PeerId, Good)>) -> Vec<(PeerId, Mono)> {
+    good.sort_by(|(_, one), (_, other)| other.score.total_cmp(&one.score));
+    good.into_iter().map(|(peer, good)| (peer, good.at)).collect()
 }
 
 fn is_usable_member(member: &Member) -> bool {

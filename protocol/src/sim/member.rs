@@ -149,6 +149,8 @@ pub(super) struct Member {
     pub(super) pool: Pool,
     pub(super) book: Book,
     pub(super) members: Vec<Judged>,
+    /// It is one of them, which must never be.
+    is_own_member: bool,
     pub(super) beats: BTreeMap<u32, Beat>,
     probes: BTreeMap<u64, Probe>,
     dials: BTreeMap<u32, Dial>,
@@ -182,6 +184,7 @@ impl Member {
             pool,
             book: Book::new(world.scenario.score.clone()),
             members: Vec::new(),
+            is_own_member: false,
             beats: BTreeMap::new(),
             probes: BTreeMap::new(),
             dials: BTreeMap::new(),
@@ -264,6 +267,7 @@ impl Member {
         self.pool = new_pool(&self.own, world);
         self.book = Book::new(world.scenario.score.clone());
         self.members.clear();
+        self.is_own_member = false;
         self.beats.clear();
         self.probes.clear();
         self.dials.clear();
@@ -349,6 +353,7 @@ impl Member {
         let is_same = self.pool.members().eq(self.members.iter().map(|judged| (judged.peer, judged.sticky)));
         if !is_same {
             self.members = self.pool.members().map(|(peer, sticky)| Judged { peer, sticky }).collect();
+            self.is_own_member = self.pool.is_member(&self.own.peer);
             self.book.set_members(&self.members.iter().map(|judged| judged.peer).collect());
         }
         let wake = self.run_time(self.pool.wake(now.mono));
@@ -849,7 +854,7 @@ impl Member {
         if self.members.len() > most {
             return Some(format!("{} members, expected at most {most}", self.members.len()));
         }
-        if self.members.iter().any(|member| member.peer == self.own.peer) {
+        if self.is_own_member {
             return Some("it is in its own pool".to_owned());
         }
         let host = self.host.as_ref()?;
