@@ -1089,7 +1089,9 @@ impl Pool {
         let mut chosen = self.stale_standby(&best_first(good), now);
         chosen.extend(down);
         chosen.extend(self.departed(now, rng));
-        chosen.extend(self.candidates(more, now, rng));
+        if more > 0 {
+            chosen.extend(self.candidates(more, now, rng));
+        }
         if chosen.len() > 1 {
             let mut seen = BTreeSet::new();
             chosen.retain(|peer| seen.insert(*peer));
