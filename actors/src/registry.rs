@@ -392,7 +392,7 @@ impl State {
         let mut answer = beat.answer;
         if let Some(carried) = carried.filter(|_| beat.presence != Presence::Probed) {
             self.absent.appeared(&carried.record);
-            match self.sessions.record_verified(&from, carried.record, carried.values, now) {
+            match self.sessions.record_verified(&from, carried.record, carried.values.map(Arc::new), now) {
                 Ok(stored) => {
                     answer.record_seq = Some(stored.seq);
                     self.bind_when_first(from, stored);
@@ -478,7 +478,7 @@ impl State {
     }
 
     fn own(&mut self, signed: &Signed) {
-        let values = Some(signed.values.clone());
+        let values = Some(Arc::new(signed.values.clone()));
         self.sessions.set_own(signed.record.clone(), values, self.seat.now().mono);
     }
 

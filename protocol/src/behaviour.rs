@@ -540,11 +540,13 @@ impl Behaviour {
     }
 
     fn entry(&mut self, peer: PeerId, now: Mono) -> &mut Entry {
-        if !self.entries.contains_key(&peer) {
+        if self.entries.len() >= self.peers_max && !self.entries.contains_key(&peer) {
             self.make_room();
-            self.tickets.insert((now + WINDOW, peer));
         }
-        let entry = self.entries.entry(peer).or_default();
+        let entry = self.entries.entry(peer).or_insert_with(|| {
+            self.tickets.insert((now + WINDOW, peer));
+            Entry::default()
+        });
         entry.seen = now;
         entry
     }

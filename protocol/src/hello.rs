@@ -275,6 +275,8 @@ impl fmt::Display for ClockStatement {
 pub struct ClockWatch {
     /// The one heard last stands last.
     offsets: VecDeque<(PeerId, SignedDuration)>,
+    /// What they agree on: asked for far more often than it changes.
+    agreed: Option<SignedDuration>,
 }
 
 impl ClockWatch {
@@ -286,11 +288,12 @@ impl ClockWatch {
 
     /// A member's clock was found `offset` ahead of ours.
     pub fn heard(&mut self, peer: PeerId, offset: SignedDuration) {
-        self.forget(&peer);
+        self.offsets.retain(|(held, _)| *held != peer);
         if self.offsets.len() == WATCHED_MAX {
             self.offsets.pop_front();
         }
         self.offsets.push_back((peer, offset));
+        self.agree();
     }
 
     /// Our own clock was set ahead by so much, or back. What that explains is kept as it is now. What it makes worse is
@@ -302,11 +305,18 @@ impl ClockWatch {
             *offset = moved;
             is_nearer
         });
+        self.agree();
     }
 
     /// The peer is no member any more.
     pub fn forget(&mut self, peer: &PeerId) {
         self.offsets.retain(|(held, _)| held != peer);
+        self.agree();
+    }
+
+    fn agree(&mut self) {
+        let offsets: Vec<SignedDuration> = self.offsets.iter().map(|(_, offset)| *offset).collect();
+        self.agreed = agreed_offset(&offsets);
     }
 
     /// How far this peer's clock is ahead of ours, as its last hello told; nothing when it is not kept.
@@ -318,8 +328,7 @@ impl ClockWatch {
     /// How far our clock is behind the one on which enough members agree.
     #[must_use]
     pub fn agreed(&self) -> Option<SignedDuration> {
-        let offsets: Vec<SignedDuration> = self.offsets.iter().map(|(_, offset)| *offset).collect();
-        agreed_offset(&offsets)
+        self.agreed
     }
 
     /// The time to sign with: ours, moved by what the members agree on.

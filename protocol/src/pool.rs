@@ -325,6 +325,14 @@ impl Pool {
         answering.into_iter().map(|(peer, _)| *peer).collect()
     }
 
+    /// The first of those.
+    fn best(&self) -> Option<PeerId> {
+        let order = |one: &Member, other: &Member| {
+            (one.leaving.is_some().cmp(&other.leaving.is_some())).then_with(|| rank(other).total_cmp(&rank(one)))
+        };
+        self.talking().min_by(|(_, one), (_, other)| order(one, other)).map(|(peer, _)| *peer)
+    }
+
     /// When a member, or a peer that was one, may beat: what a restarted heartbeat actor begins with.
     #[must_use]
     pub fn rhythm(&self, peer: &PeerId) -> Rhythm {
@@ -840,21 +848,36 @@ impl Pool {
     // What follows.
 
     fn settle(&mut self, now: Mono, rng: &mut impl Rng) {
-        self.give_probes_up(now, rng);
+        let (is_probe_lost, is_kept) = self.glance(now);
+        if is_probe_lost {
+            self.give_probes_up(now, rng);
+        }
         self.give_moves_up(now);
         self.let_leavers_go(now);
         self.admit(now);
         self.let_excess_go(now);
-        self.mind_reach(now, rng);
+        self.mind_reach(is_kept, now, rng);
         self.probe(now, rng);
         self.ask(now, rng);
         self.mind_referent(now);
         self.tell_need(now);
     }
 
-    fn give_probes_up(&mut self, now: Mono, rng: &mut impl Rng) {
+    /// Whether a probe is to be given up, and whether somebody is kept as the last member. Both are rare, and whoever is
+    /// known is many.
+    fn glance(&self, now: Mono) -> (bool, bool) {
+        self.known.values().fold((false, false), |(is_lost, is_kept), known| {
+            (is_lost || self.is_probe_lost(known, now), is_kept || known.kept)
+        })
+    }
+
+    fn is_probe_lost(&self, known: &Known, now: Mono) -> bool {
         let most = self.settings.probe_within + PROBE_LOST_AFTER;
-        let is_lost = |known: &Known| known.probing.is_some_and(|since| now.since(since) >= most);
+        known.probing.is_some_and(|since| now.since(since) >= most)
+    }
+
+    fn give_probes_up(&mut self, now: Mono, rng: &mut impl Rng) {
+        let is_lost = |known: &Known| self.is_probe_lost(known, now);
         let lost: Vec<PeerId> = self.known.iter().filter(|(_, known)| is_lost(known)).map(|(peer, _)| *peer).collect();
         for peer in lost {
             if let Some(known) = self.known.get_mut(&peer) {
@@ -903,15 +926,18 @@ impl Pool {
     fn admit(&mut self, now: Mono) {
         loop {
             let wanted = self.wanted(now);
+            if wanted == 0 {
+                return;
+            }
             let good = self.good(now);
             let Some((peer, at)) = good.first().copied() else { return };
-            let probing = self.known.values().filter(|known| known.probing.is_some()).count();
+            let probing = self.probing();
             // Better ones may follow: not when all are taken anyway, and not when nobody carries us.
             let waits = good.len() + probing > wanted
                 && probing > 0
                 && now.since(at) < self.settings.settle
                 && self.usable().next().is_some();
-            if wanted == 0 || waits || !self.make_place(now) {
+            if waits || !self.make_place(now) {
                 return;
             }
             self.join(peer, now);
@@ -1010,7 +1036,7 @@ impl Pool {
         }
     }
 
-    fn mind_reach(&mut self, now: Mono, rng: &mut impl Rng) {
+    fn mind_reach(&mut self, is_kept: bool, now: Mono, rng: &mut impl Rng) {
         let answering = self.talking().count();
         let reach = match (answering >= self.settings.min_indexer.max(1) as usize, self.reach) {
             (true, _) => Reach::Joined,
@@ -1020,7 +1046,7 @@ impl Pool {
         if std::mem::replace(&mut self.reach, reach) != reach {
             self.out.push(Action::Note(Event::Reached(reach)));
         }
-        if answering > 0 {
+        if answering > 0 && is_kept {
             self.release_kept(now);
         }
         if answering > 0 || self.held(now) > 0 {
@@ -1046,10 +1072,11 @@ impl Pool {
         if is_lonely_step {
             self.alone = self.alone.map(|backoff| backoff.next(self.settings.backoff_max, now, rng));
         }
-        let probing = self.known.values().filter(|known| known.probing.is_some()).count();
-        let free = (self.settings.probes_max as usize).saturating_sub(probing);
-        let mut chosen = if is_lonely_step { self.everybody(now) } else { self.worth_probing(probing, now, rng) };
-        chosen.truncate(free);
+        let mut chosen = if is_lonely_step { self.everybody(now) } else { self.worth_probing(now, rng) };
+        if chosen.is_empty() {
+            return;
+        }
+        chosen.truncate((self.settings.probes_max as usize).saturating_sub(self.probing()));
         for peer in chosen {
             let Some(known) = self.known.get_mut(&peer) else { continue };
             known.probing = Some(now);
@@ -1065,22 +1092,31 @@ impl Pool {
         all.into_iter().map(|(peer, _)| *peer).collect()
     }
 
-    fn worth_probing(&mut self, probing: usize, now: Mono, rng: &mut impl Rng) -> Vec<PeerId> {
+    fn worth_probing(&mut self, now: Mono, rng: &mut impl Rng) -> Vec<PeerId> {
         if self.alone.is_some() {
             return self.untried(now);
         }
         let wanted = self.wanted(now);
-        let good = self.good(now).len();
+        let (mut good, mut down, mut probing) = (Vec::new(), Vec::new(), 0);
+        for (peer, known) in &self.known {
+            probing += usize::from(known.probing.is_some());
+            good.extend(known.good.filter(|_| self.is_at_hand(known, now)).map(|good| (*peer, good)));
+            down.extend(self.is_down_and_worth_it(known, now).then_some(*peer));
+        }
         let more = match wanted {
-            0 => (self.settings.standby as usize).saturating_sub(good + probing),
-            wanted => (wanted + 2).saturating_sub(good + probing),
+            0 => (self.settings.standby as usize).saturating_sub(good.len() + probing),
+            wanted => (wanted + 2).saturating_sub(good.len() + probing),
         };
-        let mut chosen = self.stale_standby(now);
-        chosen.extend(self.down_seeds(now));
+        let mut chosen = self.stale_standby(&best_first(good), now);
+        chosen.extend(down);
         chosen.extend(self.departed(now, rng));
-        chosen.extend(self.candidates(more, now, rng));
-        let mut seen = BTreeSet::new();
-        chosen.retain(|peer| seen.insert(*peer));
+        if more > 0 {
+            chosen.extend(self.candidates(more, now, rng));
+        }
+        if chosen.len() > 1 {
+            let mut seen = BTreeSet::new();
+            chosen.retain(|peer| seen.insert(*peer));
+        }
         chosen
     }
 
@@ -1090,20 +1126,16 @@ impl Pool {
         self.known.iter().filter(|(_, known)| is_untried(known)).map(|(peer, _)| *peer).collect()
     }
 
-    fn stale_standby(&self, now: Mono) -> Vec<PeerId> {
-        let is_stale = |peer: &PeerId| {
-            self.known.get(peer).is_some_and(|known| {
-                self.is_allowed(known, now)
-                    && known.good.is_some_and(|good| now.since(good.at) >= self.settings.refresh_every)
-            })
+    fn stale_standby(&self, good: &[(PeerId, Mono)], now: Mono) -> Vec<PeerId> {
+        let is_stale = |(peer, at): &&(PeerId, Mono)| {
+            now.since(*at) >= self.settings.refresh_every
+                && self.known.get(peer).is_some_and(|known| self.is_allowed(known, now))
         };
-        self.standby(now).into_iter().filter(is_stale).collect()
+        good.iter().take(self.settings.standby as usize).filter(is_stale).map(|(peer, _)| *peer).collect()
     }
 
-    fn down_seeds(&self, now: Mono) -> Vec<PeerId> {
-        let is_worth_it = |known: &Known| known.about.seed || known.about.is_vouched;
-        let is_due = |known: &Known| is_worth_it(known) && known.failures > 0 && self.is_due(known, now);
-        self.known.iter().filter(|(_, known)| is_due(known)).map(|(peer, _)| *peer).collect()
+    fn is_down_and_worth_it(&self, known: &Known, now: Mono) -> bool {
+        (known.about.seed || known.about.is_vouched) && known.failures > 0 && self.is_due(known, now)
     }
 
     /// A random departed one is tried now and then, so that two halves of a network find each other again.
@@ -1126,12 +1158,12 @@ impl Pool {
     /// Our own that failed come last, so that a memory full of the dead holds nobody up.
     fn candidates(&self, count: usize, now: Mono, rng: &mut impl Rng) -> Vec<PeerId> {
         let is_open = |known: &Known| !self.is_good(known, now) && self.is_due(known, now);
-        let open = || self.known.iter().filter(|(_, known)| is_open(known));
-        let mut own: Vec<(&PeerId, &Known)> = open().filter(|(_, known)| !known.is_hearsay()).collect();
+        let open = self.known.iter().filter(|(_, known)| is_open(known));
+        let (hearsay, mut own): (Vec<_>, Vec<_>) = open.partition(|(_, known)| known.is_hearsay());
         own.sort_by_key(|(_, known)| (known.failures, !known.about.seed));
         let (fresh, failed): (Vec<_>, Vec<_>) = own.into_iter().partition(|(_, known)| known.failures == 0);
-        let choices: Vec<Choice> = open()
-            .filter(|(_, known)| known.is_hearsay())
+        let choices: Vec<Choice> = hearsay
+            .into_iter()
             .map(|(peer, known)| Choice {
                 peer: *peer,
                 fill_rate: known.about.fill_rate,
@@ -1152,7 +1184,7 @@ impl Pool {
         }
         let is_step_due = self.climb(now);
         let wanted = self.wanted(now);
-        let at_hand = self.good(now).len() + self.known.values().filter(|known| known.probing.is_some()).count();
+        let at_hand = self.at_hand(now);
         let lacks_standby = wanted == 0 && at_hand < self.settings.standby as usize && self.asked.is_empty();
         let ask_all = std::mem::take(&mut self.ask_all) && wanted > at_hand;
         let mut members: Vec<PeerId> = self.talking().map(|(peer, _)| *peer).collect();
@@ -1192,7 +1224,7 @@ impl Pool {
     // The referent.
 
     fn mind_referent(&mut self, now: Mono) {
-        let best = self.answering().first().copied();
+        let best = self.best();
         match (self.referent.and_then(|referent| self.members.get(&referent)), best) {
             (Some(member), _) if is_usable_member(member) => self.mind_lead(best, now),
             (Some(member), Some(_)) if self.has_grace(member, now) => {}
@@ -1333,16 +1365,25 @@ impl Pool {
         }
     }
 
+    fn probing(&self) -> usize {
+        self.known.values().filter(|known| known.probing.is_some()).count()
+    }
+
+    /// Candidates that are good, and those that are being probed, once for each.
+    fn at_hand(&self, now: Mono) -> usize {
+        let each = |known: &Known| usize::from(known.probing.is_some()) + usize::from(self.is_at_hand(known, now));
+        self.known.values().map(each).sum()
+    }
+
+    /// Its probe went well and is not too old, and its rhythm allows a beat.
+    fn is_at_hand(&self, known: &Known, now: Mono) -> bool {
+        self.is_good(known, now) && known.about.rhythm.allowed_at(&self.beats) <= now
+    }
+
     /// Candidates whose probe went well and is not too old, best first, with the time of their probe.
     fn good(&self, now: Mono) -> Vec<(PeerId, Mono)> {
-        let mut good: Vec<(PeerId, Good)> = self
-            .known
-            .iter()
-            .filter(|(_, known)| self.is_good(known, now) && known.about.rhythm.allowed_at(&self.beats) <= now)
-            .filter_map(|(peer, known)| known.good.map(|good| (*peer, good)))
-            .collect();
-        good.sort_by(|(_, one), (_, other)| other.score.total_cmp(&one.score));
-        good.into_iter().map(|(peer, good)| (peer, good.at)).collect()
+        let good = self.known.iter().filter(|(_, known)| self.is_at_hand(known, now));
+        best_first(good.filter_map(|(peer, known)| known.good.map(|good| (*peer, good))).collect())
     }
 
     fn standby(&self, now: Mono) -> Vec<PeerId> {
@@ -1399,6 +1440,11 @@ impl Known {
         self.failures = self.failures.saturating_add(1);
         self.not_before = now + pause + jittered(pause, 0.1, rng);
     }
+}
+
+fn best_first(mut good: Vec<(PeerId, Good)>) -> Vec<(PeerId, Mono)> {
+    good.sort_by(|(_, one), (_, other)| other.score.total_cmp(&one.score));
+    good.into_iter().map(|(peer, good)| (peer, good.at)).collect()
 }
 
 fn is_usable_member(member: &Member) -> bool {

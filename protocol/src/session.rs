@@ -625,19 +625,20 @@ impl Registry {
     pub fn record_verified(
         &mut self,
         peer: &PeerId,
-        record: Verified<PeerRecord>,
-        values: Option<Values>,
+        record: impl Into<Arc<Verified<PeerRecord>>>,
+        values: Option<Arc<Values>>,
         now: Now,
     ) -> Result<Stored, RecordError> {
+        let record = record.into();
         let slot = *self.by_peer.get(peer).ok_or(RecordError::NoSession)?;
         self.record_failed(peer, record.seq);
         if record.peer_id != *peer {
             return Err(RecordError::NotYours { got: record.peer_id });
         }
-        let values = values.filter(|values| values.belong_to(&record)).map(Arc::new);
+        let values = values.filter(|values| values.belong_to(&record));
         let has_values = values.is_some();
         let session = self.session(slot);
-        if session.record.as_ref().is_some_and(|held| **held == record) {
+        if session.record.as_ref().is_some_and(|held| *held == record) {
             self.add_values(slot, values, now.mono);
             return Ok(Stored { seq: record.seq, is_first: false, has_values });
         }
@@ -691,12 +692,13 @@ impl Registry {
     }
 
     /// Our own record, found as those of our sessions are, and put like them; newer ones replace it.
-    pub fn set_own(&mut self, record: Verified<PeerRecord>, values: Option<Values>, now: Mono) {
+    pub fn set_own(&mut self, record: impl Into<Arc<Verified<PeerRecord>>>, values: Option<Arc<Values>>, now: Mono) {
+        let record = record.into();
         let mut puts = self.own.take().map(|own| changed(own.puts, Some(&own.record), &record)).unwrap_or_default();
         puts.due = puts.due_for(&record, now);
         let normal_name = names::normal(&record.name);
-        let values = values.filter(|values| values.belong_to(&record)).map(Arc::new);
-        self.own = Some(Own { record: Arc::new(record), values, normal_name, puts });
+        let values = values.filter(|values| values.belong_to(&record));
+        self.own = Some(Own { record, values, normal_name, puts });
     }
 
     /// Ends the session of a peer that said that it leaves, or was told to go.
@@ -1077,7 +1079,7 @@ impl Registry {
         }
     }
 
-    fn hold(&mut self, slot: u32, record: Verified<PeerRecord>, values: Option<Arc<Values>>, now: Mono) {
+    fn hold(&mut self, slot: u32, record: Arc<Verified<PeerRecord>>, values: Option<Arc<Values>>, now: Mono) {
         let is_named_anew = self.session(slot).record.as_ref().is_none_or(|held| held.name != record.name);
         if is_named_anew {
             self.unindex(slot);
@@ -1087,7 +1089,7 @@ impl Registry {
         if session.did.is_empty() {
             session.did.clone_from(&record.did);
         }
-        session.record = Some(Arc::new(record));
+        session.record = Some(record);
         session.values = values;
         if is_named_anew {
             self.index(slot);
@@ -1191,12 +1193,38 @@ fn alive(values: Option<&Arc<Values>>, now: Timestamp) -> Option<Arc<Values>> {
 
 /// The puts of a peer whose record becomes `new`: urgent when more changed than number and date.
 fn changed(mut puts: Puts, old: Option<&Verified<PeerRecord>>, new: &PeerRecord) -> Puts {
-    let is_same = old.is_none_or(|old| {
-        let dated = PeerRecord { seq: new.seq, expiry_date: new.expiry_date, ..old.value().clone() };
-        dated == *new
-    });
-    puts.is_urgent |= !is_same;
+    puts.is_urgent |= !old.is_none_or(|old| is_dated_anew(old, new));
     puts
+}
+
+/// The two differ in nothing but number and date.
+fn is_dated_anew(old: &PeerRecord, new: &PeerRecord) -> bool {
+    let PeerRecord {
+        name,
+        did,
+        pub_key,
+        peer_id,
+        api_url,
+        stream_address,
+        addrs,
+        nats_address,
+        wallet_address,
+        capabilities,
+        born_at,
+        expiry_date: _,
+        seq: _,
+    } = new;
+    old.name == *name
+        && old.did == *did
+        && old.pub_key == *pub_key
+        && old.peer_id == *peer_id
+        && old.api_url == *api_url
+        && old.stream_address == *stream_address
+        && old.addrs == *addrs
+        && old.nats_address == *nats_address
+        && old.wallet_address == *wallet_address
+        && old.capabilities == *capabilities
+        && old.born_at == *born_at
 }
 
 #[cfg(test)]
@@ -1917,13 +1945,21 @@ mod tests {
     fn values_travel_with_their_record_and_must_agree_with_it() {
         let mut bed = Bed::new(10);
         bed.beat(&referent(1), 0).unwrap();
-        let taken =
-            bed.registry.record_verified(&peer(1), record(1, 1, "Paris", 120), Some(values(2, "paris", 120)), now(0));
+        let taken = bed.registry.record_verified(
+            &peer(1),
+            record(1, 1, "Paris", 120),
+            Some(Arc::new(values(2, "paris", 120))),
+            now(0),
+        );
         assert!(!taken.unwrap().has_values, "another peer's");
         let put = bed.registry.puts_due(now(0), 1).remove(0);
         assert!(put.values.is_none());
-        let taken =
-            bed.registry.record_verified(&peer(1), record(1, 2, "Paris", 190), Some(values(1, "paris", 65)), now(60));
+        let taken = bed.registry.record_verified(
+            &peer(1),
+            record(1, 2, "Paris", 190),
+            Some(Arc::new(values(1, "paris", 65))),
+            now(60),
+        );
         assert!(taken.unwrap().has_values);
         assert!(bed.registry.puts_due(now(60), 1).remove(0).values.is_some());
         bed.registry.put_failed(&peer(1), 2, Mono::from_secs(60));
@@ -1942,7 +1978,8 @@ mod tests {
         assert_eq!(bed.beat(&nudge, 10).unwrap().record, RecordStep::Verify { seq: 1 });
         assert_eq!(bed.beat(&nudge, 11).unwrap().record, RecordStep::Pending);
         assert_eq!(bed.puts(11), [1], "the record alone, meanwhile");
-        let stored = bed.registry.record_verified(&peer(1), held, Some(values(1, "paris", 120)), now(12)).unwrap();
+        let stored =
+            bed.registry.record_verified(&peer(1), held, Some(Arc::new(values(1, "paris", 120))), now(12)).unwrap();
         assert!(stored.has_values && !stored.is_first);
         assert!(bed.puts(20).is_empty());
         assert!(bed.registry.puts_due(now(21), 1).remove(0).values.is_some());

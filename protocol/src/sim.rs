@@ -22,8 +22,10 @@ mod log;
 mod member;
 mod message;
 mod net;
+mod queue;
 mod report;
 pub mod scenario;
+mod size;
 #[cfg(test)]
 mod tests;
 mod witness;
@@ -52,7 +54,7 @@ pub use self::{
     report::{Kind, Outcome, Sample, Traffic},
     scenario::Scenario,
 };
-use crate::{identity::Keys, wire::AddrInfo};
+use crate::{heartbeat::Asker, identity::Keys, wire::AddrInfo};
 
 /// Members of one run: what fits into the memory of one machine.
 pub const MEMBERS_MAX: usize = 100_000;
@@ -370,6 +372,7 @@ fn owns(scenario: &Scenario, names: &Names, seed: u64) -> Result<Vec<Own>, Scena
 fn own(at: usize, group_number: u8, in_group: u32, group: &Group, seed: u64) -> Own {
     let at = u32::try_from(at).unwrap_or(u32::MAX);
     let keys = Keys::from_seed(drawn(seed, "key", u64::from(at)));
+    let (name, did) = (format!("{}{in_group}", group.name), keys.did().to_string());
     let bytes = in_group.to_be_bytes();
     // Public addresses: a subnet for each, or as many as the group has.
     let ip = match group.subnets {
@@ -383,8 +386,9 @@ fn own(at: usize, group_number: u8, in_group: u32, group: &Group, seed: u64) -> 
     Own {
         at,
         peer: keys.peer_id(),
-        name: format!("{}{in_group}", group.name),
-        did: keys.did().to_string(),
+        asker: Asker { name: name.clone(), did: did.clone(), peer_id: keys.peer_id() },
+        name,
+        did,
         addr,
         is_indexer: group.role == Role::Indexer,
         max_nodes: group.max_nodes,

@@ -29,6 +29,7 @@ pub(crate) fn table(sizes: &[u32], page: Option<&Path>) -> Result<bool, String> 
         is_kept &= outcome.is_kept();
         let row = row(*nodes, &outcome, began.elapsed().as_secs());
         println!("{row}");
+        println!("  log {}, {} events", outcome.hash, outcome.events);
         for violation in outcome.violations.iter().take(3) {
             println!("  BROKEN after {:.3} s by {}: {}", violation.at.as_secs_f64(), violation.who, violation.what);
         }

@@ -273,6 +273,21 @@ fn a_standby_whose_connection_closed_is_none_until_it_is_probed_again() {
 }
 
 #[test]
+fn chance_is_asked_for_candidates_only_while_one_is_lacking() {
+    let untouched = || StdRng::seed_from_u64(3);
+    let mut bench = Bench::with(1..=5, []);
+    bench.feed(Input::Inbound { info: info(9) });
+    bench.feed(Input::Candidates { from: peer(1), candidates: infos(20..=29) });
+    bench.probed(9, 0.3);
+    assert_eq!(bench.state(9), Some(State::Standby));
+    bench.rng = untouched();
+    assert_eq!(probes(&bench.feed(Input::Tick)), []);
+    assert_eq!(bench.rng, untouched(), "the pool is full and has its standby");
+    bench.feed(Input::Gone { peer: peer(9) });
+    assert_ne!(bench.rng, untouched());
+}
+
+#[test]
 fn g2_g3_what_is_shown_is_a_copy_and_changes_nothing() {
     let bench = Bench::with(1..=3, []);
     let mut shown = bench.pool.shown(bench.now);

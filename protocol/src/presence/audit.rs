@@ -106,7 +106,10 @@ pub fn audited_by(epoch: u64, own: &PeerId, others: &[PeerId]) -> Vec<PeerId> {
 }
 
 fn hash(prefix: &[u8], peer: &PeerId) -> [u8; 32] {
-    Sha256::new().chain_update(prefix).chain_update(peer.to_bytes()).finalize().into()
+    // A peer id of any kind fits, with the two numbers in front of what it hashes or holds.
+    let mut bytes = [0; 64 + 2 * 10];
+    let len = peer.as_ref().write(&mut bytes[..]).expect("a peer id has at most 64 bytes and two numbers");
+    Sha256::new().chain_update(prefix).chain_update(&bytes[..len]).finalize().into()
 }
 
 fn xor(a: &[u8; 32], b: &[u8; 32]) -> [u8; 32] {

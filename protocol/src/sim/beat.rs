@@ -11,7 +11,8 @@ use super::{
     member::{Alarm, Member, Want},
     message::{Message, What},
     report::Kind,
-    world::{World, bytes_of},
+    size,
+    world::World,
 };
 use crate::{
     heartbeat::{
@@ -210,7 +211,7 @@ impl Member {
 
     fn beat(&mut self, peer: u32, stream: u64, world: &mut World) {
         let (me, own, now, need) = (self.own.at, self.own.peer, self.now(world), self.pool.need());
-        let (asker, signed) = (self.asker(), self.signed.clone());
+        let (asker, signed) = (&self.own.asker, self.signed.clone());
         let settings = &world.scenario.heartbeat;
         let Some(beat) = self.beats.get_mut(&peer) else { return };
         beat.line = Line::Open { stream };
@@ -226,8 +227,9 @@ impl Member {
         let (life, within) = (beat.life, settings.answer_within);
         let id = world.id(peer);
         self.take(Input::Sent { peer: id }, world);
-        let bytes = bytes_of(&heartbeat);
+        let bytes = size::heartbeat(&heartbeat);
         let signed = signed.filter(|_| heartbeat.record.is_some());
+        let heartbeat = Box::new(heartbeat);
         world.send(me, peer, Kind::Beat, bytes, Message::Question { stream, heartbeat, signed });
         world.after(within, me, What::Late { peer, life, seq });
     }

@@ -18,10 +18,13 @@ use crate::{
 /// Holders of one value: Kademlia's usual 20 would be everybody in most scenarios, which hides losses.
 pub(super) const HOLDERS: usize = 8;
 
+/// The first eight bytes of a key's hash: they order distances as well as all of them.
+type Place = u64;
+
 #[derive(Debug, Default)]
 struct Store {
     listed: BTreeMap<u32, Duration>,
-    indexers: BTreeMap<u32, Verified<IndexerRecord>>,
+    indexers: BTreeMap<u32, Arc<Verified<IndexerRecord>>>,
     nodes: BTreeMap<u32, Held>,
 }
 
@@ -30,10 +33,10 @@ type Held = Arc<Verified<PeerRecord>>;
 
 #[derive(Debug)]
 pub(super) struct Dht {
-    places: Vec<[u8; 32]>,
+    places: Vec<Place>,
     servers: Vec<u32>,
     stores: BTreeMap<u32, Store>,
-    listing: [u8; 32],
+    listing: Place,
 }
 
 impl Dht {
@@ -53,7 +56,7 @@ impl Dht {
     }
 
     /// The reachable holders of a key, nearest first; nobody for a node without any connection.
-    fn holders(&self, asker: u32, key: [u8; 32], net: &Net) -> Vec<u32> {
+    fn holders(&self, asker: u32, key: Place, net: &Net) -> Vec<u32> {
         let is_server = self.stores.contains_key(&asker);
         let knows = is_server || net.connected(asker).any(|peer| self.stores.contains_key(&peer));
         if !knows {
@@ -62,16 +65,14 @@ impl Dht {
         let is_there = |server: &&u32| {
             net.up[**server as usize] == Up::Running && (**server == asker || net.is_linked(asker, **server))
         };
-        let mut near: Vec<([u8; 8], u32)> =
-            self.servers.iter().filter(is_there).map(|server| (self.distance(*server, key), *server)).collect();
+        let distance = |server: &u32| (self.places[*server as usize] ^ key, *server);
+        let mut near: Vec<(Place, u32)> = self.servers.iter().filter(is_there).map(distance).collect();
+        if near.len() > HOLDERS {
+            near.select_nth_unstable(HOLDERS);
+            near.truncate(HOLDERS);
+        }
         near.sort_unstable();
-        near.truncate(HOLDERS);
         near.into_iter().map(|(_, server)| server).collect()
-    }
-
-    /// The first eight bytes order as well as all of them.
-    fn distance(&self, server: u32, key: [u8; 32]) -> [u8; 8] {
-        std::array::from_fn(|at| self.places[server as usize][at] ^ key[at])
     }
 
     /// An indexer lists itself.
@@ -94,12 +95,12 @@ impl Dht {
     }
 
     /// An indexer puts its record.
-    pub(super) fn put_indexer(&mut self, indexer: u32, record: &Verified<IndexerRecord>, net: &Net) {
+    pub(super) fn put_indexer(&mut self, indexer: u32, record: &Arc<Verified<IndexerRecord>>, net: &Net) {
         for holder in self.holders(indexer, self.places[indexer as usize], net) {
             let Some(store) = self.stores.get_mut(&holder) else { continue };
             let held = store.indexers.get(&indexer).map_or(0, |held| held.seq);
             if record.seq > held {
-                store.indexers.insert(indexer, record.clone());
+                store.indexers.insert(indexer, Arc::clone(record));
             }
         }
     }
@@ -144,7 +145,7 @@ impl Dht {
         now: Duration,
         wall: Timestamp,
         net: &Net,
-    ) -> Vec<Verified<IndexerRecord>> {
+    ) -> Vec<Arc<Verified<IndexerRecord>>> {
         let mut listed: Vec<u32> = Vec::new();
         for holder in self.holders(asker, self.listing, net) {
             listed.extend(self.stores[&holder].listed.iter().filter(|(_, until)| **until > now).map(|(peer, _)| *peer));
@@ -171,6 +172,7 @@ impl Dht {
     }
 }
 
-fn hash(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
+fn hash(bytes: &[u8]) -> Place {
+    let hash: [u8; 32] = Sha256::digest(bytes).into();
+    hash.iter().take(8).fold(0, |place, byte| place << 8 | Place::from(*byte))
 }

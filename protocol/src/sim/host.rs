@@ -67,7 +67,7 @@ pub(super) struct Host {
     streams: BTreeMap<u32, (u64, Option<u64>)>,
     /// The newest number taken from each peer.
     taken: BTreeMap<u32, u64>,
-    own: Option<Verified<IndexerRecord>>,
+    own: Option<Arc<Verified<IndexerRecord>>>,
     is_stale: bool,
     is_looking: bool,
     pub(super) listed_at: Option<Mono>,
@@ -215,8 +215,8 @@ impl Host {
         })?;
         let mut answer = beat.answer;
         if let Some(signed) = carried.filter(|_| beat.presence != Presence::Probed) {
-            let values = heartbeat.values.is_some().then(|| signed.values.clone());
-            match self.registry.record_verified(&peer, signed.record.clone(), values, now) {
+            let values = heartbeat.values.is_some().then(|| Arc::clone(&signed.values));
+            match self.registry.record_verified(&peer, Arc::clone(&signed.record), values, now) {
                 Ok(stored) => {
                     answer.record_seq = Some(stored.seq);
                     self.check_seq(own, from, stored.seq, world);
@@ -446,7 +446,7 @@ impl Host {
                 2 * super::dht::HOLDERS * 3,
                 super::dht::HOLDERS * 2 * record.text().len(),
             );
-            world.after(DHT_TAKES, own.at, What::Put { peer: record.peer_id, seq: record.seq, is_done });
+            world.after(DHT_TAKES, own.at, What::Put { node, seq: record.seq, is_done });
         }
     }
 
@@ -472,7 +472,7 @@ impl Host {
         world: &mut World,
     ) {
         let half = SignedDuration::try_from(INDEXER_RECORD_LIFE / 2).unwrap_or_default();
-        let is_fresh = |own: &Verified<IndexerRecord>| own.expiry_date.duration_since(now.wall) > half;
+        let is_fresh = |own: &Arc<Verified<IndexerRecord>>| own.expiry_date.duration_since(now.wall) > half;
         if !self.is_stale && self.own.as_ref().is_some_and(is_fresh) {
             return;
         }
@@ -496,7 +496,7 @@ impl Host {
             seq: *seq,
             pub_key: own.keys.pub_key().to_owned(),
         };
-        let signed = Verified::sign(&record, &own.keys);
+        let signed = Arc::new(Verified::sign(&record, &own.keys));
         world.dht.put_indexer(own.at, &signed, &world.net);
         world.traffic.count_many(Sent::Dht, 2 * super::dht::HOLDERS, signed.text().len() * super::dht::HOLDERS);
         self.own = Some(signed);
@@ -513,7 +513,7 @@ impl Host {
     pub(super) fn found(&mut self, own: &Own, now: Now, rng: &mut StdRng, world: &mut World) {
         self.is_looking = false;
         for record in look(own, now, rng, world) {
-            self.book.learn(record, Source::Dht, now.wall);
+            self.book.learn(Verified::clone(&record), Source::Dht, now.wall);
         }
         self.book.refreshed(now, rng);
     }
@@ -525,7 +525,7 @@ impl Host {
     }
 
     pub(super) fn set_own(&mut self, signed: &Signed, now: Now) {
-        self.registry.set_own(signed.record.clone(), Some(signed.values.clone()), now.mono);
+        self.registry.set_own(Arc::clone(&signed.record), Some(Arc::clone(&signed.values)), now.mono);
     }
 
     pub(super) fn collect(&mut self, own: &Own, now: Now, world: &mut World) {
@@ -573,7 +573,7 @@ impl Host {
 }
 
 /// Verified records of up to 30 indexers that are listed, as `actors/src/discover.rs` looks for them.
-pub(super) fn look(own: &Own, now: Now, rng: &mut StdRng, world: &mut World) -> Vec<Verified<IndexerRecord>> {
+pub(super) fn look(own: &Own, now: Now, rng: &mut StdRng, world: &mut World) -> Vec<Arc<Verified<IndexerRecord>>> {
     let mut found = world.dht.indexers(own.at, world.now, now.wall, &world.net);
     found.shuffle(rng);
     found.truncate(FOUND_MAX);

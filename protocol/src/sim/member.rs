@@ -21,8 +21,9 @@ use super::{
     lie::Lying,
     message::{Message, Signed, What},
     report::Kind,
+    size,
     witness::{Question, Round},
-    world::{World, bytes_of, hello_bytes},
+    world::World,
 };
 use crate::{
     addr::{Rule, Subnet},
@@ -37,9 +38,7 @@ use crate::{
     session::Values,
     signed::Verified,
     time::{Mono, Now},
-    wire::{
-        AddrInfo, Answer, CandidatesRequest, CandidatesResponse, DhtValues, HeartbeatResponse, RefusalCode, Refused,
-    },
+    wire::{AddrInfo, Answer, CandidatesRequest, DhtValues, HeartbeatResponse, RefusalCode, Refused},
     witness::Tries,
 };
 
@@ -71,6 +70,8 @@ pub(super) struct Own {
     pub(super) peer: PeerId,
     pub(super) name: String,
     pub(super) did: String,
+    /// Its words in every question.
+    pub(super) asker: Asker,
     pub(super) addr: Multiaddr,
     pub(super) is_indexer: bool,
     pub(super) max_nodes: u32,
@@ -148,6 +149,8 @@ pub(super) struct Member {
     pub(super) pool: Pool,
     pub(super) book: Book,
     pub(super) members: Vec<Judged>,
+    /// It is one of them, which must never be.
+    is_own_member: bool,
     pub(super) beats: BTreeMap<u32, Beat>,
     probes: BTreeMap<u64, Probe>,
     dials: BTreeMap<u32, Dial>,
@@ -181,6 +184,7 @@ impl Member {
             pool,
             book: Book::new(world.scenario.score.clone()),
             members: Vec::new(),
+            is_own_member: false,
             beats: BTreeMap::new(),
             probes: BTreeMap::new(),
             dials: BTreeMap::new(),
@@ -215,7 +219,7 @@ impl Member {
             What::Arrived { from, connection, message } => {
                 // What was sent before the connection closed is lost with it.
                 if world.net.connection(self.own.at, from) == Some(connection) {
-                    self.arrived(from, connection, *message, world);
+                    self.arrived(from, connection, message, world);
                 }
             }
             What::Dialled { from, dial } => self.dialled(from, dial, world),
@@ -249,7 +253,7 @@ impl Member {
         match what {
             What::Collect => host.collect(&self.own, now, world),
             What::Found => host.found(&self.own, now, &mut self.rng, world),
-            What::Put { peer, seq, is_done } => host.put_ended(&peer, seq, is_done, now),
+            What::Put { node, seq, is_done } => host.put_ended(&world.id(node), seq, is_done, now),
             What::Sought { by, stream } => host.found_for(&self.own, by, stream, now, world),
             _ => host.tick(&self.own, self.born_at, &mut self.disk.indexer_seq, now, &mut self.rng, world),
         }
@@ -263,6 +267,7 @@ impl Member {
         self.pool = new_pool(&self.own, world);
         self.book = Book::new(world.scenario.score.clone());
         self.members.clear();
+        self.is_own_member = false;
         self.beats.clear();
         self.probes.clear();
         self.dials.clear();
@@ -324,7 +329,7 @@ impl Member {
     }
 
     fn say_leave(&self, peer: u32, alternatives: Vec<AddrInfo>, world: &mut World) {
-        let bytes = LEAVE_BYTES + alternatives.iter().map(bytes_of).sum::<usize>();
+        let bytes = LEAVE_BYTES + size::alternatives(&alternatives);
         world.send(self.own.at, peer, Kind::Leave, bytes, Message::Leave { alternatives });
     }
 
@@ -348,6 +353,7 @@ impl Member {
         let is_same = self.pool.members().eq(self.members.iter().map(|judged| (judged.peer, judged.sticky)));
         if !is_same {
             self.members = self.pool.members().map(|(peer, sticky)| Judged { peer, sticky }).collect();
+            self.is_own_member = self.pool.is_member(&self.own.peer);
             self.book.set_members(&self.members.iter().map(|judged| judged.peer).collect());
         }
         let wake = self.run_time(self.pool.wake(now.mono));
@@ -415,7 +421,7 @@ impl Member {
     fn ask_candidates(&mut self, members: &[PeerId], count: u32, world: &mut World) {
         for peer in members {
             let Some(at) = world.at(peer) else { continue };
-            let bytes = bytes_of(&CandidatesRequest { count });
+            let bytes = size::written(&CandidatesRequest { count });
             world.send(self.own.at, at, Kind::Candidates, bytes, Message::AskCandidates { count });
         }
     }
@@ -441,7 +447,7 @@ impl Member {
         let number = world.fresh();
         let began = self.now(world).mono;
         self.dials.insert(to, Dial { number, began, wants: vec![want] });
-        world.traffic.count(Kind::Hello, hello_bytes(role(self.own.is_indexer)));
+        world.traffic.count(Kind::Hello, world.hello_bytes(self.own.is_indexer));
         world.dial(self.own.at, to, number, DIAL_WITHIN);
     }
 
@@ -453,9 +459,9 @@ impl Member {
             Some(host) => host.greet(from, subnet, now, &mut self.rng, world),
             None => Ok(()),
         };
-        let bytes = if judged.is_ok() { hello_bytes(role(self.own.is_indexer)) } else { REFUSED_BYTES };
+        let bytes = if judged.is_ok() { world.hello_bytes(self.own.is_indexer) } else { REFUSED_BYTES };
         world.traffic.count(Kind::Hello, bytes);
-        let outcome = judged.map(|()| now.wall);
+        let outcome = judged.map(|()| now.wall).map_err(Box::new);
         let is_met = outcome.is_ok();
         if let Err(refused) = &outcome {
             let (name, wait) = (world.names[from as usize].clone(), refused.retry_after);
@@ -473,7 +479,13 @@ impl Member {
         }
     }
 
-    fn dial_ended(&mut self, to: u32, number: u64, outcome: Option<Result<Timestamp, Refused>>, world: &mut World) {
+    fn dial_ended(
+        &mut self,
+        to: u32,
+        number: u64,
+        outcome: Option<Result<Timestamp, Box<Refused>>>,
+        world: &mut World,
+    ) {
         if self.dials.get(&to).is_none_or(|dial| dial.number != number) {
             return;
         }
@@ -491,7 +503,8 @@ impl Member {
             return;
         }
         for want in dial.wants {
-            let refused = outcome.as_ref().and_then(|outcome| outcome.as_ref().err()).cloned();
+            let refused =
+                outcome.as_ref().and_then(|outcome| outcome.as_ref().err()).map(|refused| (**refused).clone());
             match want {
                 Want::Beat { stream } => self.not_opened(to, stream, refused, outcome.is_none(), world),
                 Want::Probe { stream } => self.probe_ended(stream, unprobed(refused, outcome.is_none()), world),
@@ -589,16 +602,14 @@ impl Member {
                 let Some(host) = &mut self.host else { return };
                 let seq = heartbeat.seq;
                 let signed = signed.as_deref();
-                let answer = host.beat(&self.own, from, stream, heartbeat, signed, now, &mut self.rng, world);
+                let answer = host.beat(&self.own, from, stream, *heartbeat, signed, now, &mut self.rng, world);
                 self.answer(from, connection, stream, seq, answer, world);
             }
-            Message::Answer { stream, answer } => self.answered(from, stream, answer, world),
+            Message::Answer { stream, answer } => self.answered(from, stream, *answer, world),
             Message::AskCandidates { count } => {
                 let Some(host) = &mut self.host else { return };
                 let candidates = host.candidates(&self.own, from, count, now, &mut self.rng, world);
-                let candidates = CandidatesResponse { candidates };
-                let bytes = bytes_of(&candidates);
-                let CandidatesResponse { candidates } = candidates;
+                let bytes = size::candidates(&candidates);
                 world.send(self.own.at, from, Kind::Candidates, bytes, Message::Candidates { candidates });
             }
             Message::Candidates { candidates } => {
@@ -667,7 +678,8 @@ impl Member {
         world: &mut World,
     ) {
         if world.net.connection(self.own.at, to) == Some(connection) {
-            let bytes = bytes_of(&answer);
+            let bytes = size::answer(&answer);
+            let answer = Box::new(answer);
             world.send(self.own.at, to, Kind::Answer, bytes, Message::Answer { stream, answer });
         }
     }
@@ -696,13 +708,13 @@ impl Member {
 
     fn ask_probe(&mut self, stream: u64, world: &mut World) {
         let now = self.now(world);
-        let asker = self.asker();
+        let asker = &self.own.asker;
         let Some(probe) = self.probes.get_mut(&stream) else { return };
         let ask = Ask { seq: probe.conversation.ask(), probe: true, ..Ask::default() };
         let heartbeat = asker.question(ask, None, Acked::default(), now.wall);
         probe.conversation.written(&heartbeat, None, now.mono);
-        let (to, bytes) = (probe.to, bytes_of(&heartbeat));
-        let question = Message::Question { stream, heartbeat, signed: None };
+        let (to, bytes) = (probe.to, size::heartbeat(&heartbeat));
+        let question = Message::Question { stream, heartbeat: Box::new(heartbeat), signed: None };
         world.send(self.own.at, to, Kind::Probe, bytes, question);
     }
 
@@ -802,7 +814,7 @@ impl Member {
         let values = self.values(&record);
         let wire = DhtValues { pid: values.pid.to_raw(), name: values.name.to_raw() };
         let Ok(own) = OwnRecord::new(&record, Some(wire)) else { return };
-        let signed = Signed { record, own, values };
+        let signed = Signed { record: Arc::new(record), own, values: Arc::new(values) };
         if let Some(host) = &mut self.host {
             host.set_own(&signed, now);
         }
@@ -835,10 +847,6 @@ impl Member {
         Values { pid: Verified::sign(&pid, &self.own.keys), name: Verified::sign(&name, &self.own.keys) }
     }
 
-    pub(super) fn asker(&self) -> Asker {
-        Asker { name: self.own.name.clone(), did: self.own.did.clone(), peer_id: self.own.peer }
-    }
-
     // What must hold.
 
     /// What is broken of what always holds; looked at after each of its events.
@@ -846,7 +854,7 @@ impl Member {
         if self.members.len() > most {
             return Some(format!("{} members, expected at most {most}", self.members.len()));
         }
-        if self.members.iter().any(|member| member.peer == self.own.peer) {
+        if self.is_own_member {
             return Some("it is in its own pool".to_owned());
         }
         let host = self.host.as_ref()?;

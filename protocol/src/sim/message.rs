@@ -18,12 +18,12 @@ use crate::{
 /// what each of them checks besides the signature it checks itself.
 #[derive(Debug)]
 pub(super) struct Signed {
-    pub(super) record: Verified<PeerRecord>,
+    pub(super) record: Arc<Verified<PeerRecord>>,
     pub(super) own: OwnRecord,
-    pub(super) values: Values,
+    pub(super) values: Arc<Values>,
 }
 
-/// What crosses the network on a connection.
+/// What crosses the network on a connection. Many wait at a time, so what is large lies elsewhere.
 #[derive(Debug)]
 pub(super) enum Message {
     /// A stream is asked for.
@@ -31,9 +31,9 @@ pub(super) enum Message {
     /// It is there.
     Opened { stream: u64 },
     /// A heartbeat or a probe.
-    Question { stream: u64, heartbeat: Heartbeat, signed: Option<Arc<Signed>> },
+    Question { stream: u64, heartbeat: Box<Heartbeat>, signed: Option<Arc<Signed>> },
     /// Its answer.
-    Answer { stream: u64, answer: Answer<HeartbeatResponse> },
+    Answer { stream: u64, answer: Box<Answer<HeartbeatResponse>> },
     /// Others are asked for.
     AskCandidates { count: u32 },
     /// Others.
@@ -41,7 +41,7 @@ pub(super) enum Message {
     /// The sender goes.
     Leave { alternatives: Vec<AddrInfo> },
     /// What is seen of an indexer, and of one to try, whether it is reached.
-    AskWitness { number: u64, about: PeerId, is_try: bool },
+    AskWitness { number: u64, about: u32, is_try: bool },
     /// What is seen of it; nothing where the question is refused.
     Witnessed { number: u64, report: Option<WitnessReport> },
     /// An auditor wants to see tokens.
@@ -58,11 +58,11 @@ pub(super) enum What {
     /// It ends now; it has said that it leaves.
     End,
     /// A message.
-    Arrived { from: u32, connection: u64, message: Box<Message> },
+    Arrived { from: u32, connection: u64, message: Message },
     /// Somebody dials, and says hello.
     Dialled { from: u32, dial: u64 },
     /// How a dial of ours ended: the listener's clock, or its refusal; nothing when it was not reached.
-    DialEnded { to: u32, dial: u64, outcome: Option<Result<Timestamp, Refused>> },
+    DialEnded { to: u32, dial: u64, outcome: Option<Result<Timestamp, Box<Refused>>> },
     /// A connection was closed by the other end.
     Closed { by: u32 },
     /// An answer that was held back goes now.
@@ -102,5 +102,5 @@ pub(super) enum What {
     /// The DHT answers what a node asked for.
     Sought { by: u32, stream: u64 },
     /// A put ended.
-    Put { peer: PeerId, seq: u64, is_done: bool },
+    Put { node: u32, seq: u64, is_done: bool },
 }

@@ -9,7 +9,8 @@ use super::{
     member::{Member, Want},
     message::{Message, What},
     report::Kind,
-    world::{World, bytes_of},
+    size,
+    world::World,
 };
 use crate::{
     heartbeat::Given,
@@ -30,7 +31,7 @@ pub(super) const QUESTIONS_MAX: usize = 256;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Question {
     to: u32,
-    about: PeerId,
+    about: u32,
     is_try: bool,
     purpose: Purpose,
 }
@@ -97,7 +98,6 @@ impl Member {
         let ask: Vec<u32> = ask.iter().filter_map(|info| world.at(&info.id)).take(free).collect();
         let is_try = said.is_none();
         self.rounds.insert(round, Round { about, said, is_hiding, pending: ask.len(), told: Vec::new() });
-        let about = world.id(about);
         for to in ask {
             self.question(Question { to, about, is_try, purpose: Purpose::Round(round) }, WITHIN, world);
         }
@@ -118,7 +118,7 @@ impl Member {
     /// Sends a question over the connection that is there.
     pub(super) fn ask_witness(&mut self, number: u64, world: &mut World) {
         let Some(Question { to, about, is_try, .. }) = self.questions.get(&number).copied() else { return };
-        let bytes = bytes_of(&WitnessRequest { indexer_peer_id: about, is_try });
+        let bytes = size::witness_request(&WitnessRequest { indexer_peer_id: world.id(about), is_try });
         world.send(self.own.at, to, Kind::Witness, bytes, Message::AskWitness { number, about, is_try });
     }
 
@@ -189,15 +189,17 @@ impl Member {
     // When others ask.
 
     /// Tells what we see of an indexer; tries it first where that is asked and was not done a moment ago.
-    pub(super) fn asked_as_witness(&mut self, from: u32, number: u64, about: PeerId, is_try: bool, world: &mut World) {
+    pub(super) fn asked_as_witness(&mut self, from: u32, number: u64, target: u32, is_try: bool, world: &mut World) {
         let (now, asker) = (self.now(world), world.id(from));
         let is_member = self.pool.is_member(&asker);
         let may = match &mut self.host {
             Some(host) => host.may_ask(&self.own, from, is_member, now, world),
             None => is_member,
         };
-        let target = world.at(&about).filter(|_| may);
-        let Some(target) = target else { return self.say_report(from, number, None, world) };
+        if !may {
+            return self.say_report(from, number, None, world);
+        }
+        let about = world.id(target);
         let is_known = self.pool.is_member(&about)
             || world.net.connection(self.own.at, target).is_some()
             || self.host.as_ref().is_some_and(|host| host.book.get(&about).is_some());
@@ -211,7 +213,7 @@ impl Member {
             Trying::Now if self.questions.len() >= QUESTIONS_MAX => self.testify(from, number, target, None, world),
             Trying::Now => {
                 let purpose = Purpose::Asker { at: from, number };
-                let about = self.own.peer;
+                let about = self.own.at;
                 self.question(Question { to: target, about, is_try: false, purpose }, TRY_WITHIN, world);
             }
         }
@@ -230,7 +232,7 @@ impl Member {
     }
 
     fn say_report(&mut self, to: u32, number: u64, report: Option<WitnessReport>, world: &mut World) {
-        let bytes = report.as_ref().map_or(64, bytes_of);
+        let bytes = report.as_ref().map_or(64, size::witness_report);
         world.send(self.own.at, to, Kind::Witness, bytes, Message::Witnessed { number, report });
     }
 }

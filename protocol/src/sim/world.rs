@@ -1,26 +1,23 @@
 //! What all members share: time, the queue of what is to come, the network, the DHT, and what is written down.
 
-use std::{
-    cmp::Ordering,
-    collections::{BinaryHeap, HashMap},
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use libp2p_identity::PeerId;
 use rand::{RngExt, rngs::StdRng};
-use serde::Serialize;
+use rustc_hash::FxHashMap;
 
 use super::{
     check::Violation,
     dht::Dht,
+    host::role,
     log::Log,
     message::{Message, What},
     net::{Net, Up},
+    queue::Queue,
     report::{Kind, Traffic},
     scenario::{Happening, Scenario},
+    size,
 };
 use crate::wire::{self, AddrInfo};
 
@@ -46,35 +43,6 @@ pub(super) enum To {
     Check,
 }
 
-#[derive(Debug)]
-struct Queued {
-    at: Duration,
-    /// Of two at the same time the one that was queued first.
-    number: u64,
-    to: To,
-}
-
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Queued {}
-
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// The greatest is the earliest: [`BinaryHeap`] gives the greatest.
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
-    }
-}
-
 /// A member that stops now and then for want of processor time.
 #[derive(Clone, Copy, Debug)]
 struct Stall {
@@ -89,15 +57,15 @@ struct Stall {
 pub(super) struct World {
     pub(super) scenario: Arc<Scenario>,
     pub(super) now: Duration,
-    queue: BinaryHeap<Queued>,
+    queue: Queue,
     numbered: u64,
     pub(super) net: Net,
     pub(super) dht: Dht,
     pub(super) log: Log,
     pub(super) traffic: Traffic,
     pub(super) violations: Vec<Violation>,
-    /// Looked up, never walked: its order is chance's.
-    ids: HashMap<PeerId, u32>,
+    /// Looked up, never walked. Nobody but us chooses what is in it, so a quick hash will do.
+    ids: FxHashMap<PeerId, u32>,
     pub(super) infos: Vec<AddrInfo>,
     pub(super) names: Vec<String>,
     pub(super) is_indexer: Vec<bool>,
@@ -109,6 +77,7 @@ pub(super) struct World {
     held: Vec<Vec<What>>,
     rng: StdRng,
     epoch: Timestamp,
+    hellos: Hellos,
     /// Somebody starts again, so what databases keep is needed.
     pub(super) keeps_disks: bool,
 }
@@ -126,9 +95,10 @@ impl World {
         let keeps_disks = scenario.then.iter().any(|step| matches!(step.what, Happening::Start));
         Self {
             keeps_disks,
+            hellos: Hellos::new(),
             scenario,
             now: Duration::ZERO,
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
             numbered: 0,
             net,
             dht,
@@ -168,7 +138,7 @@ impl World {
 
     pub(super) fn push(&mut self, at: Duration, to: To) {
         self.numbered += 1;
-        self.queue.push(Queued { at: at.max(self.now), number: self.numbered, to });
+        self.queue.push(at.max(self.now), self.numbered, to);
     }
 
     /// A number that was never given before.
@@ -185,12 +155,12 @@ impl World {
 
     /// The next event, its time being now; nothing when the run is over.
     pub(super) fn next(&mut self, end: Duration) -> Option<To> {
-        let queued = self.queue.pop()?;
-        if queued.at > end {
+        let (at, to) = self.queue.pop()?;
+        if at > end {
             return None;
         }
-        self.now = queued.at;
-        Some(queued.to)
+        self.now = at;
+        Some(to)
     }
 
     pub(super) fn queued(&self) -> usize {
@@ -269,6 +239,11 @@ impl World {
 
     // Messages.
 
+    /// Bytes of a usual hello.
+    pub(super) fn hello_bytes(&self, is_indexer: bool) -> usize {
+        self.hellos.0[usize::from(is_indexer)]
+    }
+
     /// Closes the connection to a peer, which hears of it when it is reached.
     pub(super) fn close(&mut self, at: u32, peer: u32) {
         if self.net.disconnect(at, peer)
@@ -284,7 +259,7 @@ impl World {
         let Some(connection) = self.net.connection(from, to) else { return };
         self.net.used(from, to, self.now);
         if let Some(flight) = self.net.flight(from, to) {
-            self.after(flight, to, What::Arrived { from, connection, message: Box::new(message) });
+            self.after(flight, to, What::Arrived { from, connection, message });
         }
     }
 
@@ -331,26 +306,17 @@ impl World {
     }
 }
 
-/// Bytes of a value on the wire, its line feed included.
-pub(super) fn bytes_of(value: &impl Serialize) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
+/// Bytes of a usual hello: a node's, an indexer's.
+#[derive(Clone, Copy, Debug)]
+struct Hellos([usize; 2]);
+
+impl Hellos {
+    fn new() -> Self {
+        Self([false, true].map(|is_indexer| hello_bytes(role(is_indexer))))
     }
-    let mut count = Count(1);
-    // Counting cannot fail, and what is on the wire can be written.
-    let _ = serde_json::to_writer(&mut count, value);
-    count.0
 }
 
-/// Bytes of a usual hello.
-pub(super) fn hello_bytes(role: wire::Role) -> usize {
+fn hello_bytes(role: wire::Role) -> usize {
     let hello = wire::Hello {
         version: wire::VERSION.to_owned(),
         network_id: "opencloud".to_owned(),
@@ -363,5 +329,5 @@ pub(super) fn hello_bytes(role: wire::Role) -> usize {
         born_at: Timestamp::UNIX_EPOCH,
         time: Timestamp::UNIX_EPOCH,
     };
-    bytes_of(&hello)
+    size::written(&hello)
 }
