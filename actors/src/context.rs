@@ -4,6 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use protocol::{
     PeerId, Timestamp,
+    health::Memory,
     identity::Keys,
     keyring::Keyring,
     profile::Profile,
@@ -258,6 +259,11 @@ impl Context {
     pub fn note(&self, kind: &'static str, subject: impl ToString, detail: impl ToString) {
         let note = health::Msg::Noted { kind, subject: subject.to_string(), detail: detail.to_string() };
         inform(&self.addresses.health, Class::Control, note);
+    }
+
+    /// Says whether this was read back from the database.
+    pub(crate) fn read_back(&self, memory: Memory, is_done: bool) {
+        inform(&self.addresses.health, Class::Control, health::Msg::ReadBack { memory, is_done });
     }
 
     /// Says that something is wrong, in words and with its remedy, until it is told to be over.

@@ -18,6 +18,7 @@ use protocol::{
     bans::{Ban, Bans, OrderError},
     behaviour::{Behaviour, Kind, Offence, Scope, Verdict},
     gate::{Cause, DRAINED_WAIT, Gate as Buckets, spread_secs},
+    health::Memory,
     wire::{Protocol, RefusalCode, Refused, Role},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -229,6 +230,7 @@ impl Actor for Gate {
             seat,
             context,
         };
+        state.tell_policy();
         state.recall();
         Ok(state)
     }
@@ -425,6 +427,7 @@ impl State {
 
     /// Before it is recalled nothing is told: it will be, then.
     fn tell_policy(&mut self) {
+        self.context.read_back(Memory::Bans, self.is_recalled);
         if !self.is_recalled {
             return;
         }

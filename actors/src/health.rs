@@ -7,7 +7,7 @@
 use libp2p::Multiaddr;
 use protocol::{
     PeerId,
-    health::{Complaints, Facts, Journal, Standing},
+    health::{Complaints, Facts, Journal, Memory, Standing},
     keyring::Keyring,
     wire::Protocol,
 };
@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::{
     claim,
     context::{Context, inform},
-    gate, peers, pool, registry, revocations, suggestions,
+    gate, peers, policy, pool, registry, revocations, suggestions,
     supervision::{Class, Envelope, Reply, Seat},
     view::{self, EventView, FeedView, StatusView},
 };
@@ -76,6 +76,13 @@ pub enum Msg {
     IndexersKnown(u32),
     /// The database answers, or not.
     Stored(bool),
+    /// This was read back from the database, or is to be anew.
+    ReadBack {
+        /// What.
+        memory: Memory,
+        /// It was.
+        is_done: bool,
+    },
     /// An operator lets our nodes go, or no longer.
     Drained(bool),
     /// Something happened.
@@ -130,6 +137,7 @@ impl Actor for Health {
             role: context.own.role,
             pool_min: context.live().pool.min_indexer,
             is_store_ok: true,
+            unread: Memory::of(context.own.role),
             ..Facts::default()
         };
         let to = &context.addresses;
@@ -139,6 +147,7 @@ impl Actor for Health {
         inform(&to.registry, Class::Control, registry::Msg::TellCounts);
         inform(&to.suggestions, Class::Control, suggestions::Msg::TellHealth);
         inform(&to.gate, Class::Control, gate::Msg::TellPolicy);
+        inform(&to.policy, Class::Control, policy::Msg::TellHealth);
         inform(&to.revocations, Class::Control, revocations::Msg::TellHealth);
         // Whoever reads on learns that there is another journal.
         context.pulse.send_modify(|count| *count += 1);
@@ -173,6 +182,7 @@ impl Actor for Health {
             Msg::Sessions(sessions) => state.sessions = sessions,
             Msg::IndexersKnown(known) => state.indexers_known = known,
             Msg::Stored(is_ok) => state.facts.is_store_ok = is_ok,
+            Msg::ReadBack { memory, is_done } => state.read_back(memory, is_done),
             Msg::Drained(is_on) => state.facts.is_drained = is_on,
             Msg::Noted { kind, subject, detail } => state.noted(kind, subject, detail),
             Msg::Trouble { what, remedy } => state.trouble(what, remedy),
@@ -198,6 +208,14 @@ impl State {
     fn listening(&mut self, addrs: Vec<Multiaddr>) {
         self.facts.is_listening = !addrs.is_empty();
         self.listen = addrs;
+    }
+
+    fn read_back(&mut self, memory: Memory, is_done: bool) {
+        if is_done {
+            self.facts.unread.remove(&memory);
+        } else {
+            self.facts.unread.insert(memory);
+        }
     }
 
     fn noted(&mut self, kind: &'static str, subject: String, detail: String) {

@@ -15,6 +15,7 @@ use ::store::RelationRow;
 use protocol::{
     PeerId,
     event::{Intake, Verb},
+    health::Memory,
     relation::Relation,
     wire::{RefusalCode, Refused},
 };
@@ -92,6 +93,8 @@ pub enum Msg {
     Look(Reply<Vec<RelationRow>>),
     /// Sharing began a life and wants to know the table.
     TellRelations,
+    /// Health began a life and wants to know whether the table is read back.
+    TellHealth,
     /// What the store kept; nothing while the database is away.
     Recalled(Option<Vec<RelationRow>>),
     /// The store may answer now.
@@ -116,6 +119,7 @@ impl Actor for Policy {
             early: Vec::new(),
             timer: None,
         };
+        state.tell_health();
         state.recall();
         Ok(state)
     }
@@ -134,6 +138,7 @@ impl Actor for Policy {
             Msg::Kept(row) => state.kept(row),
             Msg::Look(reply) => reply.send(state.look()),
             Msg::TellRelations => state.tell_relations(),
+            Msg::TellHealth => state.tell_health(),
             Msg::Recalled(rows) => state.recalled(rows),
             Msg::Retry => state.recall(),
         }
@@ -167,6 +172,7 @@ impl State {
             self.kept(row);
         }
         self.tell_relations();
+        self.tell_health();
     }
 
     fn relation(&self, peer: &PeerId) -> Option<Relation> {
@@ -239,6 +245,10 @@ impl State {
 
     fn look(&self) -> Vec<RelationRow> {
         self.relations.iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    fn tell_health(&self) {
+        self.context.read_back(Memory::Relations, self.relations.is_some());
     }
 
     fn tell_relations(&self) {

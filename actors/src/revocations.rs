@@ -21,7 +21,7 @@ use ::store::Write;
 use futures::{StreamExt as _, stream};
 use protocol::{
     PeerId,
-    health::REVOKED,
+    health::{Memory, REVOKED},
     revocations::{Full, HOLD, Held, Learned, News, REVOCATIONS_MAX, Revocations as Book, Revoke, Revoked, Weight},
     signed::Verified,
     time::Mono,
@@ -456,6 +456,8 @@ impl State {
     }
 
     fn tell_health(&self) {
+        // Those of a former life are in force while they are read back.
+        self.context.read_back(Memory::Revocations, self.is_recalled || !self.context.revoked.borrow().is_unknown());
         if let Some(own) = self.book.get(&self.context.own.peer_id) {
             self.tell_own(own);
         }

@@ -1,7 +1,7 @@
 //! Where a member stands, whether it can do its job, and what happened to it.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 
@@ -15,6 +15,36 @@ pub const EVENTS_MAX: usize = 1_000;
 
 /// The trouble of a member whose own key was revoked: nobody takes it any more, so it cannot do its job.
 pub const REVOKED: &str = "revoked";
+
+/// What is read back from the database before anybody is let in: whoever is refused could slip in before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Memory {
+    /// Whom this indexer banned.
+    Bans,
+    /// What each peer is to us.
+    Relations,
+    /// Whose key was revoked.
+    Revocations,
+}
+
+impl Memory {
+    /// Its word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bans => "bans",
+            Self::Relations => "relations",
+            Self::Revocations => "revocations",
+        }
+    }
+
+    /// All that a member of this role reads back.
+    #[must_use]
+    pub fn of(role: Role) -> BTreeSet<Self> {
+        let bans = role.indexer.then_some(Self::Bans);
+        bans.into_iter().chain([Self::Relations, Self::Revocations]).collect()
+    }
+}
 
 /// What the actors told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +67,8 @@ pub struct Facts {
     pub is_visible: bool,
     /// An operator lets its nodes go.
     pub is_drained: bool,
+    /// What is still to be read back.
+    pub unread: BTreeSet<Memory>,
     /// What is wrong, by topic, with its remedy.
     pub troubles: BTreeMap<&'static str, String>,
 }
@@ -74,7 +106,8 @@ impl Facts {
     /// Why it cannot do its job; nothing when it can.
     ///
     /// A node is ready when one member has answered; an indexer when it listens and its store answers: the first indexer
-    /// of a network is never unready for being alone.
+    /// of a network is never unready for being alone. Neither is before it knows again whom it refuses: until then it lets
+    /// nobody in.
     #[must_use]
     pub fn unready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
@@ -83,6 +116,11 @@ impl Facts {
         }
         if let Some(remedy) = self.troubles.get(REVOKED) {
             reasons.push(format!("{REVOKED}: {remedy}"));
+        }
+        if !self.unread.is_empty() {
+            let names: Vec<&str> = self.unread.iter().map(|memory| memory.name()).collect();
+            let names = names.join(", ");
+            reasons.push(format!("it is still to read back its {names}: wait; if that lasts, look at the database"));
         }
         if self.role.indexer {
             if !self.is_listening {

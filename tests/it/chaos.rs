@@ -1,9 +1,17 @@
 //! Faults inside a living process: the tree heals itself and shows that it did.
 
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
 use actors::view::{ActorState, ActorView};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::harness::{Federation, Member, PATIENCE, Spec, muster, until, until_true};
+
+/// How often a tree that heals is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Two indexers and two nodes in which faults may be injected.
 fn federation() -> Federation {
@@ -99,7 +107,7 @@ fn random_panics_at_ten_a_second_end_nothing_and_leave_nothing() {
             .set("supervision.pause_max", "\"200ms\"")
     });
     federation.until_converged();
-    let names = |member: &Member| -> std::collections::BTreeSet<String> {
+    let names = |member: &Member| -> BTreeSet<String> {
         member.actors().into_iter().map(|actor| actor.name).collect()
     };
     let hit = ["paris", "indexer-1"].map(|name| federation.member(name));
@@ -113,22 +121,32 @@ fn random_panics_at_ten_a_second_end_nothing_and_leave_nothing() {
         // One that is away for the moment has nothing left to panic with.
         let answer = member.tell(&format!("/api/v1/chaos/actors/{victim}"), r#"{"fault":"panic"}"#);
         suffered += u32::from(answer.code == 204);
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::thread::sleep(LOOK_EVERY);
     }
     assert!(suffered > PANICS / 2, "{suffered} of {PANICS}");
     federation.until_converged();
     for (member, before) in hit.into_iter().zip(before) {
-        until_true(&format!("{}'s tree is the one of before", member.name), PATIENCE, || {
-            let actors = member.actors();
-            let now: std::collections::BTreeSet<String> = actors.iter().map(|actor| actor.name.clone()).collect();
-            now == before && actors.iter().all(|actor| actor.state == ActorState::Running)
-        });
+        let began = Instant::now();
+        while let Some(difference) = difference(&before, &member.actors()) {
+            assert!(began.elapsed() < PATIENCE, "{}'s tree is not the one of before: {difference}", member.name);
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
     for (name, before) in ["paris", "lyon"].into_iter().zip(seqs_before) {
         until_true(&format!("{name} is found, and its record never went back"), PATIENCE, || {
             newest_seq(&federation, name) >= before
         });
     }
+}
+
+/// What is not as before, or does not run.
+fn difference(before: &BTreeSet<String>, actors: &[ActorView]) -> Option<String> {
+    let now: BTreeSet<String> = actors.iter().map(|actor| actor.name.clone()).collect();
+    let away: Vec<_> = before.difference(&now).collect();
+    let new: Vec<_> = now.difference(before).collect();
+    let resting: Vec<_> = actors.iter().filter(|actor| actor.state != ActorState::Running).collect();
+    let is_same = away.is_empty() && new.is_empty() && resting.is_empty();
+    (!is_same).then(|| format!("away {away:?}, new {new:?}, not running {resting:?}"))
 }
 
 /// Of the record that the other node finds.

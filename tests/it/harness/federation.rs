@@ -358,11 +358,15 @@ impl Member {
         }
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal; one that is to stop has stopped when this returns.
     #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();
+        if signal == Signal::SIGSTOP {
+            // The others go on until a thread that had to be woken takes the signal.
+            until_true(&format!("every thread of {} stands still", self.name), PATIENCE, || is_stopped(pid));
+        }
     }
 
     /// Asks it to end, and waits until it has.
@@ -577,6 +581,16 @@ impl Member {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
+}
+
+/// Every thread of the process stands still.
+fn is_stopped(pid: i32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    // What stands behind the name, which is in brackets and may hold anything.
+    let state = |stat: String| stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+    threads.flatten().all(|thread| {
+        fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| state(stat) == Some('T'))
+    })
 }
 
 /// Time in which something that a heartbeat would show has shown, with room for a loaded machine.
