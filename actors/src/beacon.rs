@@ -152,6 +152,7 @@ impl State {
             }
         }
         if !self.misses.allow(&author, heard_at) {
+            self.context.stats.beacons_shunned.inc();
             return debug!(%author, "a beacon is not answered: its author was not where it said");
         }
         if self.answers.len() >= ANSWERS_MAX {
@@ -201,4 +202,36 @@ pub(crate) fn refused(uncounted: &beacon::Uncounted) -> Refused {
         beacon::Uncounted::NoBeacon | beacon::Uncounted::Impossible => protocol::wire::RefusalCode::Invalid,
     };
     Refused::new(code, uncounted.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use protocol::{beacon::MISSES_MAX, identity::Keys};
+
+    use super::*;
+    use crate::testing::{INDEXER, Member, NODE, until};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_author_who_is_never_there_is_soon_not_answered_and_others_are() {
+        let indexer = Member::start(150, INDEXER, &[]).await;
+        let node = Member::start(151, NODE, &[&indexer]).await;
+        let nowhere = Keys::from_seed([99; 32]).peer_id();
+        let shunned = || indexer.context().stats.beacons_shunned.get();
+        let mut beacons = 0;
+        until("its beacons are no longer answered", async || {
+            let heard = Msg::Heard { author: nowhere, id: QueryId::random(&mut rand::rng()) };
+            inform(&indexer.context().addresses.beacon, Class::Search, heard);
+            beacons += 1;
+            (shunned() > 0).then_some(())
+        })
+        .await;
+        assert!(beacons > MISSES_MAX, "{beacons}: one may be lost");
+        // One in 20 s, and the mesh of gossip takes its time as well.
+        until("a node that is there is answered", async || {
+            let reached = node.handle().trace().await.ok()?.reached;
+            reached.iter().any(|one| one.peer_id == indexer.peer()).then_some(())
+        })
+        .await;
+    }
 }

@@ -144,6 +144,8 @@ cells! {
     resources_dropped: Counter,
     /// Inputs that were malformed or over their limit.
     bad_inputs: Counter,
+    /// Beacons left unanswered because their authors were not where they said.
+    beacons_shunned: Counter,
     /// The bus is connected.
     bus_connected: Gauge,
     /// Orders of the bus carried out.

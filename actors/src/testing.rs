@@ -14,7 +14,7 @@ use crate::{
     handle::Handle,
     root::{self, Running, Start},
     settings::Settings,
-    supervision::{Chance, Clock},
+    supervision::{Chance, ChildSpec, Clock, Failure},
 };
 
 pub(crate) const NODE: Role = Role { node: true, indexer: false };
@@ -23,7 +23,10 @@ pub(crate) const INDEXER: Role = Role { node: true, indexer: true };
 /// Longer than anything takes here on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A whole member with a bus that is never there, so that what its applications hear waits in its outbox.
+/// Nobody listens on the first port of all.
+const BUS_AWAY: &str = "nats://127.0.0.1:1";
+
+/// A whole member.
 pub(crate) struct Member {
     pub(crate) running: Running,
     addr: String,
@@ -32,18 +35,45 @@ pub(crate) struct Member {
     life: u64,
     role: Role,
     seeds: Vec<String>,
+    bus: &'static str,
     folder: TempDir,
 }
 
 impl Member {
+    /// One with a bus that is never there, so that what its applications hear waits in its outbox.
     pub(crate) async fn start(seed: u8, role: Role, seeds: &[&Self]) -> Self {
+        Self::begin(seed, role, seeds, BUS_AWAY, root::start).await
+    }
+
+    /// One without a bus, so that what is in its outbox is for partners.
+    pub(crate) async fn without_bus(seed: u8, role: Role, seeds: &[&Self]) -> Self {
+        Self::begin(seed, role, seeds, "", root::start).await
+    }
+
+    /// The same with these for its tree.
+    pub(crate) async fn with_tree(
+        seed: u8,
+        role: Role,
+        seeds: &[&Self],
+        children: impl FnOnce(&Context) -> Vec<ChildSpec>,
+    ) -> Self {
+        Self::begin(seed, role, seeds, "", async |start| root::start_with(start, children).await).await
+    }
+
+    async fn begin(
+        seed: u8,
+        role: Role,
+        seeds: &[&Self],
+        bus: &'static str,
+        run: impl AsyncFnOnce(Start) -> Result<Running, Failure>,
+    ) -> Self {
         let seeds = seeds.iter().map(|seed| seed.addr.clone()).collect();
-        Self::start_in(tempfile::tempdir().unwrap(), (seed, 1), role, seeds).await
+        Self::start_in(tempfile::tempdir().unwrap(), (seed, 1), role, seeds, bus, run).await
     }
 
     /// Kills it and starts it again from what is on its disk.
     pub(crate) async fn killed_and_started(self) -> Self {
-        let Self { running, addr, seed, life, role, seeds, folder } = self;
+        let Self { running, addr, seed, life, role, seeds, bus, folder } = self;
         // Dropped and not stopped: nothing is said or written in leaving.
         let context = running.context().clone();
         drop(running);
@@ -51,15 +81,23 @@ impl Member {
         let is_gone = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err().then_some(());
         until("nobody listens where it did", is_gone).await;
         context.database.close().await;
-        Self::start_in(folder, (seed, life + 1), role, seeds).await
+        Self::start_in(folder, (seed, life + 1), role, seeds, bus, root::start).await
     }
 
-    async fn start_in(folder: TempDir, (seed, life): (u8, u64), role: Role, seeds: Vec<String>) -> Self {
+    async fn start_in(
+        folder: TempDir,
+        (seed, life): (u8, u64),
+        role: Role,
+        seeds: Vec<String>,
+        bus: &'static str,
+        run: impl AsyncFnOnce(Start) -> Result<Running, Failure>,
+    ) -> Self {
         let keys = Keys::from_seed([seed; 32]);
-        let settings = settings(&seeds);
+        let mut settings = settings(&seeds);
+        settings.bus.url = bus.to_owned();
         let start = start_of(&folder, &keys, role, settings, u64::from(seed) << 32 | life).await;
-        let running = root::start(start).await.unwrap_or_else(|failure| panic!("{seed} does not start: {failure:?}"));
-        let mut member = Self { running, addr: String::new(), seed, life, role, seeds, folder };
+        let running = run(start).await.unwrap_or_else(|failure| panic!("{seed} does not start: {failure:?}"));
+        let mut member = Self { running, addr: String::new(), seed, life, role, seeds, bus, folder };
         let listens = async || member.handle().status().await.ok()?.listen.first().map(ToString::to_string);
         let addr = until("it listens", listens).await;
         let peer = format!("/p2p/{}", member.peer());
@@ -73,6 +111,10 @@ impl Member {
 
     pub(crate) fn context(&self) -> &Context {
         self.running.context()
+    }
+
+    pub(crate) fn keys(&self) -> Keys {
+        Keys::from_seed([self.seed; 32])
     }
 
     pub(crate) fn peer(&self) -> PeerId {
@@ -95,9 +137,8 @@ fn settings(seeds: &[String]) -> Settings {
     settings.heartbeat.every = Duration::from_secs(2);
     settings.heartbeat.gap_min = Duration::from_millis(200);
     settings.heartbeat.ceiling = 60;
+    // Who is asked goes where the test says: a node has one indexer and looks for no other.
     (settings.pool.min_indexer, settings.pool.max_indexer) = (1, 1);
-    // Nobody listens on the first port of all.
-    settings.bus.url = "nats://127.0.0.1:1".to_owned();
     settings
 }
 

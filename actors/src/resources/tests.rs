@@ -6,35 +6,28 @@
 
 use std::{
     collections::HashMap,
+    ops::Deref,
     sync::{Mutex, PoisonError},
 };
 
-use ::store::Store;
 use protocol::{
     catalogue::{Access, Instance, Kind, Partnership},
     identity::Keys,
-    profile::Profile,
     trace::Traceparent,
     wire::Role,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    handle::Handle,
-    root::{self, Running, Start},
-    settings::Settings,
-    supervision::{Chance, ChildSpec, Clock},
+    root,
+    supervision::ChildSpec,
     swarm::streams::Io,
+    testing::{INDEXER, Member, NODE, PATIENCE, until},
     view::Ended as Reason,
 };
 
-const NODE: Role = Role { node: true, indexer: false };
-const INDEXER: Role = Role { node: true, indexer: true };
 const NO_NODE: Role = Role { node: false, indexer: true };
-
-/// Longer than anything takes here on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a member knows and offers.
 #[derive(Default)]
@@ -97,67 +90,33 @@ fn look_up_in(mind: Shared) -> LookUp {
     })
 }
 
-/// A whole member.
-struct Member {
-    running: Running,
+/// A whole member, and what is on its mind.
+struct Thinker {
+    member: Member,
     mind: Shared,
-    keys: Keys,
-    addr: String,
-    _folder: tempfile::TempDir,
 }
 
-impl Member {
-    async fn start(seed: u8, role: Role, seeds: &[&Member]) -> Self {
-        let (keys, mind) = (Keys::from_seed([seed; 32]), Shared::default());
-        let folder = tempfile::tempdir().unwrap();
-        let mut settings = Settings::default();
-        settings.network.profile = Profile::Local;
-        settings.network.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-        settings.network.seeds = seeds.iter().map(|seed| seed.addr.parse().unwrap()).collect();
-        settings.gate.sessions_per_subnet = Profile::Local.sessions_per_subnet();
-        settings.heartbeat.every = Duration::from_secs(2);
-        settings.heartbeat.gap_min = Duration::from_millis(200);
-        settings.heartbeat.ceiling = 60;
-        // Who is asked goes where the test says: a node has one indexer and looks for no other.
-        (settings.pool.min_indexer, settings.pool.max_indexer) = (1, 1);
-        let clock = Clock::real();
-        let opened = Store::open(&folder.path().join("muster.db"), &settings.store, clock.now().wall).await.unwrap();
-        let start = Start {
-            name: format!("member-{seed}"),
-            role,
-            did: String::new(),
-            network_id: "resources".to_owned(),
-            keys: keys.clone(),
-            network_key: None,
-            settings,
-            database: opened.store,
-            clock,
-            chance: Chance::seeded(seed.into()),
-            traces: crate::traces::Traces::default(),
-        };
+impl Deref for Thinker {
+    type Target = Member;
+
+    fn deref(&self) -> &Member {
+        &self.member
+    }
+}
+
+impl Thinker {
+    async fn start(seed: u8, role: Role, seeds: &[&Self]) -> Self {
+        let mind = Shared::default();
         let (of_policy, of_look_up) = (Arc::clone(&mind), Arc::clone(&mind));
-        let running = root::start_with(start, |context| {
+        let seeds: Vec<&Member> = seeds.iter().map(|seed| &seed.member).collect();
+        let member = Member::with_tree(seed, role, &seeds, |context| {
             let policy = ChildSpec::new(&context.addresses.policy, Policy(of_policy), |_| ());
             let mut children = root::children(context, look_up_in(of_look_up));
             let own = children.iter_mut().find(|child| child.path() == policy.path());
             *own.expect("a member has a policy") = policy;
             children
         });
-        let running = running.await.unwrap_or_else(|failure| panic!("member {seed} does not start: {failure:?}"));
-        let mut member = Self { running, mind, keys, addr: String::new(), _folder: folder };
-        let listens = async || member.handle().status().await.ok()?.listen.first().map(ToString::to_string);
-        let addr = until("it listens", listens).await;
-        let peer = format!("/p2p/{}", member.peer());
-        member.addr = if addr.ends_with(&peer) { addr } else { addr + &peer };
-        member
-    }
-
-    fn handle(&self) -> &Handle {
-        self.running.handle()
-    }
-
-    fn peer(&self) -> PeerId {
-        self.handle().peer_id()
+        Self { member: member.await, mind }
     }
 
     fn relate(&self, to: &Self, relation: Relation) {
@@ -167,13 +126,7 @@ impl Member {
     /// Offers a resource, to everybody or to a group of this peer.
     fn offer(&self, id: &str, shared: Option<(&Self, &str)>) {
         let resource = described(self.peer(), id, shared.map(|(with, group)| (with.peer(), group)));
-        self.mind.lock().unwrap().resources.push(Verified::sign(&resource, &self.keys));
-    }
-
-    /// Waits until it finds the record of another: only then can it find its way there.
-    async fn finds(&self, other: &Self) {
-        let key = other.peer().to_string();
-        until("it finds the other's record", async || self.handle().record(&key).await.ok()?.pop()).await;
+        self.mind.lock().unwrap().resources.push(Verified::sign(&resource, &self.keys()));
     }
 
     async fn begin(&self, user: &str, scope: Scope) -> mpsc::Receiver<ResourceStep> {
@@ -261,32 +214,19 @@ async fn outcome(mut steps: mpsc::Receiver<ResourceStep>) -> Outcome {
     }
 }
 
-/// Looks until there is something to see.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let by = Instant::now() + PATIENCE;
-    let mut looks = tokio::time::interval(Duration::from_millis(100));
-    loop {
-        looks.tick().await;
-        if let Some(seen) = look().await {
-            return seen;
-        }
-        assert!(Instant::now() < by, "not in {PATIENCE:?}: {what}");
-    }
-}
-
 /// Two indexers in a row, the second of which is no node, with a node at each.
 struct Row {
-    near: Member,
-    far: Member,
-    indexers: [Member; 2],
+    near: Thinker,
+    far: Thinker,
+    indexers: [Thinker; 2],
 }
 
 impl Row {
     async fn start(seed: u8) -> Self {
-        let first = Member::start(seed, INDEXER, &[]).await;
-        let second = Member::start(seed + 1, NO_NODE, &[&first]).await;
-        let near = Member::start(seed + 2, NODE, &[&first]).await;
-        let far = Member::start(seed + 3, NODE, &[&second]).await;
+        let first = Thinker::start(seed, INDEXER, &[]).await;
+        let second = Thinker::start(seed + 1, NO_NODE, &[&first]).await;
+        let near = Thinker::start(seed + 2, NODE, &[&first]).await;
+        let far = Thinker::start(seed + 3, NODE, &[&second]).await;
         near.finds(&far).await;
         far.finds(&near).await;
         Self { near, far, indexers: [first, second] }
@@ -330,11 +270,11 @@ async fn a_search_among_all_reaches_a_node_two_indexers_away_and_its_answer_come
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_search_among_partners_or_the_known_asks_just_those() {
-    let indexer = Member::start(20, INDEXER, &[]).await;
-    let asker = Member::start(21, NODE, &[&indexer]).await;
-    let partner = Member::start(22, NODE, &[&indexer]).await;
-    let known = Member::start(23, NODE, &[&indexer]).await;
-    let stranger = Member::start(24, NODE, &[&indexer]).await;
+    let indexer = Thinker::start(20, INDEXER, &[]).await;
+    let asker = Thinker::start(21, NODE, &[&indexer]).await;
+    let partner = Thinker::start(22, NODE, &[&indexer]).await;
+    let known = Thinker::start(23, NODE, &[&indexer]).await;
+    let stranger = Thinker::start(24, NODE, &[&indexer]).await;
     for (other, id) in [(&partner, "partner"), (&known, "known"), (&stranger, "stranger")] {
         other.offer(id, None);
         asker.finds(other).await;
@@ -358,7 +298,7 @@ async fn a_search_among_partners_or_the_known_asks_just_those() {
     // One that has us on its blacklist says no, and one that is gone is told to be.
     partner.relate(&asker, Relation::Blacklist);
     asker.relate(&partner, Relation::Partner);
-    known.running.stop().await;
+    known.member.running.stop().await;
     let found = asker.search(Scope::Known).await;
     assert_eq!((found.ids().len(), found.tally()), (0, (Reason::Lost, 2, 0, 1, 1)));
 }
@@ -384,17 +324,17 @@ async fn nobody_asks_or_answers_in_the_name_of_another() {
     assert_eq!(refusal(forged.text()).await, RefusalCode::NotYours);
     let other =
         Event { verb: Verb::Create, ..rules::question(near.peer(), id, &query, vec![], Traceparent::Absent, now) };
-    assert_eq!(refusal(Verified::sign(&other, &near.keys).text()).await, RefusalCode::Invalid);
+    assert_eq!(refusal(Verified::sign(&other, &near.keys()).text()).await, RefusalCode::Invalid);
     let late = rules::question(near.peer(), id, &query, vec![], Traceparent::Absent, now - Duration::from_secs(301));
-    assert_eq!(refusal(Verified::sign(&late, &near.keys).text()).await, RefusalCode::Clock);
+    assert_eq!(refusal(Verified::sign(&late, &near.keys()).text()).await, RefusalCode::Clock);
 
     // An answer to nothing, and one to a search of far's with a resource that near did not create.
     let answer = |id: QueryId, resource: &Verified<Resource>| {
         let answer = &rules::split(id, &[Arc::clone(resource.text())], false)[0];
-        Verified::sign(&rules::answer(near.peer(), answer, now), &near.keys)
+        Verified::sign(&rules::answer(near.peer(), answer, now), &near.keys())
     };
     let of_liar = Verified::sign(&described(liar.peer_id(), "gold", None), &liar);
-    let of_near = Verified::sign(&described(near.peer(), "iron", None), &near.keys);
+    let of_near = Verified::sign(&described(near.peer(), "iron", None), &near.keys());
     assert_eq!(refusal(answer(id, &of_near).text()).await, RefusalCode::Invalid);
     let mut io = near.stream_to(&far).await;
     let mut steps = far.begin("", Scope::All).await;
@@ -403,7 +343,7 @@ async fn nobody_asks_or_answers_in_the_name_of_another() {
     let id: QueryId = query_id.parse().unwrap();
     let both =
         ResourceAnswer { query_id, resources: vec![of_liar.to_raw(), of_near.to_raw()], last: true, truncated: false };
-    let both = Verified::sign(&rules::answer(near.peer(), &both, now), &near.keys);
+    let both = Verified::sign(&rules::answer(near.peer(), &both, now), &near.keys());
     io.write_text(both.text().as_bytes(), WRITE_WITHIN).await.unwrap();
     let taken = io.read(Patience::within(PATIENCE), |value| value.bytes.to_vec()).await.unwrap().unwrap();
     assert_eq!(taken, br#"{"ok":true}"#);
@@ -413,8 +353,8 @@ async fn nobody_asks_or_answers_in_the_name_of_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_search_of_a_user_ends_the_first_and_one_that_is_closed_leaves_nothing_behind() {
-    let indexer = Member::start(40, INDEXER, &[]).await;
-    let node = Member::start(41, NODE, &[&indexer]).await;
+    let indexer = Thinker::start(40, INDEXER, &[]).await;
+    let node = Thinker::start(41, NODE, &[&indexer]).await;
     let open = || node.running.context().stats.resource_searches.get();
     let first = node.begin("ann", Scope::All).await;
     let other = node.begin("bob", Scope::All).await;
@@ -432,7 +372,7 @@ async fn a_second_search_of_a_user_ends_the_first_and_one_that_is_closed_leaves_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_actor_ends_the_streams_of_its_searches_and_takes_new_ones() {
-    let indexer = Member::start(50, INDEXER, &[]).await;
+    let indexer = Thinker::start(50, INDEXER, &[]).await;
     let mut steps = indexer.begin("ann", Scope::All).await;
     indexer.handle().inject("root/node/resources", crate::handle::Fault::Panic).unwrap();
     assert!(timeout(PATIENCE, steps.recv()).await.unwrap().is_none());

@@ -4,84 +4,23 @@
 
 use std::collections::BTreeSet;
 
-use ::store::{Fate as Kept, OutboxFilter, OutboxRow, Store};
+use ::store::{Fate as Kept, OutboxFilter, OutboxRow};
 use protocol::{
     bus::{self, VerbIn},
     catalogue::{Draft, Kind},
     identity::Keys,
-    profile::Profile,
-    wire::Role,
 };
 use rand::SeedableRng as _;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::*;
 use crate::{
-    handle::{Fault, Handle},
-    root::{self, Running, Start},
-    settings::Settings,
-    supervision::{Chance, Clock},
+    handle::Fault,
+    testing::{INDEXER, Member, NODE, PATIENCE, until},
     view::ResourceView,
 };
 
-const NODE: Role = Role { node: true, indexer: false };
-const INDEXER: Role = Role { node: true, indexer: true };
-
-/// Longer than anything takes here on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A whole member.
-struct Member {
-    running: Running,
-    addr: String,
-    _folder: tempfile::TempDir,
-}
-
 impl Member {
-    async fn start(seed: u8, role: Role, seeds: &[&Member]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut settings = Settings::default();
-        settings.network.profile = Profile::Local;
-        settings.network.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-        settings.network.seeds = seeds.iter().map(|seed| seed.addr.parse().unwrap()).collect();
-        settings.gate.sessions_per_subnet = Profile::Local.sessions_per_subnet();
-        settings.heartbeat.every = Duration::from_secs(2);
-        settings.heartbeat.gap_min = Duration::from_millis(200);
-        settings.heartbeat.ceiling = 60;
-        let clock = Clock::real();
-        let opened = Store::open(&folder.path().join("muster.db"), &settings.store, clock.now().wall).await.unwrap();
-        let start = Start {
-            name: format!("member-{seed}"),
-            role,
-            did: String::new(),
-            network_id: "sharing".to_owned(),
-            keys: Keys::from_seed([seed; 32]),
-            network_key: None,
-            settings,
-            database: opened.store,
-            clock,
-            chance: Chance::seeded(seed.into()),
-            traces: crate::traces::Traces::default(),
-        };
-        let running = root::start(start).await;
-        let running = running.unwrap_or_else(|failure| panic!("member {seed} does not start: {failure:?}"));
-        let mut member = Self { running, addr: String::new(), _folder: folder };
-        let listens = async || member.handle().status().await.ok()?.listen.first().map(ToString::to_string);
-        let addr = until("it listens", listens).await;
-        let peer = format!("/p2p/{}", member.peer());
-        member.addr = if addr.ends_with(&peer) { addr } else { addr + &peer };
-        member
-    }
-
-    fn handle(&self) -> &Handle {
-        self.running.handle()
-    }
-
-    fn peer(&self) -> PeerId {
-        self.handle().peer_id()
-    }
-
     async fn make_partner(&self, other: &Self) {
         let relate = async || self.handle().relate(other.peer(), Relation::Partner, String::new()).await.ok();
         until("it has a partner", relate).await;
@@ -136,19 +75,6 @@ impl Member {
     }
 }
 
-/// Looks until there is something to see.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let by = Instant::now() + PATIENCE;
-    let mut looks = tokio::time::interval(Duration::from_millis(100));
-    loop {
-        looks.tick().await;
-        if let Some(seen) = look().await {
-            return seen;
-        }
-        assert!(Instant::now() < by, "not in {PATIENCE:?}: {what}");
-    }
-}
-
 /// Two nodes at one indexer, partners of each other.
 struct Two {
     paris: Member,
@@ -158,15 +84,13 @@ struct Two {
 
 impl Two {
     async fn start(seed: u8) -> Self {
-        let indexer = Member::start(seed, INDEXER, &[]).await;
-        let paris = Member::start(seed + 1, NODE, &[&indexer]).await;
-        let lyon = Member::start(seed + 2, NODE, &[&indexer]).await;
+        let indexer = Member::without_bus(seed, INDEXER, &[]).await;
+        let paris = Member::without_bus(seed + 1, NODE, &[&indexer]).await;
+        let lyon = Member::without_bus(seed + 2, NODE, &[&indexer]).await;
         paris.make_partner(&lyon).await;
         lyon.make_partner(&paris).await;
-        for (one, other) in [(&paris, &lyon), (&lyon, &paris)] {
-            let key = other.peer().to_string();
-            until("it finds the other's record", async || one.handle().record(&key).await.ok()?.pop()).await;
-        }
+        paris.finds(&lyon).await;
+        lyon.finds(&paris).await;
         Self { paris, lyon, _indexer: indexer }
     }
 }
@@ -235,7 +159,7 @@ async fn a_killed_actor_does_what_was_ordered_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p8_what_goes_to_a_thousand_partners_is_in_memory_once() {
-    let member = Member::start(90, INDEXER, &[]).await;
+    let member = Member::without_bus(90, INDEXER, &[]).await;
     let context = member.running.context();
     let now = context.now().wall;
     let relation = |n: u16| {
