@@ -19,6 +19,7 @@ use protocol::{
     },
     json,
     presence::token::{PresenceToken, Presenter},
+    revocations::says_revoked,
     sampling::Every,
     score::Observation,
     signed::Verified,
@@ -338,6 +339,10 @@ impl State {
     }
 
     fn not_opened(&mut self, error: OpenError) -> Result<(), BeatError> {
+        // To wait would be of no use, and the operator has to know.
+        if matches!(&error, OpenError::Refused { code, detail, .. } if says_revoked(*code, detail)) {
+            self.turned_away(&error);
+        }
         if let OpenError::Refused { retry_after: Some(secs), alternatives, .. } = &error {
             self.wait_politely(*secs, alternatives.clone());
             return Ok(());
@@ -353,11 +358,15 @@ impl State {
                 | OpenError::WrongPeer { .. }
                 | OpenError::NotListed { .. }
         ) {
-            warn!(indexer = %self.peer, %error, "cannot join");
-            let turned_away = pool::Msg::TurnedAway { peer: self.peer, cause: error.to_string() };
-            inform(&self.context.addresses.pool, Class::Control, turned_away);
+            self.turned_away(&error);
         }
         Err(BeatError::Open(error))
+    }
+
+    fn turned_away(&self, error: &OpenError) {
+        warn!(indexer = %self.peer, %error, "cannot join");
+        let turned_away = pool::Msg::TurnedAway { peer: self.peer, cause: error.to_string() };
+        inform(&self.context.addresses.pool, Class::Control, turned_away);
     }
 
     fn beat(&mut self) {

@@ -109,7 +109,7 @@ mod tests {
             let far = Timestamp::from_second(32_503_680_000).unwrap();
             let late = Held::new(revoke(&keys, &keys.did().to_string(), "", far), HOLD, Weight::Heard, far);
             store.apply(&[Write::Revocation(late.clone())]).await.unwrap();
-            assert_eq!(kept(&store).await, [late.clone()]);
+            assert_eq!(kept(&store).await, std::slice::from_ref(&late));
             assert_eq!(late.left(at(1)), HOLD);
         }
 
