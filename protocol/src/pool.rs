@@ -208,6 +208,12 @@ pub struct Pool {
     excess_since: Option<Mono>,
     /// When one that asked us to move was last let go unreplaced.
     let_go: Option<Mono>,
+    /// No probe that is under way began earlier; nothing where there was none.
+    probing_since: Option<Mono>,
+    /// Somebody may be kept as the last member. Both save a look at everybody known, at each fact.
+    may_have_kept: bool,
+    /// When something is due about those known, as it was seen last; nothing since anything about them changed.
+    known_due: Option<(Mono, Option<Mono>)>,
     is_started: bool,
     out: Vec<Action>,
 }
@@ -236,6 +242,9 @@ impl Pool {
             departed: Mono::ZERO,
             excess_since: None,
             let_go: None,
+            probing_since: None,
+            may_have_kept: false,
+            known_due: None,
             is_started: false,
             out: Vec::new(),
         }
@@ -244,10 +253,12 @@ impl Pool {
     /// New rules. What follows from them is done at the next fact, and nobody is sent away at once for being one too many.
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
+        self.known_due = None;
     }
 
     /// Takes one fact and says what to do. Facts about peers that are no members any more change nothing.
     pub fn handle(&mut self, input: Input, now: Mono, rng: &mut impl Rng) -> Vec<Action> {
+        self.known_due = None;
         self.take(input, now, rng);
         if self.is_started {
             self.settle(now, rng);
@@ -266,12 +277,10 @@ impl Pool {
             };
             [joining, member.asked.map(|asked| asked + MOVED_WITHIN)].into_iter().flatten()
         });
-        let known = self.known.values().flat_map(|known| {
-            let good = known.good.map(|good| [good.at + settings.settle, good.at + settings.refresh_every]);
-            let probing = known.probing.map(|since| since + settings.probe_within + PROBE_LOST_AFTER);
-            let allowed = known.about.rhythm.allowed_at(&self.beats);
-            good.into_iter().flatten().chain(probing).chain([known.not_before, known.rests_until, allowed])
-        });
+        let known = match self.known_due {
+            Some((at, due)) if at == now => due,
+            _ => self.known.values().filter_map(|known| self.due_after(known, now)).min(),
+        };
         let pool = [
             self.ladder.and_then(|ladder| ASKS_AFTER.get(ladder.step).map(|after| ladder.from + *after)),
             self.dht.map(|backoff| backoff.at),
@@ -285,6 +294,16 @@ impl Pool {
         ];
         let times = members.chain(known).chain(pool.into_iter().flatten());
         times.filter(|time| *time > now).min().unwrap_or(now + WAKE_MAX).min(now + WAKE_MAX)
+    }
+
+    /// When something may be due about one that is known, after now.
+    fn due_after(&self, known: &Known, now: Mono) -> Option<Mono> {
+        let settings = &self.settings;
+        let good = known.good.map(|good| [good.at + settings.settle, good.at + settings.refresh_every]);
+        let probing = known.probing.map(|since| since + settings.probe_within + PROBE_LOST_AFTER);
+        let allowed = known.about.rhythm.allowed_at(&self.beats);
+        let times = good.into_iter().flatten().chain(probing).chain([known.not_before, known.rests_until, allowed]);
+        times.filter(|time| *time > now).min()
     }
 
     /// How the node is reached.
@@ -654,6 +673,7 @@ impl Pool {
             // There is one last member, not a heap of those that were it in turn.
             self.release_kept(now);
         }
+        self.may_have_kept |= is_kept;
         let mut known = Known { kept: is_kept, heard: now, ..Known::gone(member) };
         known.fail(self.settings.backoff_first, now, rng);
         self.keep(peer, known, now);
@@ -848,36 +868,25 @@ impl Pool {
     // What follows.
 
     fn settle(&mut self, now: Mono, rng: &mut impl Rng) {
-        let (is_probe_lost, is_kept) = self.glance(now);
-        if is_probe_lost {
-            self.give_probes_up(now, rng);
-        }
+        self.give_probes_up(now, rng);
         self.give_moves_up(now);
         self.let_leavers_go(now);
         self.admit(now);
         self.let_excess_go(now);
-        self.mind_reach(is_kept, now, rng);
-        self.probe(now, rng);
-        self.ask(now, rng);
+        self.mind_reach(now, rng);
+        let at_hand = self.probe(now, rng);
+        self.ask(at_hand, now, rng);
         self.mind_referent(now);
         self.tell_need(now);
     }
 
-    /// Whether a probe is to be given up, and whether somebody is kept as the last member. Both are rare, and whoever is
-    /// known is many.
-    fn glance(&self, now: Mono) -> (bool, bool) {
-        self.known.values().fold((false, false), |(is_lost, is_kept), known| {
-            (is_lost || self.is_probe_lost(known, now), is_kept || known.kept)
-        })
-    }
-
-    fn is_probe_lost(&self, known: &Known, now: Mono) -> bool {
-        let most = self.settings.probe_within + PROBE_LOST_AFTER;
-        known.probing.is_some_and(|since| now.since(since) >= most)
-    }
-
     fn give_probes_up(&mut self, now: Mono, rng: &mut impl Rng) {
-        let is_lost = |known: &Known| self.is_probe_lost(known, now);
+        let most = self.settings.probe_within + PROBE_LOST_AFTER;
+        let is_lost_since = |since: Mono| now.since(since) >= most;
+        if !self.probing_since.is_some_and(is_lost_since) {
+            return;
+        }
+        let is_lost = |known: &Known| known.probing.is_some_and(is_lost_since);
         let lost: Vec<PeerId> = self.known.iter().filter(|(_, known)| is_lost(known)).map(|(peer, _)| *peer).collect();
         for peer in lost {
             if let Some(known) = self.known.get_mut(&peer) {
@@ -885,6 +894,7 @@ impl Pool {
             }
             self.probe_failed(peer, now, rng);
         }
+        self.probing_since = self.known.values().filter_map(|known| known.probing).min();
     }
 
     /// Whoever has room and asks us to move stays when nobody came in its place: it must not keep others from asking.
@@ -1036,7 +1046,7 @@ impl Pool {
         }
     }
 
-    fn mind_reach(&mut self, is_kept: bool, now: Mono, rng: &mut impl Rng) {
+    fn mind_reach(&mut self, now: Mono, rng: &mut impl Rng) {
         let answering = self.talking().count();
         let reach = match (answering >= self.settings.min_indexer.max(1) as usize, self.reach) {
             (true, _) => Reach::Joined,
@@ -1046,7 +1056,7 @@ impl Pool {
         if std::mem::replace(&mut self.reach, reach) != reach {
             self.out.push(Action::Note(Event::Reached(reach)));
         }
-        if answering > 0 && is_kept {
+        if answering > 0 {
             self.release_kept(now);
         }
         if answering > 0 || self.held(now) > 0 {
@@ -1059,6 +1069,9 @@ impl Pool {
 
     /// Once somebody answers, the last one of before is kept only if it is worth it for itself.
     fn release_kept(&mut self, now: Mono) {
+        if !std::mem::take(&mut self.may_have_kept) {
+            return;
+        }
         let kept: Vec<PeerId> = self.known.iter().filter(|(_, known)| known.kept).map(|(peer, _)| *peer).collect();
         for peer in kept {
             let Some(mut known) = self.known.remove(&peer) else { continue };
@@ -1067,15 +1080,19 @@ impl Pool {
         }
     }
 
-    fn probe(&mut self, now: Mono, rng: &mut impl Rng) {
+    /// Starts the probes that are worth it; tells how many candidates are at hand, where that is known.
+    fn probe(&mut self, now: Mono, rng: &mut impl Rng) -> Option<usize> {
         let is_lonely_step = self.alone.is_some_and(|backoff| now >= backoff.at);
         if is_lonely_step {
             self.alone = self.alone.map(|backoff| backoff.next(self.settings.backoff_max, now, rng));
         }
-        let mut chosen = if is_lonely_step { self.everybody(now) } else { self.worth_probing(now, rng) };
+        let (mut chosen, at_hand) =
+            if is_lonely_step { (self.everybody(now), None) } else { self.worth_probing(now, rng) };
         if chosen.is_empty() {
-            return;
+            return at_hand;
         }
+        self.probing_since.get_or_insert(now);
+        self.known_due = None;
         chosen.truncate((self.settings.probes_max as usize).saturating_sub(self.probing()));
         for peer in chosen {
             let Some(known) = self.known.get_mut(&peer) else { continue };
@@ -1083,6 +1100,7 @@ impl Pool {
             known.probed_last = Some(now);
             self.out.push(Action::Probe { peer, addrs: known.about.addrs.clone() });
         }
+        None
     }
 
     /// While nobody answers, everybody is worth a probe: seeds first, then remembered ones, the longest unprobed first.
@@ -1092,21 +1110,24 @@ impl Pool {
         all.into_iter().map(|(peer, _)| *peer).collect()
     }
 
-    fn worth_probing(&mut self, now: Mono, rng: &mut impl Rng) -> Vec<PeerId> {
+    fn worth_probing(&mut self, now: Mono, rng: &mut impl Rng) -> (Vec<PeerId>, Option<usize>) {
         if self.alone.is_some() {
-            return self.untried(now);
+            return (self.untried(now), None);
         }
         let wanted = self.wanted(now);
-        let (mut good, mut down, mut probing) = (Vec::new(), Vec::new(), 0);
+        let (mut good, mut down, mut probing, mut due) = (Vec::new(), Vec::new(), 0, None);
         for (peer, known) in &self.known {
             probing += usize::from(known.probing.is_some());
             good.extend(known.good.filter(|_| self.is_at_hand(known, now)).map(|good| (*peer, good)));
             down.extend(self.is_down_and_worth_it(known, now).then_some(*peer));
+            due = [due, self.due_after(known, now)].into_iter().flatten().min();
         }
+        self.known_due = Some((now, due));
         let more = match wanted {
             0 => (self.settings.standby as usize).saturating_sub(good.len() + probing),
             wanted => (wanted + 2).saturating_sub(good.len() + probing),
         };
+        let at_hand = Some(good.len() + probing);
         let mut chosen = self.stale_standby(&best_first(good), now);
         chosen.extend(down);
         chosen.extend(self.departed(now, rng));
@@ -1117,7 +1138,7 @@ impl Pool {
             let mut seen = BTreeSet::new();
             chosen.retain(|peer| seen.insert(*peer));
         }
-        chosen
+        (chosen, at_hand)
     }
 
     /// While nobody answers, the growing pause is for those that failed before.
@@ -1178,13 +1199,13 @@ impl Pool {
         chosen
     }
 
-    fn ask(&mut self, now: Mono, rng: &mut impl Rng) {
+    fn ask(&mut self, at_hand: Option<usize>, now: Mono, rng: &mut impl Rng) {
         while self.asked.front().is_some_and(|first| now.since(*first) >= Duration::from_secs(60)) {
             self.asked.pop_front();
         }
         let is_step_due = self.climb(now);
         let wanted = self.wanted(now);
-        let at_hand = self.at_hand(now);
+        let at_hand = at_hand.unwrap_or_else(|| self.at_hand(now));
         let lacks_standby = wanted == 0 && at_hand < self.settings.standby as usize && self.asked.is_empty();
         let ask_all = std::mem::take(&mut self.ask_all) && wanted > at_hand;
         let mut members: Vec<PeerId> = self.talking().map(|(peer, _)| *peer).collect();

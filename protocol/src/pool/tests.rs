@@ -53,7 +53,10 @@ impl Bench {
     }
 
     fn feed(&mut self, input: Input) -> Vec<Action> {
-        self.pool.handle(input, self.now, &mut self.rng)
+        let actions = self.pool.handle(input, self.now, &mut self.rng);
+        let anew = Pool { known_due: None, ..self.pool.clone() };
+        assert_eq!(self.pool.wake(self.now), anew.wake(self.now), "what was seen on the way is still so");
+        actions
     }
 
     fn wait(&mut self, time: Duration) -> Vec<Action> {

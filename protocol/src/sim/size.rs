@@ -39,7 +39,7 @@ pub(super) fn heartbeat(heartbeat: &Heartbeat) -> usize {
         presence,
         traceparent,
     } = heartbeat;
-    let challenges = challenges.iter().map(|challenged| peer(challenged));
+    let challenges = challenges.iter().map(peer);
     Object::default()
         .field("seq", number(*seq))
         .field("name", text(name))
