@@ -5,6 +5,9 @@
 //! claim, score and health who is a member, the store whom to remember. A restart begins anew from the remembered
 //! members and the seeds. Bounds: the state machine's; twice `max_indexer` heartbeats; `TASKS_MAX` questions under way.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -475,9 +478,12 @@ impl State {
             self.act(action).await?;
         }
         self.tell_members();
-        // Re-armed last, so that two never queue.
-        let wait = self.machine.wake(now).since(now);
-        self.timer = Some(self.seat.after(wait, Msg::Tick));
+        // Before it has begun the timer is the one that asks again for what it begins with.
+        if self.is_started {
+            // Re-armed last, so that two never queue.
+            let wait = self.machine.wake(now).since(now);
+            self.timer = Some(self.seat.after(wait, Msg::Tick));
+        }
         Ok(())
     }
 

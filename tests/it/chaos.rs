@@ -107,9 +107,13 @@ fn random_panics_at_ten_a_second_end_nothing_and_leave_nothing() {
             .set("supervision.pause_max", "\"200ms\"")
     });
     federation.until_converged();
-    let names = |member: &Member| -> BTreeSet<String> {
-        member.actors().into_iter().map(|actor| actor.name).collect()
-    };
+    // An indexer that joins a pool later would be an actor more.
+    for (name, indexers) in [("paris", 2), ("indexer-1", 1)] {
+        until_true(&format!("the pool of {name} is full"), PATIENCE, || {
+            federation.member(name).indexers().len() == indexers
+        });
+    }
+    let names = |member: &Member| -> BTreeSet<String> { member.actors().into_iter().map(|actor| actor.name).collect() };
     let hit = ["paris", "indexer-1"].map(|name| federation.member(name));
     let before = hit.map(names);
     let seqs_before = ["paris", "lyon"].map(|name| newest_seq(&federation, name));

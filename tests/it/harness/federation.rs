@@ -588,9 +588,9 @@ fn is_stopped(pid: i32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     // What stands behind the name, which is in brackets and may hold anything.
     let state = |stat: String| stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
-    threads.flatten().all(|thread| {
-        fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| state(stat) == Some('T'))
-    })
+    threads
+        .flatten()
+        .all(|thread| fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| state(stat) == Some('T')))
 }
 
 /// Time in which something that a heartbeat would show has shown, with room for a loaded machine.
