@@ -276,18 +276,20 @@ fn a_standby_whose_connection_closed_is_none_until_it_is_probed_again() {
 }
 
 #[test]
-fn chance_is_asked_for_candidates_only_while_one_is_lacking() {
-    let untouched = || StdRng::seed_from_u64(3);
-    let mut bench = Bench::with(1..=5, []);
-    bench.feed(Input::Inbound { info: info(9) });
-    bench.feed(Input::Candidates { from: peer(1), candidates: infos(20..=29) });
-    bench.probed(9, 0.3);
-    assert_eq!(bench.state(9), Some(State::Standby));
-    bench.rng = untouched();
-    assert_eq!(probes(&bench.feed(Input::Tick)), []);
-    assert_eq!(bench.rng, untouched(), "the pool is full and has its standby");
-    bench.feed(Input::Gone { peer: peer(9) });
-    assert_ne!(bench.rng, untouched());
+fn candidates_take_chance_only_while_one_is_lacking() {
+    // The chance that is left after a look at the pool, which has its standby or lacks one.
+    let left = |named: std::ops::Range<u16>, has_standby: bool| {
+        let mut bench = Bench::with(1..=5, []);
+        bench.feed(Input::Inbound { info: info(9) });
+        bench.probed(9, 0.3);
+        bench.feed(Input::Candidates { from: peer(1), candidates: infos(named) });
+        assert_eq!(bench.state(9), Some(State::Standby));
+        bench.rng = StdRng::seed_from_u64(3);
+        bench.feed(if has_standby { Input::Tick } else { Input::Gone { peer: peer(9) } });
+        bench.rng
+    };
+    assert_eq!(left(20..29, true), left(20..20, true), "nobody is drawn");
+    assert_ne!(left(20..29, false), left(20..20, false));
 }
 
 #[test]
