@@ -157,8 +157,10 @@ fn a_stolen_key_is_revoked_by_its_owner_everywhere_and_stays_so() {
     restarted.kill();
     restarted.start();
     restarted.until_listening();
-    is_refused(&runtime, federation.member("indexer-2"), &keys);
-    let heard = held(federation.member("indexer-2"));
+    let restarted = federation.member("indexer-2");
+    until_true("it has read back what it knew", PATIENCE, || has(restarted, &paris_id));
+    is_refused(&runtime, restarted, &keys);
+    let heard = held(restarted);
     assert_eq!((heard.len(), heard[0].reason.as_str()), (1, "the disk was stolen"));
 
     // Nobody else is touched.
