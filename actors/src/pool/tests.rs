@@ -31,10 +31,10 @@ impl Actor for Forgetful {
     }
 
     async fn handle(&self, _: ActorRef<Self::Msg>, envelope: Self::Msg, (): &mut ()) -> Result<(), ActorProcessingErr> {
-        if let store::Msg::Members { reply } = envelope.open() {
-            if self.0.fetch_add(1, Ordering::SeqCst) >= 2 {
-                reply.send(Vec::new());
-            }
+        if let store::Msg::Members { reply } = envelope.open()
+            && self.0.fetch_add(1, Ordering::SeqCst) >= 2
+        {
+            reply.send(Vec::new());
         }
         Ok(())
     }

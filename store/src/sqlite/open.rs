@@ -618,7 +618,7 @@ mod tests {
         say_newer(&path).await;
         let before = contents(temp.path());
         let error = open(&path).await.unwrap_err();
-        assert!(matches!(error, OpenError::Newer { found: 999, known: 6, .. }), "{error}");
+        assert!(matches!(error, OpenError::Newer { found: 999, known: 7, .. }), "{error}");
         assert_eq!(contents(temp.path()), before);
     }
 
