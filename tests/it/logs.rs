@@ -122,7 +122,8 @@ fn a_flood_of_strangers_is_written_of_so_often_and_what_is_left_out_is_told() {
     let mut federation = Federation::new();
     federation.add(Spec::indexer("indexer-1")).start();
     let member = federation.member("indexer-1");
-    member.until_listening();
+    // Before, everybody is told to come back.
+    until_true("it is ready", PATIENCE, || member.ask("/readyz").is_ok_and(|answer| answer.code == 200));
     let (to, network) = (member.address().parse().unwrap(), member.network());
     let began = Instant::now();
     Runtime::new().unwrap().block_on(async {

@@ -78,6 +78,8 @@ fn whoever_has_the_author_on_its_blacklist_does_not_answer() {
 fn an_echo_of_no_beacon_counts_for_nothing() {
     let federation = Federation::converged(1, &[]);
     let member = federation.member("indexer-1");
+    // Before, everybody is told to come back.
+    until("it is ready", PATIENCE, || member.ask("/readyz").is_ok_and(|answer| answer.code == 200).then_some(()));
     let address: Multiaddr = member.address().parse().unwrap();
     Runtime::new().unwrap().block_on(async {
         let liar = Thin::start(Keys::from_seed([1; 32]), "liar", &member.network()).unwrap();
