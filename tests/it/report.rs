@@ -32,17 +32,21 @@ fn a_day_is_reported_when_it_is_over_and_the_next_one_begins_anew() {
     };
     let (first, second) = (next(), next());
     assert_eq!(first["to"], second["from"], "nothing is lost between two days");
+    // A day may be longer than it should where the machine is busy.
+    let time = |what: &str| serde_json::from_value::<jiff::Timestamp>(second[what].clone()).unwrap();
+    let day_ms = u64::try_from(time("to").duration_since(time("from")).as_millis()).unwrap();
     let samples = second["samples"].as_u64().unwrap();
-    assert!((2..=7).contains(&samples), "{second}");
+    assert!((1..=day_ms / 1_000 + 1).contains(&samples), "{second}");
     for topic in ["memory", "disk", "peers", "outbox", "latency"] {
         let of = |what: &str| second["figures"][topic][what].as_f64().unwrap_or_else(|| panic!("{topic}: {second}"));
         assert!(of("least") <= of("mean") && of("mean") <= of("most"), "{topic}: {second}");
     }
     // One indexer where two are wanted: raised on the first day, and wrong on all of the second.
     assert_eq!((&first["alerts"]["peers"]["raised"], &second["alerts"]["peers"]["raised"]), (&1.into(), &0.into()));
-    assert!(second["alerts"]["peers"]["lasted_ms"].as_u64().is_some_and(|lasted| lasted > 4_000), "{second}");
+    assert!(second["alerts"]["peers"]["lasted_ms"].as_u64().is_some_and(|lasted| lasted > day_ms / 2), "{second}");
     let beats = |report: &Value| report["counts"]["beats_answered"].as_u64().unwrap();
-    assert!((1..=9).contains(&beats(&second)), "counted since the day began: {second}");
+    // One each 2 s, and as many again for what nudges it.
+    assert!((1..=day_ms / 1_000 + 3).contains(&beats(&second)), "counted since the day began: {second}");
 
     let view: Value = until("a whole day is shown", PATIENCE, || {
         paris.try_get::<Value>("/api/v1/report").filter(|view| view["last"].is_object())
