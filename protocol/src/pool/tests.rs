@@ -1,11 +1,20 @@
 //! The pool's promises.
 
 #![allow(clippy::unwrap_used)]
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 
-use super::*;
-use crate::{addr::Rule, heartbeat::testing::peer};
+use super::{
+    asking::{OTHERS_ASKED, VOUCHED_MAX},
+    known::{ADDRS_MAX, REMEMBERED_FAILURES_MAX, SEED_PAUSE_MAX},
+    *,
+};
+use crate::{
+    addr::{Rule, Subnet},
+    heartbeat::testing::peer,
+};
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
