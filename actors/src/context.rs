@@ -238,6 +238,17 @@ impl Context {
         checked
     }
 
+    /// Whether nothing that this key signed is to be taken, passed on or shown. Unlike a greeting that it tried, what somebody
+    /// brings of it does not say that the key is still used: anybody can keep what it signed.
+    pub(crate) fn refuses(&self, author: &PeerId) -> bool {
+        let revoked = self.revoked.borrow();
+        let is_revoked = revoked.has(author);
+        if is_revoked {
+            self.stats.revoked_refused.inc();
+        }
+        is_revoked || revoked.is_unknown()
+    }
+
     /// Whether a peer's key was revoked.
     #[must_use]
     pub fn is_revoked(&self, peer: &PeerId) -> bool {

@@ -8,7 +8,7 @@
 //! greets nobody before it has. Bounds: `behaviour.peers_max` peers, [`protocol::bans::BANS_MAX`] bans, `WRITES_MAX`
 //! changes that wait for the database, the buckets' own.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use ::store::Write;
 use libp2p::Multiaddr;
@@ -28,7 +28,9 @@ use tracing::{info, warn};
 use crate::{
     config::{Offered, Turn},
     context::{Context, inform},
-    health, registry,
+    health,
+    promises::{Answer, Promises},
+    registry,
     store::{self, Kept, Policy},
     suggestions,
     supervision::{Class, Envelope, Reply, Seat, Timer},
@@ -73,26 +75,14 @@ pub struct State {
     is_recalled: bool,
     sessions: usize,
     observed: usize,
-    writes: Writes,
+    writes: Promises<Told>,
     timer: Option<Timer>,
     tick: Timer,
     offered: Offered,
 }
 
-/// Changes on their way to the disk, the first of them under way.
-#[derive(Default)]
-struct Writes {
-    waiting: VecDeque<Change>,
-    /// Counts what was sent to the store, so that a late answer is not taken for another's.
-    sent: u64,
-    is_under_way: bool,
-}
-
-struct Change {
-    write: Write,
-    /// Who waits until it is on the disk.
-    told: Option<Reply<Result<(), OrderFault>>>,
-}
+/// Who gave an order, and waits until it is on the disk.
+type Told = Reply<Result<(), OrderFault>>;
 
 /// Why an operator's order is not carried out, or not yet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -223,7 +213,7 @@ impl Actor for Gate {
             is_recalled: false,
             sessions: 0,
             observed: 0,
-            writes: Writes::default(),
+            writes: Promises::new(WRITES_MAX),
             timer: None,
             tick: seat.after(TICK, Msg::Tick),
             offered: Offered::default(),
@@ -346,7 +336,7 @@ impl State {
     }
 
     /// In force first, then written down, then said.
-    fn banned(&mut self, ban: Ban, told: Option<Reply<Result<(), OrderFault>>>) {
+    fn banned(&mut self, ban: Ban, told: Option<Told>) {
         let (peer, scope, now) = (ban.peer, ban.scope, self.seat.now());
         let added = match self.bans.add(ban.clone(), now) {
             Ok(added) => added,
@@ -461,60 +451,52 @@ impl State {
         self.write_next();
     }
 
-    fn write(&mut self, write: Write, told: Option<Reply<Result<(), OrderFault>>>) {
-        if self.writes.waiting.len() >= WRITES_MAX {
-            warn!(?write, "too much waits for the database; this holds until a restart");
-            if let Some(told) = told {
-                told.send(Err(OrderFault::NotWritten));
-            }
-            return;
+    fn write(&mut self, write: Write, told: Option<Told>) {
+        if let Err((writes, told)) = self.writes.push(vec![write], told) {
+            warn!(?writes, "too much waits for the database; this holds until a restart");
+            return say(told, Err(OrderFault::NotWritten));
         }
-        self.writes.waiting.push_back(Change { write, told });
         self.write_next();
     }
 
     fn write_next(&mut self) {
-        let Some(change) = self.writes.waiting.front().filter(|_| !self.writes.is_under_way) else { return };
-        self.writes.is_under_way = true;
-        self.writes.sent += 1;
-        let number = self.writes.sent;
+        let Some((number, writes)) = self.writes.next() else { return };
         let reply = self.seat.reply(move |kept| Msg::Kept { number, kept });
-        let promise = store::Msg::Promise { write: Box::new(change.write.clone()), reply };
-        inform(&self.context.addresses.store, Class::Control, promise);
+        inform(&self.context.addresses.store, Class::Control, store::Msg::Promises { writes, reply });
         self.timer = Some(self.seat.after(KEPT_WITHIN, Msg::Retry));
     }
 
     fn kept(&mut self, number: u64, kept: Kept) {
-        if number != self.writes.sent || !self.writes.is_under_way {
-            return;
-        }
-        if kept == Kept::Away {
-            if let Some(told) = self.writes.waiting.front_mut().and_then(|change| change.told.take()) {
-                told.send(Err(OrderFault::NotWritten));
+        match self.writes.answered(number, kept) {
+            Answer::Late => return,
+            Answer::Away(told) => {
+                say(told, Err(OrderFault::NotWritten));
+                self.timer = Some(self.seat.after(RETRY_EVERY, Msg::Retry));
+                return;
             }
-            self.timer = Some(self.seat.after(RETRY_EVERY, Msg::Retry));
-            return;
+            Answer::Written(told) => say(told, Ok(())),
+            Answer::Refused { writes, why, told } => {
+                warn!(?writes, ?why, "this holds until a restart");
+                say(told, Err(OrderFault::NotWritten));
+            }
         }
         self.timer = None;
-        self.writes.is_under_way = false;
-        if let Some(Change { write, told }) = self.writes.waiting.pop_front() {
-            let is_written = kept == Kept::Written;
-            if !is_written {
-                warn!(?write, ?kept, "this holds until a restart");
-            }
-            if let Some(told) = told {
-                told.send(if is_written { Ok(()) } else { Err(OrderFault::NotWritten) });
-            }
-        }
         self.write_next();
     }
 
     fn retry(&mut self) {
-        self.writes.is_under_way = false;
+        self.writes.again();
         self.timer = None;
         if !self.is_recalled {
             self.recall();
         }
         self.write_next();
+    }
+}
+
+/// Whoever waits hears of it.
+fn say(told: Option<Told>, outcome: Result<(), OrderFault>) {
+    if let Some(told) = told {
+        told.send(outcome);
     }
 }

@@ -30,6 +30,7 @@ pub mod policy;
 pub mod pool;
 pub mod presence;
 mod probe;
+mod promises;
 mod reach;
 pub mod registry;
 pub mod relay;

@@ -2,17 +2,19 @@
 //!
 //! Owns the book of revocations and the set of revoked peers that everybody who has to say no reads (`Context::revoked`).
 //! Told by the tasks that serve streams, by operators, by peers of who is connected, and by whoever refused a revoked peer. It
-//! tells swarm, registry, suggestions, pool, peers, outbox and planner whom to drop, passes what is new on to everybody who is
-//! connected, and asks each indexer for all that it holds when it is met and once an hour. What it learns holds at once, and
-//! is written down by the store before anybody is told that it is held. A restart forgets who was asked and how many news a
-//! peer brought; the book it reads back, and the set stays in force meanwhile. Bounds: [`REVOCATIONS_MAX`] revocations,
-//! `WRITES_MAX` changes that wait for the database, `PUSHES_MAX` that wait to be passed on, `ASKS_AT_ONCE` questions.
+//! tells swarm, registry, suggestions, pool, peers, outbox and planner whom to drop, passes what is handed in and new on to
+//! everybody who is connected, and asks each indexer for all that it holds when it is met and once an hour; those that our own
+//! operators handed in it tells it then, too. What it learns holds at once, and is written down by the store before anybody is
+//! told that it is held. A restart forgets who was asked and how many news a peer brought; the book it reads back, and the set
+//! stays in force meanwhile. Bounds: [`REVOCATIONS_MAX`] revocations, `WRITES_MAX` changes that wait for the database,
+//! `PUSHES_MAX` that wait to be passed on, `ASKS_AT_ONCE` questions.
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -22,19 +24,24 @@ use futures::{StreamExt as _, stream};
 use protocol::{
     PeerId,
     health::{Memory, REVOKED},
-    revocations::{Full, HOLD, Held, Learned, News, REVOCATIONS_MAX, Revocations as Book, Revoke, Revoked, Weight},
+    revocations::{
+        Full, HOLD, Held, LEFT_MIN, Learned, NEWS_PER_PEER, NEWS_WITHIN, News, REVOCATIONS_MAX, Revocations as Book,
+        Revoke, Revoked, TOLD_PER_PEER, TOLD_WITHIN, Weight,
+    },
     signed::Verified,
     time::Mono,
     wire::{HeldRevoke, Protocol, RefusalCode, Refused, RevocationsRequest, RevocationsResponse, RevokeAck},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 use tracing::{debug, warn};
 
 use crate::{
     context::{Context, inform},
     fetch::{self, FetchError},
-    outbox, peers, planner, pool, registry,
+    outbox, peers, planner, pool,
+    promises::{Answer, Promises},
+    registry,
     store::{self, Kept},
     suggestions,
     supervision::{Class, Envelope, Reply, Seat, Timer},
@@ -53,6 +60,12 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// Indexers asked at once.
 const ASKS_AT_ONCE: usize = 8;
 
+/// For all of them to come, so that nobody who tells them slowly keeps others from being asked.
+const ASKED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Of those that our operators handed in, the last of which an indexer is told when it is met: fewer than it takes at once.
+const OURS_TOLD_MAX: usize = 16;
+
 /// For one page to come.
 const PAGE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -62,7 +75,8 @@ const TOLD_AT_ONCE: usize = 64;
 /// For a peer to take one.
 const TELL_WITHIN: Duration = Duration::from_secs(5);
 
-/// New ones that wait to be passed on. Past it they are learned by whoever asks.
+/// New ones that wait to be passed on. Past it what peers brought is learned by whoever asks; what our own operators hand in
+/// takes the place of that.
 const PUSHES_MAX: usize = 64;
 
 /// Changes that wait for the database: as many as there can be revocations, and some. Past it a change holds for this life.
@@ -75,7 +89,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 const KEPT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Revocations whose hold is over that go in one collection.
-const COLLECT_MAX: usize = 256;
+const COLLECT_MAX: usize = 1_024;
 
 /// The actor.
 pub struct Revocations;
@@ -94,12 +108,15 @@ pub struct State {
     context: Context,
     book: Book,
     is_recalled: bool,
+    /// What peers brought by themselves.
     news: News,
+    /// What they told when they were asked.
+    told: News,
     connected: BTreeMap<PeerId, Link>,
     asking: JoinSet<()>,
     pushes: VecDeque<Push>,
     pushing: JoinSet<()>,
-    writes: Writes,
+    writes: Promises<(Told, Outcome)>,
     timer: Option<Timer>,
     tick: Timer,
 }
@@ -122,30 +139,23 @@ struct Entered {
 
 impl Entered {
     fn is_new(&self) -> bool {
-        self.learned != Learned::Known
+        matches!(self.learned, Learned::New { .. })
     }
 }
 
 /// One to be passed on.
 struct Push {
     revoke: Arc<Verified<Revoke>>,
-    /// Who brought it.
-    from: Option<PeerId>,
+    from: Source,
 }
 
-/// Changes on their way to the disk, the first of them under way.
-#[derive(Default)]
-struct Writes {
-    waiting: VecDeque<Change>,
-    /// Counts what was sent to the store, so that a late answer is not taken for another's.
-    sent: u64,
-    is_under_way: bool,
-}
-
-struct Change {
-    writes: Vec<Write>,
-    /// Who waits until it is on the disk, and what they are told then.
-    told: Option<(Told, Outcome)>,
+/// How one came to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// It was handed in.
+    Hand(Source),
+    /// An indexer told it when it was asked.
+    Asking,
 }
 
 /// Who handed a revocation in, and waits for what becomes of it.
@@ -286,12 +296,13 @@ impl Actor for Revocations {
         let mut state = State {
             book: Book::new(),
             is_recalled: false,
-            news: News::new(),
+            news: News::new(NEWS_PER_PEER, NEWS_WITHIN),
+            told: News::new(TOLD_PER_PEER, TOLD_WITHIN),
             connected: BTreeMap::new(),
             asking: JoinSet::new(),
             pushes: VecDeque::new(),
             pushing: JoinSet::new(),
-            writes: Writes::default(),
+            writes: Promises::new(WRITES_MAX),
             timer: None,
             tick: seat.after(TICK, Msg::Tick),
             seat,
@@ -337,21 +348,20 @@ impl State {
             return reply.send(Err(Fault::NotReady));
         }
         let now = self.seat.now();
-        let (by, weight) = match from {
-            Source::Operator => (None, Weight::Ours),
-            Source::Peer(peer) => (Some(peer), Weight::Heard),
-        };
-        if let Some(by) = by.filter(|_| self.book.get(&revoke.peer_id).is_none())
+        let weight = if from == Source::Operator { Weight::Ours } else { Weight::Heard };
+        let newcomer = Held::new(revoke, HOLD, weight, now.wall);
+        if let Source::Peer(by) = from
+            && self.book.is_news(&newcomer)
             && let Err(refused) = self.news.admit(by, now.mono)
         {
             return reply.send(Err(Fault::TooMany(refused)));
         }
-        match self.enter(Held::new(revoke, HOLD, weight, now.wall)) {
+        match self.enter(newcomer) {
             Ok(entered) => {
                 if entered.is_new() {
                     self.go_by();
                 }
-                self.entered(entered, by, Some(reply));
+                self.entered(entered, By::Hand(from), Some(reply));
             }
             Err(full) => reply.send(Err(full.into())),
         }
@@ -362,15 +372,23 @@ impl State {
         if !self.is_recalled {
             return;
         }
-        let now = self.seat.now().wall;
-        let newcomers = page.into_iter().map(|(revoke, left)| Held::new(revoke, left, Weight::Heard, now));
-        let entered: Vec<Entered> = newcomers.filter_map(|newcomer| self.enter(newcomer).ok()).collect();
+        let now = self.seat.now();
+        let page = page.into_iter().filter(|(_, left)| *left >= LEFT_MIN);
+        let mut entered = Vec::new();
+        for (revoke, left) in page {
+            let newcomer = Held::new(revoke, left, Weight::Heard, now.wall);
+            if self.book.is_news(&newcomer) && self.told.admit(from, now.mono).is_err() {
+                debug!(peer = %from, "it holds more than is learned from one peer in an hour");
+                break;
+            }
+            entered.extend(self.enter(newcomer).ok());
+        }
         // Once for the page: the set is made anew each time.
         if entered.iter().any(Entered::is_new) {
             self.go_by();
         }
         for entered in entered {
-            self.entered(entered, Some(from), None);
+            self.entered(entered, By::Asking, None);
         }
     }
 
@@ -391,24 +409,31 @@ impl State {
     }
 
     /// It is in force: now it is written down, then said, then passed on.
-    fn entered(&mut self, entered: Entered, from: Option<PeerId>, told: Option<Told>) {
+    fn entered(&mut self, entered: Entered, by: By, told: Option<Told>) {
+        let is_new = entered.is_new();
         let Entered { held, learned, is_changed } = entered;
-        let is_new = learned != Learned::Known;
         let told = told.map(|told| (told, Outcome { held: held.clone(), is_new }));
-        let Learned::New { displaced } = learned else {
+        let is_ours = by == By::Hand(Source::Operator);
+        let mut writes = Vec::new();
+        if let Learned::New { displaced } = learned {
+            self.context.stats.revocations_new.inc();
+            self.drop_peer(&held);
+            writes.extend(displaced.map(Write::ForgetRevocation));
+            writes.extend([Write::Revocation(held.clone()), Write::ForgetPeer(held.revoke.peer_id)]);
+        } else {
             self.context.stats.revocations_known.inc();
-            // One that waits for the disk is waited for by the second, too, who hands it in.
-            let is_waited_for = told.is_some() && !self.writes.waiting.is_empty();
-            let writes = if is_changed || is_waited_for { vec![Write::Revocation(held)] } else { Vec::new() };
-            return self.write(writes, told);
-        };
-        self.context.stats.revocations_new.inc();
-        self.drop_peer(&held);
-        let peer = held.revoke.peer_id;
-        let mut writes: Vec<Write> = displaced.map(Write::ForgetRevocation).into_iter().collect();
-        writes.extend([Write::Revocation(held.clone()), Write::ForgetPeer(peer)]);
+            // Our operator waits for one that waits for the disk; whoever else hands it in again makes no work.
+            if is_changed || (is_ours && !self.writes.is_empty()) {
+                writes.push(Write::Revocation(held.clone()));
+            }
+        }
         self.write(writes, told);
-        self.pass_on(held.revoke, from);
+        // What was learned by asking others learn by asking. What our operator hands in again goes out again.
+        if let By::Hand(from) = by
+            && (is_ours || learned != Learned::Known)
+        {
+            self.pass_on(held.revoke, from);
+        }
     }
 
     fn tried(&mut self, peer: &PeerId) {
@@ -469,26 +494,35 @@ impl State {
 
     // How it spreads.
 
-    fn pass_on(&mut self, revoke: Arc<Verified<Revoke>>, from: Option<PeerId>) {
-        if self.pushes.len() >= PUSHES_MAX {
+    fn pass_on(&mut self, revoke: Arc<Verified<Revoke>>, from: Source) {
+        let is_full = self.pushes.len() >= PUSHES_MAX;
+        if from == Source::Operator {
+            if is_full {
+                self.pushes.pop_back();
+            }
+            self.pushes.push_front(Push { revoke, from });
+        } else if is_full {
             debug!(peer = %revoke.peer_id, "too many are new: others learn this one when they ask");
-            return;
+        } else {
+            self.pushes.push_back(Push { revoke, from });
         }
-        self.pushes.push_back(Push { revoke, from });
-        if self.pushing.is_empty() {
-            self.push_next();
-        }
+        self.push_next();
     }
 
+    /// One at a time: the next when the last one is over.
     fn push_next(&mut self) {
         while self.pushing.try_join_next().is_some() {}
+        if !self.pushing.is_empty() {
+            return;
+        }
         let Some(Push { revoke, from }) = self.pushes.pop_front() else { return };
-        let is_told = |peer: &PeerId| Some(*peer) != from && self.book.get(peer).is_none();
+        let is_told = |peer: &PeerId| Source::Peer(*peer) != from && self.book.get(peer).is_none();
         let peers: Vec<PeerId> = self.connected.keys().copied().filter(is_told).collect();
         let (context, me) = (self.context.clone(), self.seat.me().clone());
         self.pushing.spawn(async move {
             let text = revoke.to_raw();
             stream::iter(peers).for_each_concurrent(TOLD_AT_ONCE, |peer| tell(&context, peer, &text)).await;
+            // Should the task not be over yet when this is handled, the next tick sees that it is.
             inform(&me, Class::Own, Msg::Pushed);
         });
     }
@@ -496,27 +530,57 @@ impl State {
     fn met(&mut self, peer: PeerId, is_indexer: bool) {
         // As many as there are connections, which the doors bound.
         self.connected.entry(peer).or_insert(Link { is_indexer, ..Link::default() }).is_indexer = is_indexer;
+        // It was greeted while the book was read back.
+        if let Some(held) = self.book.get(&peer) {
+            self.drop_peer(held);
+        }
     }
 
     fn tick(&mut self) {
         while self.asking.try_join_next().is_some() {}
         let now = self.seat.now().mono;
         let room = if self.is_recalled { ASKS_AT_ONCE.saturating_sub(self.asking.len()) } else { 0 };
-        let due = self.connected.iter_mut().filter(|(_, link)| link.is_indexer && !link.is_asked && link.ask_at <= now);
-        for (peer, link) in due.take(room) {
-            link.is_asked = true;
-            let (context, peer, me) = (self.context.clone(), *peer, self.seat.me().clone());
-            self.asking.spawn(async move {
-                let asked = ask(&context, peer).await;
-                if let Err(error) = &asked {
-                    debug!(%peer, %error, "it did not tell its revocations");
-                }
-                let is_done = matches!(asked, Ok(()) | Err(FetchError::Open(OpenError::NotListed { .. })));
-                inform(&me, Class::Own, Msg::Asked { peer, is_done });
-            });
+        let is_due = |link: &Link| link.is_indexer && !link.is_asked && link.ask_at <= now;
+        let due = self.connected.iter().filter(|(_, link)| is_due(link));
+        let mut due: Vec<(Mono, PeerId)> = due.map(|(peer, link)| (link.ask_at, *peer)).collect();
+        due.sort_unstable();
+        for (_, peer) in due.into_iter().take(room) {
+            self.ask(peer);
         }
+        self.push_next();
         // Re-armed last, so that two never queue.
         self.tick = self.seat.after(TICK, Msg::Tick);
+    }
+
+    /// Tells an indexer what our operators handed in, and asks it for all that it holds.
+    fn ask(&mut self, peer: PeerId) {
+        if let Some(link) = self.connected.get_mut(&peer) {
+            link.is_asked = true;
+        }
+        let mut ours: Vec<&Held> = self.book.list().filter(|held| held.weight == Weight::Ours).collect();
+        ours.sort_by_key(|held| Reverse(held.heard));
+        let ours: Vec<_> = ours.into_iter().take(OURS_TOLD_MAX).map(|held| held.revoke.to_raw()).collect();
+        let (context, me) = (self.context.clone(), self.seat.me().clone());
+        self.asking.spawn(async move {
+            let asked = async {
+                for text in &ours {
+                    tell(&context, peer, text).await;
+                }
+                ask(&context, peer).await
+            };
+            let is_done = match timeout(ASKED_WITHIN, asked).await {
+                Ok(Ok(()) | Err(FetchError::Open(OpenError::NotListed { .. }))) => true,
+                Ok(Err(error)) => {
+                    debug!(%peer, %error, "it did not tell its revocations");
+                    false
+                }
+                Err(_) => {
+                    debug!(%peer, within = ?ASKED_WITHIN, "it did not tell all of its revocations");
+                    true
+                }
+            };
+            inform(&me, Class::Own, Msg::Asked { peer, is_done });
+        });
     }
 
     fn asked(&mut self, peer: &PeerId, is_done: bool) {
@@ -547,7 +611,18 @@ impl State {
         let Some(kept) = kept.filter(|_| !self.is_recalled) else { return };
         self.is_recalled = true;
         self.timer = None;
-        self.book.restore(kept, self.seat.now().wall);
+        let now = self.seat.now().wall;
+        let in_force: Vec<Held> = self.context.revoked.borrow().list().cloned().collect();
+        let written: BTreeSet<PeerId> = kept.iter().map(|held| held.revoke.peer_id).collect();
+        let unwritten: Vec<Write> = in_force
+            .iter()
+            .filter(|held| !written.contains(&held.revoke.peer_id))
+            .map(|held| Write::Revocation(held.clone()))
+            .collect();
+        let over = self.book.restore(kept, now);
+        // What a former life of ours could not write down holds all the same.
+        self.book.restore(in_force, now);
+        self.write(unwritten.into_iter().chain(over.into_iter().map(Write::ForgetRevocation)).collect(), None);
         self.go_by();
         self.tell_health();
         // Whoever came to be connected before, in a life that failed.
@@ -562,48 +637,40 @@ impl State {
         if writes.is_empty() {
             return say(told, true);
         }
-        if self.writes.waiting.len() >= WRITES_MAX {
+        if let Err((writes, told)) = self.writes.push(writes, told) {
             warn!(?writes, "too much waits for the database; this holds until a restart");
             return say(told, false);
         }
-        self.writes.waiting.push_back(Change { writes, told });
         self.write_next();
     }
 
     fn write_next(&mut self) {
-        let Some(change) = self.writes.waiting.front().filter(|_| !self.writes.is_under_way) else { return };
-        self.writes.is_under_way = true;
-        self.writes.sent += 1;
-        let number = self.writes.sent;
+        let Some((number, writes)) = self.writes.next() else { return };
         let reply = self.seat.reply(move |kept| Msg::Kept { number, kept });
-        let promises = store::Msg::Promises { writes: change.writes.clone(), reply };
-        inform(&self.context.addresses.store, Class::Control, promises);
+        inform(&self.context.addresses.store, Class::Control, store::Msg::Promises { writes, reply });
         self.timer = Some(self.seat.after(KEPT_WITHIN, Msg::Retry));
     }
 
     fn kept(&mut self, number: u64, kept: Kept) {
-        if number != self.writes.sent || !self.writes.is_under_way {
-            return;
-        }
-        if kept == Kept::Away {
-            say(self.writes.waiting.front_mut().and_then(|change| change.told.take()), false);
-            self.timer = Some(self.seat.after(RETRY_EVERY, Msg::Retry));
-            return;
+        match self.writes.answered(number, kept) {
+            Answer::Late => return,
+            Answer::Away(told) => {
+                say(told, false);
+                self.timer = Some(self.seat.after(RETRY_EVERY, Msg::Retry));
+                return;
+            }
+            Answer::Written(told) => say(told, true),
+            Answer::Refused { writes, why, told } => {
+                warn!(?writes, ?why, "this holds until a restart");
+                say(told, false);
+            }
         }
         self.timer = None;
-        self.writes.is_under_way = false;
-        if let Some(Change { writes, told }) = self.writes.waiting.pop_front() {
-            let is_written = kept == Kept::Written;
-            if !is_written {
-                warn!(?writes, ?kept, "this holds until a restart");
-            }
-            say(told, is_written);
-        }
         self.write_next();
     }
 
     fn retry(&mut self) {
-        self.writes.is_under_way = false;
+        self.writes.again();
         self.timer = None;
         if !self.is_recalled {
             self.recall();

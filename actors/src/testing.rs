@@ -1,11 +1,16 @@
-//! Whole members in one process, over real connections, that can be killed and come back to their folders.
+//! Whole members in one process, over real connections, that can be killed and come back to their folders; and stand-ins
+//! for the neighbours of a single actor.
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use ::store::Store;
 use protocol::{PeerId, identity::Keys, profile::Profile, wire::Role};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -14,7 +19,7 @@ use crate::{
     handle::Handle,
     root::{self, Running, Start},
     settings::Settings,
-    supervision::{Chance, ChildSpec, Clock, Failure},
+    supervision::{Chance, ChildSpec, Clock, Envelope, Failure},
 };
 
 pub(crate) const NODE: Role = Role { node: true, indexer: false };
@@ -171,5 +176,26 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
             return seen;
         }
         assert!(Instant::now() < by, "not in {PATIENCE:?}: {what}");
+    }
+}
+
+/// Stands where the actor of this kind of message does, and does with it what the test says; what it notes is the test's.
+pub(crate) struct StandIn<M, T> {
+    pub(crate) mind: Arc<Mutex<T>>,
+    pub(crate) hear: fn(M, &mut T),
+}
+
+impl<M: Send + 'static, T: Send + 'static> Actor for StandIn<M, T> {
+    type Msg = Envelope<M>;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(&self, _: ActorRef<Self::Msg>, envelope: Self::Msg, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        (self.hear)(envelope.open(), &mut self.mind.lock().unwrap());
+        Ok(())
     }
 }

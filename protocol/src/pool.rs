@@ -516,6 +516,10 @@ impl Pool {
         self.stop(peer, Why::Revoked, REVOKED_REST, now);
         if let Some(known) = self.known.get_mut(&peer) {
             known.good = None;
+            // An answer that is on its way would make it good again.
+            if known.probing.take().is_some() {
+                known.about.rhythm.probed(now, &self.beats);
+            }
             known.rests_until = known.rests_until.max(now + REVOKED_REST);
         }
     }
@@ -527,8 +531,6 @@ impl Pool {
             known.rests_until = known.rests_until.max(now + self.settings.evicted_rest);
         }
     }
-
-    // Who is heard of.
 
     // What follows.
 
@@ -572,8 +574,6 @@ impl Pool {
             self.dht = Some(Backoff { pause: self.settings.backoff_first, at: now });
         }
     }
-
-    // The referent.
 
     // Counting.
 

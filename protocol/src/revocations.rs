@@ -7,6 +7,7 @@
 //! [`HOLD`], and anew each time the key is seen to be tried; one whose key is never seen again goes in the end.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
     sync::Arc,
@@ -30,7 +31,11 @@ use crate::{
 /// Bytes of the reason: a sentence for the operators who read it.
 pub const REASON_BYTES_MAX: usize = 256;
 
-/// Revocations held: some hundred times as many as a large federation's keys that are ever stolen, in 3 MB.
+/// Bytes of one: what it says, with every letter of the reason written as an escape, and some for what later versions add.
+pub const REVOKE_BYTES_MAX: usize = 2 * 1024;
+
+/// Revocations held: some hundred times as many as a large federation's keys that are ever stolen, in 3 MB; in 8 MB where
+/// somebody makes them as long as they may be.
 pub const REVOCATIONS_MAX: usize = 4_096;
 
 /// How long a revocation is held after it was heard, or after its key was last tried: longer than any holiday, and far longer
@@ -47,7 +52,17 @@ pub const NEWS_PER_PEER: u32 = 32;
 /// The time over which news are counted.
 pub const NEWS_WITHIN: Duration = Duration::from_secs(600);
 
-/// Peers whose news are counted; past it nobody else's are taken until one's time is over.
+/// New revocations taken from one peer that was asked for all that it holds, within [`TOLD_WITHIN`]: whoever is new learns
+/// what a federation ever revoked in its first hours, and one that makes keys fills no table in a day.
+pub const TOLD_PER_PEER: u32 = 128;
+
+/// The time over which those are counted.
+pub const TOLD_WITHIN: Duration = Duration::from_secs(3_600);
+
+/// What would be held for less is not learned by asking: it is over before it serves anybody.
+pub const LEFT_MIN: Duration = Duration::from_secs(3_600);
+
+/// Peers whose news are counted; past it the one that was counted for longest begins anew.
 pub const NEWS_PEERS_MAX: usize = 4_096;
 
 /// Bytes of revocations in one page: the value has 64 KiB, and the page's own words need some.
@@ -75,7 +90,7 @@ pub struct Revoke {
 
 impl SignedObject for Revoke {
     const DOMAIN: &'static str = "muster-revoke:1:";
-    const BYTES_MAX: usize = 4 * 1024;
+    const BYTES_MAX: usize = REVOKE_BYTES_MAX;
 
     fn is_by(&self, keys: &Keys) -> bool {
         self.pub_key == keys.pub_key()
@@ -162,6 +177,8 @@ impl Held {
 pub enum Learned {
     /// One of the key is held already, and stays.
     Known,
+    /// One of the key is held already, and from now on for a day longer at the least.
+    Longer,
     /// It is held now.
     New {
         /// The one that was given up for it.
@@ -169,19 +186,20 @@ pub enum Learned {
     },
 }
 
-/// Nothing that is held is lighter than the newcomer.
+/// Our own operators handed all of them in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{REVOCATIONS_MAX} revocations are held, none of which may go for this one")]
 pub struct Full;
 
 /// Every revocation that is held, one for each key.
 ///
-/// Bounded by [`REVOCATIONS_MAX`]. Past it the lightest goes that would be held for the shortest time: of those that were
-/// only heard of any, for a newcomer of the same kind too; of the others none but for a heavier one.
+/// Bounded by [`REVOCATIONS_MAX`]. Past it one goes for each newcomer: the lightest, and of those the one that was heard of
+/// last. So a flood of made keys displaces itself, what was known before it stays, and there is always a place for one more;
+/// what our own operators handed in never goes.
 #[derive(Debug, Default)]
 pub struct Revocations {
     held: BTreeMap<PeerId, Held>,
-    by_weight: BTreeSet<(Weight, Timestamp, PeerId)>,
+    by_weight: BTreeSet<(Weight, Reverse<Timestamp>, PeerId)>,
 }
 
 impl Revocations {
@@ -191,40 +209,51 @@ impl Revocations {
         Self::default()
     }
 
-    /// Takes up a revocation; the first of a key is kept, and a heavier word of it makes it heavier.
+    /// Takes up a revocation. The first word of a key is kept; a further one makes it heavier, and holds it for as long as it
+    /// would be held itself.
     ///
     /// # Errors
     /// When there is no room.
     pub fn learn(&mut self, newcomer: Held) -> Result<Learned, Full> {
         let peer = newcomer.revoke.peer_id;
         if let Some(held) = self.held.get(&peer) {
-            if newcomer.weight > held.weight {
-                let held = Held { weight: newcomer.weight, until: held.until.max(newcomer.until), ..held.clone() };
-                self.put(held);
+            let is_longer = is_longer(held.until, newcomer.until);
+            if is_longer || newcomer.weight > held.weight {
+                let (weight, until) = (held.weight.max(newcomer.weight), held.until.max(newcomer.until));
+                self.put(Held { weight, until, ..held.clone() });
             }
-            return Ok(Learned::Known);
+            return Ok(if is_longer { Learned::Longer } else { Learned::Known });
         }
-        let displaced = self.make_room(newcomer.weight)?;
+        let displaced = self.make_room()?;
         self.put(newcomer);
         Ok(Learned::New { displaced })
     }
 
-    /// Takes up what was written down; what is over is passed over.
-    pub fn restore(&mut self, kept: impl IntoIterator<Item = Held>, now: Timestamp) {
+    /// Whether it would be new, or held for longer.
+    #[must_use]
+    pub fn is_news(&self, newcomer: &Held) -> bool {
+        self.held.get(&newcomer.revoke.peer_id).is_none_or(|held| is_longer(held.until, newcomer.until))
+    }
+
+    /// Takes up what was written down, or is in force; gives back those that are over, to be forgotten.
+    pub fn restore(&mut self, kept: impl IntoIterator<Item = Held>, now: Timestamp) -> Vec<PeerId> {
+        let mut over = Vec::new();
         for held in kept {
-            if !held.left(now).is_zero() {
+            if held.left(now).is_zero() {
+                over.push(held.revoke.peer_id);
+            } else {
                 // There are no more than there may be, unless they were heard of meanwhile.
                 let _ = self.learn(held);
             }
         }
+        over
     }
 
     /// The key is still used: its revocation is held anew. What is to be written down, if it is.
     pub fn tried(&mut self, peer: &PeerId, now: Timestamp) -> Option<Held> {
         let held = self.held.get(peer)?;
         let (until, weight) = (later(now, HOLD), held.weight.max(Weight::Tried));
-        let is_longer = until.duration_since(held.until).unsigned_abs() >= RENEW_EVERY;
-        if weight == held.weight && !is_longer {
+        if weight == held.weight && !is_longer(held.until, until) {
             return None;
         }
         let renewed = Held { until, weight, ..held.clone() };
@@ -280,14 +309,12 @@ impl Revocations {
         self.held.is_empty()
     }
 
-    fn make_room(&mut self, newcomer: Weight) -> Result<Option<PeerId>, Full> {
+    fn make_room(&mut self) -> Result<Option<PeerId>, Full> {
         if self.held.len() < REVOCATIONS_MAX {
             return Ok(None);
         }
-        let (weight, _, peer) = self.by_weight.first().copied().ok_or(Full)?;
-        if weight > newcomer || (weight == newcomer && weight != Weight::Heard) {
-            return Err(Full);
-        }
+        let lightest = self.by_weight.first().copied().filter(|(weight, ..)| *weight < Weight::Ours);
+        let (_, _, peer) = lightest.ok_or(Full)?;
         self.take_out(&peer);
         Ok(Some(peer))
     }
@@ -295,47 +322,60 @@ impl Revocations {
     fn put(&mut self, held: Held) {
         let peer = held.revoke.peer_id;
         self.take_out(&peer);
-        self.by_weight.insert((held.weight, held.until, peer));
+        self.by_weight.insert((held.weight, Reverse(held.heard), peer));
         self.held.insert(peer, held);
     }
 
     fn take_out(&mut self, peer: &PeerId) {
         if let Some(held) = self.held.remove(peer) {
-            self.by_weight.remove(&(held.weight, held.until, *peer));
+            self.by_weight.remove(&(held.weight, Reverse(held.heard), *peer));
         }
     }
 }
 
-/// How many news each peer brought lately.
-#[derive(Debug, Default)]
+/// Later by a day at the least: what is less is not worth a write, nor a word to others.
+fn is_longer(until: Timestamp, new: Timestamp) -> bool {
+    let by = new.duration_since(until);
+    by.is_positive() && by.unsigned_abs() >= RENEW_EVERY
+}
+
+/// How many news each peer brought lately. Bounded by [`NEWS_PEERS_MAX`].
+#[derive(Debug)]
 pub struct News {
+    most: u32,
+    within: Duration,
     brought: HashMap<PeerId, (Mono, u32)>,
 }
 
 impl News {
-    /// Nobody brought any.
+    /// Nobody brought any; each may bring so many within this time.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(most: u32, within: Duration) -> Self {
+        Self { most, within, brought: HashMap::new() }
     }
 
     /// Whether one more is taken from this peer now.
     ///
     /// # Errors
-    /// When it brought too many, or too many others did.
+    /// When it brought too many.
     pub fn admit(&mut self, from: PeerId, now: Mono) -> Result<(), Refused> {
-        if self.brought.len() >= NEWS_PEERS_MAX && !self.brought.contains_key(&from) {
-            self.brought.retain(|_, (since, _)| now.since(*since) < NEWS_WITHIN);
+        let Self { most, within, brought } = self;
+        if !brought.contains_key(&from) && brought.len() >= NEWS_PEERS_MAX {
+            brought.retain(|_, (since, _)| now.since(*since) < *within);
+            let oldest = brought.iter().min_by_key(|(_, (since, _))| *since).map(|(peer, _)| *peer);
+            if let Some(oldest) = oldest.filter(|_| brought.len() >= NEWS_PEERS_MAX) {
+                brought.remove(&oldest);
+            }
         }
-        let is_full = self.brought.len() >= NEWS_PEERS_MAX && !self.brought.contains_key(&from);
-        let (since, count) = self.brought.get(&from).copied().unwrap_or((now, 0));
-        let (since, count) = if now.since(since) < NEWS_WITHIN { (since, count) } else { (now, 0) };
-        if is_full || count >= NEWS_PER_PEER {
-            let left = NEWS_WITHIN.saturating_sub(now.since(since));
-            let detail = format!("got too many new revocations, expected at most {NEWS_PER_PEER} in 10 minutes");
+        let (since, count) = brought.get(&from).copied().unwrap_or((now, 0));
+        let (since, count) = if now.since(since) < *within { (since, count) } else { (now, 0) };
+        if count >= *most {
+            let left = within.saturating_sub(now.since(since));
+            let minutes = within.as_secs() / 60;
+            let detail = format!("got too many new revocations, expected at most {most} in {minutes} minutes");
             return Err(Refused::new(RefusalCode::Limit, detail).retry_after(left.as_secs().max(1)));
         }
-        self.brought.insert(from, (since, count + 1));
+        brought.insert(from, (since, count + 1));
         Ok(())
     }
 }
@@ -344,27 +384,31 @@ impl News {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revoked {
     /// Nothing until what was written down is read back.
-    times: Option<HashMap<PeerId, Timestamp>>,
+    held: Option<HashMap<PeerId, Held>>,
 }
 
 impl Revoked {
     /// Those of the book, which was read back.
     #[must_use]
     pub fn of(book: &Revocations) -> Self {
-        let times = book.list().map(|held| (held.revoke.peer_id, held.revoke.time));
-        Self { times: Some(times.collect()) }
+        Self { held: Some(book.list().map(|held| (held.revoke.peer_id, held.clone())).collect()) }
     }
 
     /// What was written down is not read back yet: whoever is revoked could slip in.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
-        self.times.is_none()
+        self.held.is_none()
+    }
+
+    /// All of them.
+    pub fn list(&self) -> impl Iterator<Item = &Held> {
+        self.held.iter().flat_map(HashMap::values)
     }
 
     /// Whether this peer is revoked.
     #[must_use]
     pub fn has(&self, peer: &PeerId) -> bool {
-        self.times.as_ref().is_some_and(|times| times.contains_key(peer))
+        self.held.as_ref().is_some_and(|held| held.contains_key(peer))
     }
 
     /// How a revoked peer is told no.
@@ -372,7 +416,8 @@ impl Revoked {
     /// # Errors
     /// When it is revoked.
     pub fn check(&self, peer: &PeerId) -> Result<(), Refused> {
-        let Some(time) = self.times.as_ref().and_then(|times| times.get(peer)) else { return Ok(()) };
+        let Some(held) = self.held.as_ref().and_then(|held| held.get(peer)) else { return Ok(()) };
+        let time = held.revoke.time;
         Err(Refused::new(RefusalCode::Banned, format!("{REVOKED_WORDS} {time}")).retry_after(RETRY_AFTER.as_secs()))
     }
 }
@@ -469,13 +514,29 @@ mod tests {
     fn the_first_of_a_key_is_kept_and_a_replay_is_known() {
         let mut book = Revocations::new();
         assert_eq!(book.learn(held(1, 60, Weight::Heard)), Ok(Learned::New { displaced: None }));
-        let other = Held::new(revoke(&keys(1), &keys(1).did().to_string(), "later", at(9)), HOLD, Weight::Heard, at(9));
-        assert_eq!(book.learn(other), Ok(Learned::Known));
+        let other =
+            |left| Held::new(revoke(&keys(1), &keys(1).did().to_string(), "later", at(9)), left, Weight::Heard, at(9));
+        assert_eq!(book.learn(other(RENEW_EVERY)), Ok(Learned::Known));
         let kept = book.get(&keys(1).peer_id()).unwrap();
         assert_eq!((kept.revoke.time, kept.until), (at(0), at(60)));
         assert_eq!(book.learn(held(1, 90, Weight::Ours)), Ok(Learned::Known));
         let kept = book.get(&keys(1).peer_id()).unwrap();
         assert_eq!((kept.weight, kept.until, book.len()), (Weight::Ours, at(90), 1));
+    }
+
+    #[test]
+    fn whoever_told_of_it_for_a_short_time_does_not_shorten_the_owners_word() {
+        let mut book = Revocations::new();
+        book.learn(held(1, 7_200, Weight::Heard)).unwrap();
+        let owners = Held::new(revoke_of(1), HOLD, Weight::Heard, at(9));
+        assert!(book.is_news(&owners) && book.is_news(&held(2, 60, Weight::Heard)));
+        assert_eq!(book.learn(owners.clone()), Ok(Learned::Longer));
+        assert_eq!(book.get(&keys(1).peer_id()).unwrap().until, at(9) + HOLD);
+        // Nor does it go round and round.
+        assert!(!book.is_news(&owners));
+        assert_eq!(book.learn(owners), Ok(Learned::Known));
+        assert_eq!(book.learn(held(1, 7_200, Weight::Heard)), Ok(Learned::Known));
+        assert_eq!(book.get(&keys(1).peer_id()).unwrap().until, at(9) + HOLD);
     }
 
     #[test]
@@ -506,29 +567,55 @@ mod tests {
     #[test]
     fn what_was_written_down_is_taken_up_again_for_what_is_left() {
         let mut book = Revocations::new();
-        book.restore([held(1, 60, Weight::Heard), held(2, 30, Weight::Tried)], at(30));
+        let over = book.restore([held(1, 60, Weight::Heard), held(2, 30, Weight::Tried)], at(30));
+        assert_eq!(over, [keys(2).peer_id()], "it is to be forgotten on the disk as well");
         assert_eq!((book.len(), book.get(&keys(1).peer_id()).unwrap().left(at(30)).as_secs()), (1, 30));
     }
 
+    /// One heard of at this second.
+    fn heard_at(n: u32, second: i64, weight: Weight) -> Held {
+        Held::new(revoke_of(n), HOLD, weight, at(second))
+    }
+
     #[test]
-    fn past_the_bound_the_lightest_goes_and_never_one_of_ours() {
+    fn a_flood_of_made_keys_displaces_itself_and_nothing_that_was_known_before() {
+        let mut book = Revocations::new();
+        let most = u32::try_from(REVOCATIONS_MAX).unwrap();
+        book.learn(heard_at(0, 0, Weight::Heard)).unwrap();
+        book.learn(heard_at(1, 1, Weight::Tried)).unwrap();
+        book.learn(heard_at(2, 2, Weight::Ours)).unwrap();
+        for n in 3..most {
+            let second = i64::from(n);
+            assert_eq!(book.learn(heard_at(n, second, Weight::Heard)), Ok(Learned::New { displaced: None }));
+        }
+        for n in most..most + 9 {
+            let learned = book.learn(heard_at(n, i64::from(n), Weight::Heard)).unwrap();
+            assert_eq!(learned, Learned::New { displaced: Some(keys(n - 1).peer_id()) });
+        }
+        assert!((0..3).all(|n| book.get(&keys(n).peer_id()).is_some()));
+        assert_eq!((book.len(), book.by_weight.len()), (REVOCATIONS_MAX, REVOCATIONS_MAX));
+    }
+
+    #[test]
+    fn there_is_a_place_for_one_more_unless_all_are_ours() {
         let mut book = Revocations::new();
         let most = u32::try_from(REVOCATIONS_MAX).unwrap();
         for n in 0..most - 2 {
-            book.learn(held(n, 100, Weight::Ours)).unwrap();
+            book.learn(heard_at(n, 0, Weight::Ours)).unwrap();
         }
-        book.learn(held(most - 2, 90, Weight::Tried)).unwrap();
-        book.learn(held(most - 1, 95, Weight::Heard)).unwrap();
-        // A flood of made keys displaces itself.
-        let learned = book.learn(held(most, 50, Weight::Heard)).unwrap();
-        assert_eq!(learned, Learned::New { displaced: Some(keys(most - 1).peer_id()) });
-        let learned = book.learn(held(most + 1, 50, Weight::Ours)).unwrap();
-        assert_eq!(learned, Learned::New { displaced: Some(keys(most).peer_id()) });
-        assert_eq!(book.learn(held(most + 2, 99, Weight::Heard)), Err(Full));
-        assert_eq!(book.learn(held(most + 2, 99, Weight::Tried)), Err(Full));
-        let learned = book.learn(held(most + 2, 99, Weight::Ours)).unwrap();
-        assert_eq!(learned, Learned::New { displaced: Some(keys(most - 2).peer_id()) });
-        assert_eq!(book.learn(held(most + 3, 99, Weight::Ours)), Err(Full));
+        for n in [most - 2, most - 1] {
+            book.learn(heard_at(n, i64::from(n), Weight::Tried)).unwrap();
+        }
+        let learned = book.learn(heard_at(most, 1, Weight::Heard)).unwrap();
+        assert_eq!(learned, Learned::New { displaced: Some(keys(most - 1).peer_id()) }, "the last of those tried");
+        let learned = book.learn(heard_at(most + 1, 2, Weight::Heard)).unwrap();
+        assert_eq!(learned, Learned::New { displaced: Some(keys(most).peer_id()) }, "and then of those heard of");
+        for n in [most + 2, most + 3] {
+            book.learn(heard_at(n, 3, Weight::Ours)).unwrap();
+        }
+        for weight in Weight::EVERY {
+            assert_eq!(book.learn(heard_at(most + 4, 4, weight)), Err(Full));
+        }
         assert_eq!((book.len(), book.by_weight.len()), (REVOCATIONS_MAX, REVOCATIONS_MAX));
     }
 
@@ -557,7 +644,7 @@ mod tests {
 
     #[test]
     fn news_of_one_peer_are_counted_and_others_are_not_held_up() {
-        let mut news = News::new();
+        let mut news = News::new(NEWS_PER_PEER, NEWS_WITHIN);
         let (from, now) = (keys(1).peer_id(), Mono::from_secs(5));
         for _ in 0..NEWS_PER_PEER {
             news.admit(from, now).unwrap();
@@ -570,13 +657,14 @@ mod tests {
 
     #[test]
     fn no_more_peers_news_are_counted_than_may_be() {
-        let mut news = News::new();
+        let mut news = News::new(NEWS_PER_PEER, NEWS_WITHIN);
         for n in 0..u32::try_from(NEWS_PEERS_MAX).unwrap() {
             news.admit(crate::testing::peer(n), Mono::from_secs(1)).unwrap();
         }
         let late = crate::testing::peer(u32::MAX);
-        assert!(news.admit(late, Mono::from_secs(2)).is_err());
-        assert!(news.admit(late, Mono::from_secs(1) + NEWS_WITHIN).is_ok());
+        assert!(news.admit(late, Mono::from_secs(2)).is_ok(), "strangers keep nobody from being heard");
+        assert_eq!(news.brought.len(), NEWS_PEERS_MAX);
+        assert!(news.admit(crate::testing::peer(u32::MAX - 1), Mono::from_secs(2) + NEWS_WITHIN).is_ok());
         assert_eq!(news.brought.len(), 1);
     }
 
@@ -610,7 +698,11 @@ mod tests {
                 match what {
                     0 => {
                         book.learn(Held::new(revoke_of(n), HOLD, Weight::Heard, now)).unwrap();
-                        naive.entry(n).or_insert(now + HOLD);
+                        let until = naive.entry(n).or_insert(now + HOLD);
+                        // Heard again it is held on, where that is a day at the least.
+                        if (now + HOLD).duration_since(*until).unsigned_abs() >= RENEW_EVERY {
+                            *until = now + HOLD;
+                        }
                     }
                     _ => {
                         let is_renewed = book.tried(&keys(n).peer_id(), now).is_some();

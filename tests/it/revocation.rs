@@ -162,6 +162,7 @@ fn a_stolen_key_is_revoked_by_its_owner_everywhere_and_stays_so() {
     is_refused(&runtime, restarted, &keys);
     let heard = held(restarted);
     assert_eq!((heard.len(), heard[0].reason.as_str()), (1, "the disk was stolen"));
+    assert_eq!(restarted.metric("muster_revocations_new_total"), 0.0, "it did not have to be told again");
 
     // Nobody else is touched.
     let lyon = federation.member("lyon");

@@ -17,7 +17,7 @@ use crate::{
     root::{self, Running},
     settings::Settings,
     supervision::ChildSpec,
-    testing::{NODE, PATIENCE, start_of, until},
+    testing::{NODE, PATIENCE, StandIn, start_of, until},
 };
 
 /// What the disk holds, and what was told to whom.
@@ -29,27 +29,6 @@ struct Mind {
 }
 
 type Shared = Arc<Mutex<Mind>>;
-
-/// Stands where the actor of this kind of message does.
-struct StandIn<M> {
-    mind: Shared,
-    hear: fn(M, &mut Mind),
-}
-
-impl<M: Send + 'static> Actor for StandIn<M> {
-    type Msg = Envelope<M>;
-    type State = ();
-    type Arguments = ();
-
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
-        Ok(())
-    }
-
-    async fn handle(&self, _: ActorRef<Self::Msg>, envelope: Self::Msg, (): &mut ()) -> Result<(), ActorProcessingErr> {
-        (self.hear)(envelope.open(), &mut self.mind.lock().unwrap());
-        Ok(())
-    }
-}
 
 struct Bench {
     running: Running,

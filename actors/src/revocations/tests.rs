@@ -13,7 +13,7 @@ use crate::{
     root::{self, Running},
     settings::Settings,
     supervision::ChildSpec,
-    testing::{NODE, PATIENCE, start_of, until},
+    testing::{NODE, PATIENCE, StandIn, start_of, until},
 };
 
 /// What the disk holds, and what was told to whom.
@@ -25,27 +25,6 @@ struct Mind {
 }
 
 type Shared = Arc<Mutex<Mind>>;
-
-/// Stands where the actor of this kind of message does.
-struct StandIn<M> {
-    mind: Shared,
-    hear: fn(M, &mut Mind),
-}
-
-impl<M: Send + 'static> Actor for StandIn<M> {
-    type Msg = Envelope<M>;
-    type State = ();
-    type Arguments = ();
-
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
-        Ok(())
-    }
-
-    async fn handle(&self, _: ActorRef<Self::Msg>, envelope: Self::Msg, (): &mut ()) -> Result<(), ActorProcessingErr> {
-        (self.hear)(envelope.open(), &mut self.mind.lock().unwrap());
-        Ok(())
-    }
-}
 
 fn store(msg: store::Msg, mind: &mut Mind) {
     match msg {
@@ -238,14 +217,70 @@ async fn an_indexer_is_asked_for_all_that_it_holds_and_what_it_tells_is_held_no_
     bench.tell(Msg::Met { peer: peer(11), is_indexer: false });
     bench.is_told(format!("Revocations {}", peer(10))).await;
     bench.is_recalled().await;
-    let left = Duration::from_secs(60);
-    bench.tell(Msg::Learnt { from: peer(10), page: vec![(revoke_of(2), left), (revoke_of(3), Duration::MAX)] });
+    let left = LEFT_MIN;
+    let short = (revoke_of(4), LEFT_MIN - Duration::from_secs(1));
+    bench.tell(Msg::Learnt { from: peer(10), page: vec![short, (revoke_of(2), left), (revoke_of(3), Duration::MAX)] });
     let look = || bench.context().addresses.revocations.ask(Class::Control, Msg::Look, PATIENCE);
     let held = until("both are held", async || look().await.ok().filter(|held| held.len() == 2)).await;
     let now = protocol::Timestamp::now();
     let of = |n| held.iter().find(|held| held.revoke.peer_id == peer(n)).unwrap().left(now);
     assert!(of(2) <= left && of(3) > HOLD - left, "{held:?}");
     assert_eq!(bench.count(&format!("Revocations {}", peer(11))), 0);
+    // Others learn by asking what was learned by asking; what is handed in goes to them at once.
+    bench.hand(5, Source::Peer(peer(10))).await.unwrap();
+    bench.is_told(format!("Revoke {}", peer(11))).await;
+    assert_eq!(bench.count(&format!("Revoke {}", peer(11))), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_indexer_that_is_asked_tells_no_more_than_is_learned_in_an_hour() {
+    let bench = Bench::start(Some(Vec::new())).await;
+    bench.is_recalled().await;
+    let many = u8::try_from(TOLD_PER_PEER).unwrap();
+    let page = |numbers: std::ops::Range<u8>| numbers.map(|n| (revoke_of(n), HOLD)).collect();
+    bench.tell(Msg::Learnt { from: peer(250), page: page(2..many + 3) });
+    bench.tell(Msg::Learnt { from: peer(251), page: page(200..201) });
+    let look = || bench.context().addresses.revocations.ask(Class::Control, Msg::Look, PATIENCE);
+    let held = look().await.unwrap();
+    assert_eq!(held.len(), usize::from(many) + 1, "one too many of the first, and one of another");
+    assert!(!bench.context().is_revoked(&peer(many + 2)) && bench.context().is_revoked(&peer(200)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_our_operator_handed_in_goes_out_again_when_it_is_handed_in_again_and_to_each_indexer_that_is_met() {
+    let bench = Bench::start(Some(Vec::new())).await;
+    bench.is_recalled().await;
+    bench.tell(Msg::Met { peer: peer(10), is_indexer: false });
+    for times in 1..=2 {
+        assert_eq!(bench.hand(2, Source::Operator).await.unwrap().is_new, times == 1);
+        let told = format!("Revoke {}", peer(10));
+        until("it is told", async || (bench.count(&told) == times).then_some(())).await;
+    }
+    bench.hand(3, Source::Peer(peer(10))).await.unwrap();
+    bench.tell(Msg::Met { peer: peer(11), is_indexer: true });
+    bench.is_told(format!("Revocations {}", peer(11))).await;
+    assert_eq!(bench.count(&format!("Revoke {}", peer(11))), 1, "ours, and not what others brought");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_owners_word_lasts_though_another_told_of_it_for_less() {
+    let bench = Bench::start(Some(Vec::new())).await;
+    bench.is_recalled().await;
+    bench.tell(Msg::Met { peer: peer(10), is_indexer: false });
+    bench.tell(Msg::Learnt { from: peer(11), page: vec![(revoke_of(2), LEFT_MIN)] });
+    let outcome = bench.hand(2, Source::Peer(peer(12))).await.unwrap();
+    assert!(outcome.held.left(protocol::Timestamp::now()) > HOLD - LEFT_MIN);
+    bench.is_told(format!("Revoke {}", peer(10))).await;
+    let until_then = || bench.mind.lock().unwrap().kept.as_ref().unwrap()[&peer(2)].until;
+    assert_eq!(until_then(), outcome.held.until, "on the disk, too");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_over_is_forgotten_on_the_disk_as_well() {
+    let old = Held { until: "2026-01-02T00:00:00Z".parse().unwrap(), ..held(2) };
+    let bench = Bench::start(Some(vec![old, held(3)])).await;
+    let kept = || bench.mind.lock().unwrap().kept.as_ref().unwrap().keys().copied().collect::<Vec<_>>();
+    until("it is gone", async || (kept() == [peer(3)]).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -261,18 +296,30 @@ async fn a_database_that_is_away_is_told_of_and_it_holds_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_actor_lets_nobody_in_and_knows_them_again() {
+async fn a_killed_actor_knows_all_of_them_again_though_the_database_was_away() {
     let bench = Bench::start(Some(vec![held(2)])).await;
     bench.is_recalled().await;
     bench.hand(3, Source::Operator).await.unwrap();
-    bench.running.handle().inject("root/revocations", Injected::Panic).unwrap();
+    // One that cannot be written down.
+    let kept = bench.mind.lock().unwrap().kept.take();
+    assert_eq!(bench.hand(4, Source::Operator).await, Err(Fault::NotWritten));
+    let handle = bench.running.handle();
+    let lives = || handle.actors().into_iter().find(|actor| actor.name == "root/revocations").map(|it| it.incarnation);
+    let before = lives();
+    handle.inject("root/revocations", Injected::Panic).unwrap();
     bench.tell(Msg::TellHealth);
-    for n in [2, 3] {
+    until("it lives again", async || (lives() > before).then_some(())).await;
+    for n in [2, 3, 4] {
         assert!(bench.context().is_revoked(&peer(n)), "the set stays in force");
     }
+    bench.mind.lock().unwrap().kept = kept;
     let again = async || bench.hand(3, Source::Operator).await.ok();
     assert!(!until("it is back", again).await.is_new);
-    assert!(bench.context().is_revoked(&peer(2)));
+    for n in [2, 3, 4] {
+        assert!(bench.context().is_revoked(&peer(n)), "what could not be written down, too");
+    }
+    let is_kept = || bench.mind.lock().unwrap().kept.as_ref().unwrap().contains_key(&peer(4));
+    until("it is written down in the end", async || is_kept().then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -729,7 +729,7 @@ impl Driver {
 
     /// Nothing of a revoked author is heard or passed on, whoever brings it.
     fn is_by_revoked(&self, message: &gossipsub::Message) -> bool {
-        message.source.is_some_and(|author| self.context.check_revoked(&author).is_err())
+        message.source.is_some_and(|author| self.context.refuses(&author))
     }
 
     fn take_query(&self, message: &gossipsub::Message) -> gossipsub::MessageAcceptance {
@@ -972,12 +972,12 @@ fn is_in_dht(greeted: &Greeted) -> bool {
     greeted.hello.role.indexer && hello::lists(&greeted.hello, wire::KADEMLIA_PROTOCOL)
 }
 
-/// A value as Kademlia holds and sends it.
 /// What is left of a value without what revoked keys signed.
 fn unrevoked(context: &Context, value: Valid) -> Option<Valid> {
-    value.without(|owner| context.check_revoked(owner).is_err())
+    value.without(|owner| context.refuses(owner))
 }
 
+/// A value as Kademlia holds and sends it.
 fn record(key: &dht::Key, value: &Valid, now: Now) -> kad::Record {
     kad::Record {
         key: kad::RecordKey::new(&key.to_bytes()),

@@ -38,6 +38,15 @@ fn new_pool(number: u16, is_indexer: bool) -> Pool {
     Pool::new(Settings::default(), heartbeat::Settings::default(), owner(number, is_indexer))
 }
 
+/// What a pool keeps to save itself a look at everybody known says what that look would.
+fn check_what_is_kept(pool: &Pool, now: Mono) {
+    let anew = Pool { known_due: None, ..pool.clone() };
+    assert_eq!(pool.wake(now), anew.wake(now), "what was seen on the way is still so");
+    let mut probing = pool.known.values().filter_map(|known| known.probing);
+    assert!(probing.all(|since| pool.probing_since.is_some_and(|first| first <= since)), "a probe is never given up");
+    assert!(pool.may_have_kept || !pool.known.values().any(|known| known.kept), "one that is kept is never let go");
+}
+
 /// One pool, its clock and its chance.
 struct Bench {
     pool: Pool,
@@ -63,8 +72,7 @@ impl Bench {
 
     fn feed(&mut self, input: Input) -> Vec<Action> {
         let actions = self.pool.handle(input, self.now, &mut self.rng);
-        let anew = Pool { known_due: None, ..self.pool.clone() };
-        assert_eq!(self.pool.wake(self.now), anew.wake(self.now), "what was seen on the way is still so");
+        check_what_is_kept(&self.pool, self.now);
         actions
     }
 
@@ -1546,6 +1554,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         4 => (who(), outcome).prop_map(|(peer, outcome)| Input::Probed { peer, outcome }),
         1 => (who(), 0.0..=100.0f64).prop_map(|(peer, low)| Input::Scores(vec![Ranked { peer, low, is_condemned: false }])),
         1 => who().prop_map(|peer| Input::Evicted { peer }),
+        1 => who().prop_map(|peer| Input::Revoked { peer }),
         1 => (who(), 0u32..3).prop_map(|(peer, reach)| Input::Vouched { peer, answered: 2, reach }),
         2 => Just(Input::Tick),
     ]
@@ -1593,6 +1602,7 @@ proptest! {
                     Action::SetNeed { .. } | Action::AskDht | Action::Note(_) => {}
                 }
             }
+            check_what_is_kept(&pool, now);
             let vouched = pool.known.values().filter(|known| known.about.is_vouched).count();
             prop_assert!(vouched <= VOUCHED_MAX + 10, "those that were members when others spoke for them");
             prop_assert_eq!(&running, &pool.members().map(|(peer, _)| peer).collect::<BTreeSet<_>>());

@@ -56,7 +56,7 @@ impl Queue {
             self.due = BinaryHeap::from(due);
         }
         let Reverse((at, _, place)) = self.due.pop()?;
-        let to = self.places[place as usize].take()?;
+        let to = self.places[place as usize].take().expect("a time that is due has an event");
         self.free.push(place);
         Some((Duration::from_nanos(at), to))
     }
