@@ -48,6 +48,11 @@ fn blocks(document: &str) -> Vec<Block> {
     found
 }
 
+/// One that stands in no document.
+fn block(commands: &str, shows: Option<&str>) -> Block {
+    Block { line: 0, commands: commands.to_owned(), shows: shows.map(str::to_owned) }
+}
+
 /// Words without what the terminal's width makes of the space between them.
 fn plain(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -290,11 +295,6 @@ fn the_key_is_replaced_as_it_is_written() {
         })
         .collect();
     let of = |shell: &Shell, name: &str| shell.folder.path().join(name);
-    let plain = |commands: &str, shows: Option<&str>| Block {
-        line: 0,
-        commands: commands.to_owned(),
-        shows: shows.map(str::to_owned),
-    };
     // The daemon is this test's own and no unit.
     let there = |block: &Block| {
         let (commands, is_restarted) = match block.commands.strip_suffix("\nsystemctl restart muster") {
@@ -305,15 +305,15 @@ fn the_key_is_replaced_as_it_is_written() {
         (Block { line: block.line, commands, shows: block.shows.clone() }, is_restarted)
     };
     let run = "muster run --config muster/muster.toml";
-    let whole = plain("muster --config muster/muster.toml status", Some("paris (node), ready, whole"));
+    let whole = block("muster --config muster/muster.toml status", Some("paris (node), ready, whole"));
 
-    members[0].run(&plain("muster init --dir muster --name desk --mode indexer", None));
+    members[0].run(&block("muster init --dir muster --name desk --mode indexer", None));
     members[0].begin(run);
     let config = of(&members[0], "muster/muster.toml");
     let desk = muster(&["id", "--config", config.to_str().unwrap(), "--output", "json"]).ok().json();
     let seed = format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", ports[0].number, desk["peer_id"].as_str().unwrap());
     fs::copy(of(&members[0], "muster/swarm.key"), of(&members[1], "swarm.key")).unwrap();
-    members[1].run(&plain(&format!("muster init --dir muster --name paris --psk swarm.key --seed {seed}"), None));
+    members[1].run(&block(&format!("muster init --dir muster --name paris --psk swarm.key --seed {seed}"), None));
     members[1].begin(run);
     members[1].run(&whole);
 
@@ -339,6 +339,30 @@ fn the_key_is_replaced_as_it_is_written() {
     for shell in &mut members {
         shell.end();
     }
+}
+
+#[test]
+fn a_stolen_key_is_revoked_as_it_is_written() {
+    let blocks = blocks("docs/how-to/revoke-a-key.md");
+    let [at_hand, prepared, handed_in, listed] = &blocks[..] else { panic!("a block that no test knows: {blocks:#?}") };
+    let ports: Vec<Port> = (0..2).map(|_| Port::free()).collect();
+    let mut shell = Shell::new();
+    shell.prelude = format!(
+        "export MUSTER_NETWORK__PORT={} MUSTER_ADMIN__LISTEN=127.0.0.1:{} MUSTER_NETWORK__PROFILE=local\n",
+        ports[0].number, ports[1].number
+    );
+    shell.run(&block("muster init --dir lyon --name lyon --mode indexer", None));
+    shell.run(&block("muster init --dir paris --name paris --psk lyon/swarm.key", None));
+    let config = shell.folder.path().join("paris/muster.toml");
+    let paris = muster(&["id", "--config", config.to_str().unwrap(), "--output", "json"]).ok().json();
+    shell.begin("muster run --config lyon/muster.toml");
+    shell.run(&block("muster --config lyon/muster.toml status", Some("lyon (indexer), ready, …")));
+    for step in [at_hand, prepared, handed_in, listed] {
+        shell.run(step);
+    }
+    let is_held = format!("…{}…", paris["peer_id"].as_str().unwrap());
+    shell.run(&block(&listed.commands, Some(&is_held)));
+    shell.end();
 }
 
 #[test]
