@@ -31,6 +31,7 @@ use self::known::{
 };
 use crate::{
     heartbeat::{self, Rhythm},
+    session::LIFE,
     time::Mono,
     wire::AddrInfo,
 };
@@ -93,7 +94,7 @@ pub struct Pool {
     excess_since: Option<Mono>,
     /// When one that asked us to move was last let go unreplaced.
     let_go: Option<Mono>,
-    /// No probe that is under way began earlier; nothing where there was none.
+    /// No probe that is under way began earlier; it may be older than all of them, or than none.
     probing_since: Option<Mono>,
     /// Somebody may be kept as the last member. Both save a look at everybody known, at each fact.
     may_have_kept: bool,
@@ -485,6 +486,10 @@ impl Pool {
         // One that answers and finds us too eager is still a member; one that has no room yet is none to count on.
         member.is_busy = member.life != Life::Answering;
         self.hear(others, Source::Indexer(peer), now, rng);
+        // Whoever is to wait for longer than a session lives has none there: it was banned, or its key was revoked.
+        if wait >= LIFE {
+            self.suspect(peer, now, rng);
+        }
     }
 
     fn left(&mut self, peer: PeerId, others: Vec<AddrInfo>, now: Mono, rng: &mut impl Rng) {

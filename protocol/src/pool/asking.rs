@@ -45,7 +45,7 @@ impl Pool {
     }
 
     /// Whether a step of the ladder of questions is reached.
-    pub(super) fn climb(&mut self, now: Mono) -> bool {
+    fn climb(&mut self, now: Mono) -> bool {
         let Some(ladder) = &mut self.ladder else { return false };
         let before = ladder.step;
         while ASKS_AFTER.get(ladder.step).is_some_and(|after| now >= ladder.from + *after) {
@@ -54,7 +54,7 @@ impl Pool {
         ladder.step > before
     }
 
-    pub(super) fn ask_dht(&mut self, is_lacking: bool, now: Mono, rng: &mut impl Rng) {
+    fn ask_dht(&mut self, is_lacking: bool, now: Mono, rng: &mut impl Rng) {
         let Some(backoff) = self.dht.filter(|backoff| now >= backoff.at) else { return };
         self.dht = Some(backoff.next(self.settings.dht_every, now, rng));
         if is_lacking {

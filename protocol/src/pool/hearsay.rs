@@ -70,7 +70,7 @@ impl Pool {
 
     /// Any new address starts the pauses of a lonely node again; it never puts the next step off, else a stream of
     /// strangers could keep us from our seeds.
-    pub(super) fn try_again(&mut self, now: Mono, rng: &mut impl Rng) {
+    fn try_again(&mut self, now: Mono, rng: &mut impl Rng) {
         if let Some(before) = self.alone {
             let first = Backoff::first(self.settings.backoff_first, now, rng);
             self.alone = Some(Backoff { at: first.at.min(before.at), ..first });
@@ -134,7 +134,7 @@ impl Pool {
     }
 
     /// A member says where it listens: the next life may find it only there, as when a rotation of the network's key ends.
-    pub(super) fn lives_at(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) {
+    fn lives_at(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) {
         let Some(member) = self.members.get_mut(&peer) else { return };
         let before = member.about.addrs.clone();
         // What the operator wrote is kept, and that by which another was taken up stays first: its subnet counts.

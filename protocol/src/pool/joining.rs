@@ -34,7 +34,7 @@ impl Pool {
     }
 
     /// Under the hard bound there is a place. At it, the longest suspected makes one, or one that never answered.
-    pub(super) fn make_place(&mut self, now: Mono) -> bool {
+    fn make_place(&mut self, now: Mono) -> bool {
         if self.members.len() < self.members_max() {
             return true;
         }

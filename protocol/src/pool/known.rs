@@ -32,7 +32,7 @@ pub(super) const REFRESHES_GOOD: u32 = 2;
 /// How long the pause between probes of a peer that is away gets: a seed's, and any other's.
 pub(super) const SEED_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-pub(super) const OTHER_PAUSE_MAX: Duration = Duration::from_secs(600);
+const OTHER_PAUSE_MAX: Duration = Duration::from_secs(600);
 
 /// Where a candidate was heard of; each source has its own bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

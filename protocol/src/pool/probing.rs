@@ -43,7 +43,7 @@ impl Pool {
         all.into_iter().map(|(peer, _)| *peer).collect()
     }
 
-    pub(super) fn worth_probing(&mut self, now: Mono, rng: &mut impl Rng) -> (Vec<PeerId>, Option<usize>) {
+    fn worth_probing(&mut self, now: Mono, rng: &mut impl Rng) -> (Vec<PeerId>, Option<usize>) {
         if self.alone.is_some() {
             return (self.untried(now), None);
         }
@@ -75,12 +75,12 @@ impl Pool {
     }
 
     /// While nobody answers, the growing pause is for those that failed before.
-    pub(super) fn untried(&self, now: Mono) -> Vec<PeerId> {
+    fn untried(&self, now: Mono) -> Vec<PeerId> {
         let is_untried = |known: &Known| known.failures == 0 && known.good.is_none() && self.is_due(known, now);
         self.known.iter().filter(|(_, known)| is_untried(known)).map(|(peer, _)| *peer).collect()
     }
 
-    pub(super) fn stale_standby(&self, good: &[(PeerId, Mono)], now: Mono) -> Vec<PeerId> {
+    fn stale_standby(&self, good: &[(PeerId, Mono)], now: Mono) -> Vec<PeerId> {
         let is_stale = |(peer, at): &&(PeerId, Mono)| {
             now.since(*at) >= self.settings.refresh_every
                 && self.known.get(peer).is_some_and(|known| self.is_allowed(known, now))
@@ -88,7 +88,7 @@ impl Pool {
         good.iter().take(self.settings.standby as usize).filter(is_stale).map(|(peer, _)| *peer).collect()
     }
 
-    pub(super) fn is_down_and_worth_it(&self, known: &Known, now: Mono) -> bool {
+    fn is_down_and_worth_it(&self, known: &Known, now: Mono) -> bool {
         (known.about.seed || known.about.is_vouched) && known.failures > 0 && self.is_due(known, now)
     }
 
@@ -182,7 +182,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn probe_failed(&mut self, peer: PeerId, now: Mono, rng: &mut impl Rng) {
+    fn probe_failed(&mut self, peer: PeerId, now: Mono, rng: &mut impl Rng) {
         let is_alone = self.talking().next().is_none();
         let Some(known) = self.known.get_mut(&peer) else { return };
         known.probing = None;

@@ -31,7 +31,7 @@ impl Pool {
             && now.since(self.referent_since) < self.settings.referent_grace
     }
 
-    pub(super) fn mind_lead(&mut self, best: Option<PeerId>, now: Mono) {
+    fn mind_lead(&mut self, best: Option<PeerId>, now: Mono) {
         let low = |peer: Option<PeerId>| peer.and_then(|peer| self.members.get(&peer)).and_then(|member| member.low);
         let leads = match (low(best), low(self.referent)) {
             (Some(best), Some(own)) => best - own >= self.settings.referent_lead,
@@ -48,7 +48,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn change_referent(&mut self, peer: PeerId, now: Mono) {
+    fn change_referent(&mut self, peer: PeerId, now: Mono) {
         self.appoint(peer, now);
         if let Some(member) = self.members.get_mut(&peer) {
             member.is_told_referent = true;
@@ -67,7 +67,7 @@ impl Pool {
 
     /// The former referent is told once the new one knows, so that the node is found at every moment; one that does
     /// not answer hears it whenever it hears anything.
-    pub(super) fn tell_former_referents(&mut self) {
+    fn tell_former_referents(&mut self) {
         for (peer, member) in &mut self.members {
             let is_former = member.is_told_referent && self.referent != Some(*peer);
             let is_talking = member.life == Life::Answering;

@@ -587,6 +587,15 @@ fn a_busy_member_waits_and_another_is_sought() {
 }
 
 #[test]
+fn a_member_that_is_turned_away_for_longer_than_a_session_lives_is_none_to_count_on() {
+    for (retry_after, state) in [(LIFE - secs(1), State::Answering), (LIFE, State::Suspect)] {
+        let mut bench = Bench::with(1..=3, []);
+        bench.feed(Input::Busy { peer: peer(1), retry_after, alternatives: Vec::new() });
+        assert_eq!(bench.state(1), Some(state));
+    }
+}
+
+#[test]
 fn a_busy_candidate_is_left_alone_for_as_long_as_it_says() {
     let mut bench = Bench::with([], [1]);
     bench.feed(Input::Candidates { from: peer(1), candidates: infos([5]) });

@@ -36,11 +36,11 @@ pub enum DidFault {
 }
 
 impl DidFault {
-    pub(super) fn offence(&self) -> Option<Offence> {
+    fn offence(&self) -> Option<Offence> {
         (*self != Self::Malformed).then_some(Offence::ChangedDid)
     }
 
-    pub(super) fn code(&self) -> RefusalCode {
+    fn code(&self) -> RefusalCode {
         if *self == Self::Malformed { RefusalCode::Invalid } else { RefusalCode::NotYours }
     }
 }

@@ -144,7 +144,7 @@ impl Registry {
         }
     }
 
-    pub(super) fn own_hit(&self, now: Now) -> Option<&Own> {
+    fn own_hit(&self, now: Now) -> Option<&Own> {
         self.own.as_ref().filter(|own| is_valid(&own.record, now.wall))
     }
 

@@ -35,7 +35,7 @@ impl Values {
         is_pid && is_name && names::normal(&name.name) == names::normal(&record.name)
     }
 
-    pub(super) fn are_alive(&self, now: Timestamp) -> bool {
+    fn are_alive(&self, now: Timestamp) -> bool {
         now < self.pid.expiry_date && now < self.name.expiry_date
     }
 }
@@ -55,7 +55,7 @@ pub(super) struct Puts {
     pub(super) seq: Option<u64>,
     pub(super) at: Option<Mono>,
     /// Half of the life that was left at the last put is over.
-    pub(super) not_before: Mono,
+    not_before: Mono,
     /// More than the date changed since, or the last put failed.
     pub(super) is_urgent: bool,
     pub(super) due: Option<Mono>,
@@ -80,7 +80,7 @@ impl Puts {
         *self = Self { seq: Some(record.seq), at: Some(now.mono), not_before, is_urgent: false, due: None };
     }
 
-    pub(super) fn failed(&mut self, now: Mono) {
+    fn failed(&mut self, now: Mono) {
         *self = Self { seq: None, at: Some(now), not_before: now, is_urgent: true, due: self.due };
     }
 }
@@ -96,7 +96,7 @@ pub(super) fn changed(mut puts: Puts, old: Option<&Verified<PeerRecord>>, new: &
 }
 
 /// The two differ in nothing but number and date.
-pub(super) fn is_dated_anew(old: &PeerRecord, new: &PeerRecord) -> bool {
+fn is_dated_anew(old: &PeerRecord, new: &PeerRecord) -> bool {
     let PeerRecord {
         name,
         did,
@@ -185,7 +185,7 @@ impl Registry {
         }
     }
 
-    pub(super) fn own_put_due(&mut self, now: Now) -> Option<Put> {
+    fn own_put_due(&mut self, now: Now) -> Option<Put> {
         let own = self.own.as_mut().filter(|own| own.puts.due.is_some_and(|due| due <= now.mono))?;
         own.puts.due = None;
         (now.wall < own.record.expiry_date).then(|| {
