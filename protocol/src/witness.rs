@@ -19,6 +19,10 @@ use crate::{
 /// Witnesses that an indexer offers in one answer.
 pub const OFFERED_MAX: usize = 3;
 
+/// Of those offered that are no members of our pool one is asked: to each a connection is made for the sake of one
+/// question, and they were chosen by the accused.
+const STRANGERS_MAX: usize = 1;
+
 /// A witness answers within this, or is no evidence.
 pub const WITHIN: Duration = Duration::from_secs(5);
 
@@ -89,7 +93,7 @@ pub fn may_offer_none(said: &Said) -> bool {
 }
 
 /// Whom to ask about `about`: up to [`OFFERED_MAX`] of those that we know ourselves, drawn by chance, and no more of
-/// those that it offers than of our own. Never ourselves, never itself, none twice.
+/// those that it offers than of our own, one stranger among them. Never ourselves, never itself, none twice.
 #[must_use]
 pub fn choose(
     offered: &[AddrInfo],
@@ -107,9 +111,14 @@ pub fn choose(
         let peer = left.swap_remove(rng.random_range(0..left.len()));
         chosen.push(AddrInfo { id: peer, addrs: Vec::new() });
     }
-    let most = 2 * chosen.len();
+    let (most, mut strangers) = (2 * chosen.len(), 0);
     for info in offered.iter().take(OFFERED_MAX).filter(|info| is_other(&info.id)) {
-        if chosen.len() < most && chosen.iter().all(|other| other.id != info.id) {
+        if chosen.len() == most || chosen.iter().any(|other| other.id == info.id) {
+            continue;
+        }
+        let is_stranger = !known.contains(&info.id);
+        if !is_stranger || strangers < STRANGERS_MAX {
+            strangers += usize::from(is_stranger);
             chosen.push(info.clone());
         }
     }
@@ -342,6 +351,25 @@ mod tests {
         assert!(choose(&offered, &[], &own, &about, &mut rng).is_empty(), "its word alone is worth nothing");
         let twice = choose(&[info(20)], &[peer(20), peer(20), peer(21)], &own, &about, &mut rng);
         assert_eq!(twice.len(), 2, "nobody is asked twice: {twice:?}");
+    }
+
+    #[test]
+    fn one_connection_at_most_is_made_for_a_round() {
+        let mut rng = StdRng::seed_from_u64(7);
+        let (own, about, known) = (peer(1), peer(2), [20, 21, 22, 23].map(peer));
+        let mut asked = |offered: [u16; 3]| {
+            let chosen = choose(&offered.map(info), &known, &own, &about, &mut rng);
+            let strangers: Vec<PeerId> =
+                chosen.iter().map(|info| info.id).filter(|peer| !known.contains(peer)).collect();
+            (chosen.len(), strangers)
+        };
+        assert_eq!(asked([10, 11, 12]), (4, vec![peer(10)]));
+        for _ in 0..20 {
+            let (all, strangers) = asked([20, 21, 10]);
+            assert_eq!(strangers, [peer(10)], "members that it offers keep nobody out");
+            assert!((4..=6).contains(&all));
+        }
+        assert_eq!(asked([1, 2, 2]), (3, vec![]));
     }
 
     #[test]
