@@ -26,8 +26,8 @@ use libp2p_identity::PeerId;
 use rand::Rng;
 
 use self::known::{
-    About, Backoff, Known, Ladder, Life, Member, REFRESHES_GOOD, Source, best_first, is_full_member, is_usable_member,
-    rank,
+    About, Backoff, Good, Known, Ladder, Life, Member, Peers, REFRESHES_GOOD, Source, best_first, is_full_member,
+    is_usable_member, rank,
 };
 use crate::{
     heartbeat::{self, Rhythm},
@@ -77,7 +77,7 @@ pub struct Pool {
     beats: heartbeat::Settings,
     owner: Owner,
     members: BTreeMap<PeerId, Member>,
-    known: BTreeMap<PeerId, Known>,
+    known: Peers,
     referent: Option<PeerId>,
     referent_since: Mono,
     /// The referent answered a question that told it so.
@@ -98,8 +98,6 @@ pub struct Pool {
     probing_since: Option<Mono>,
     /// Somebody may be kept as the last member. Both save a look at everybody known, at each fact.
     may_have_kept: bool,
-    /// When something is due about those known, as it was seen last; nothing since anything about them changed.
-    known_due: Option<(Mono, Option<Mono>)>,
     is_started: bool,
     out: Vec<Action>,
 }
@@ -113,7 +111,7 @@ impl Pool {
             beats,
             owner,
             members: BTreeMap::new(),
-            known: BTreeMap::new(),
+            known: Peers::default(),
             referent: None,
             referent_since: Mono::ZERO,
             is_referent_confirmed: false,
@@ -130,7 +128,6 @@ impl Pool {
             let_go: None,
             probing_since: None,
             may_have_kept: false,
-            known_due: None,
             is_started: false,
             out: Vec::new(),
         }
@@ -139,12 +136,11 @@ impl Pool {
     /// New rules. What follows from them is done at the next fact, and nobody is sent away at once for being one too many.
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
-        self.known_due = None;
+        self.known.stir();
     }
 
     /// Takes one fact and says what to do. Facts about peers that are no members any more change nothing.
     pub fn handle(&mut self, input: Input, now: Mono, rng: &mut impl Rng) -> Vec<Action> {
-        self.known_due = None;
         self.take(input, now, rng);
         if self.is_started {
             self.settle(now, rng);
@@ -163,9 +159,9 @@ impl Pool {
             };
             [joining, member.asked.map(|asked| asked + MOVED_WITHIN)].into_iter().flatten()
         });
-        let known = match self.known_due {
-            Some((at, due)) if at == now => due,
-            _ => self.known.values().filter_map(|known| self.due_after(known, now)).min(),
+        let known = match self.known.seen(now) {
+            Some(seen) => seen.due,
+            None => self.known.awake().filter_map(|(_, known)| self.due_after(known, now)).min(),
         };
         let pool = [
             self.ladder.and_then(|ladder| ASKS_AFTER.get(ladder.step).map(|after| ladder.from + *after)),
@@ -190,6 +186,14 @@ impl Pool {
         let allowed = known.about.rhythm.allowed_at(&self.beats);
         let times = good.into_iter().flatten().chain(probing).chain([known.not_before, known.rests_until, allowed]);
         times.filter(|time| *time > now).min()
+    }
+
+    /// Nothing is due about it, and nothing will be until something about it changes.
+    fn is_idle(known: &Known, beats: &heartbeat::Settings, now: Mono) -> bool {
+        let is_settled = known.good.is_none() && known.probing.is_none();
+        let is_hearsay = !known.about.seed && !known.about.is_vouched;
+        let times = [known.not_before, known.rests_until, known.about.rhythm.allowed_at(beats)];
+        is_settled && is_hearsay && times.into_iter().all(|time| time <= now)
     }
 
     /// How the node is reached.
@@ -423,7 +427,7 @@ impl Pool {
             return;
         }
         let wait = now + self.settings.probe_within;
-        for (peer, known) in &mut self.known {
+        for (peer, known) in self.known.iter_mut() {
             if named.contains(peer) {
                 known.not_before = if known.failures == 0 { now } else { known.not_before };
             } else {
@@ -435,7 +439,7 @@ impl Pool {
 
     /// What failed while nobody answered may have failed because of us.
     fn try_all_again(&mut self, now: Mono) {
-        for known in self.known.values_mut() {
+        for (_, known) in self.known.iter_mut() {
             known.failures = known.failures.min(1);
             known.not_before = known.not_before.min(now);
         }
@@ -630,20 +634,24 @@ impl Pool {
     }
 
     fn is_good(&self, known: &Known, now: Mono) -> bool {
-        let most = self.settings.refresh_every * REFRESHES_GOOD;
-        known.good.is_some_and(|good| now.since(good.at) < most)
+        known.good.is_some_and(|good| now < self.good_until(good))
+    }
+
+    fn good_until(&self, good: Good) -> Mono {
+        good.at + self.settings.refresh_every * REFRESHES_GOOD
     }
 
     /// A candidate whose connection closed is not warm any more, whoever closed it: it is probed again before it counts.
     /// Members notice by their heartbeats.
     fn gone(&mut self, peer: &PeerId) {
-        if let Some(known) = self.known.get_mut(peer) {
+        let is_warm = self.known.get(peer).is_some_and(|known| known.good.is_some());
+        if is_warm && let Some(known) = self.known.get_mut(peer) {
             known.good = None;
         }
     }
 
     fn probing(&self) -> usize {
-        self.known.values().filter(|known| known.probing.is_some()).count()
+        self.known.awake().filter(|(_, known)| known.probing.is_some()).count()
     }
 
     /// Candidates that are good, and those that are being probed, once for each.

@@ -28,12 +28,20 @@ impl Pool {
         let at_hand = at_hand.unwrap_or_else(|| self.at_hand(now));
         let lacks_standby = wanted == 0 && at_hand < self.settings.standby as usize && self.asked.is_empty();
         let ask_all = std::mem::take(&mut self.ask_all) && wanted > at_hand;
-        let mut members: Vec<PeerId> = self.talking().map(|(peer, _)| *peer).collect();
         let mut left = (self.settings.asks_per_minute as usize).saturating_sub(self.asked.len());
         if !ask_all {
             left = left.min(usize::from((is_step_due && wanted > 0) || lacks_standby));
         }
-        while members.len() > left {
+        if left > 0 {
+            self.ask_members(left, wanted, now, rng);
+        }
+        self.ask_dht(wanted > at_hand, now, rng);
+    }
+
+    /// Some of those that answer, drawn by chance.
+    fn ask_members(&mut self, most: usize, wanted: usize, now: Mono, rng: &mut impl Rng) {
+        let mut members: Vec<PeerId> = self.talking().map(|(peer, _)| *peer).collect();
+        while members.len() > most {
             members.swap_remove(rng.random_range(0..members.len()));
         }
         if !members.is_empty() {
@@ -41,7 +49,6 @@ impl Pool {
             let count = (wanted + 2).min(ASK_COUNT_MAX) as u32;
             self.out.push(Action::AskCandidates { members, count });
         }
-        self.ask_dht(wanted > at_hand, now, rng);
     }
 
     /// Whether a step of the ladder of questions is reached.

@@ -1,6 +1,10 @@
 //! What is kept of a peer: of a member, and of one that is only known.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+    time::Duration,
+};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -96,6 +100,99 @@ pub(super) struct Known {
     /// When it was last spoken of.
     pub(super) heard: Mono,
     pub(super) probed_last: Option<Mono>,
+}
+
+/// Everybody who is known. Most of them were only heard of, and nothing is due about them until somebody writes to one; the
+/// others are awake. What a look at those showed is kept until one of them changes: whoever can write to one is taken to have
+/// done so.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peers {
+    by_id: BTreeMap<PeerId, Known>,
+    awake: BTreeSet<PeerId>,
+    /// All are taken to be awake.
+    is_stirred: bool,
+    seen: Option<Seen>,
+}
+
+/// What a look at everybody showed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) at: Mono,
+    /// From then on time itself may have changed it; never where absent.
+    pub(super) until: Option<Mono>,
+    /// When something may be due about one of them.
+    pub(super) due: Option<Mono>,
+    /// Candidates that are good, and those that are being probed.
+    pub(super) at_hand: usize,
+    /// Nobody was worth a probe but for more candidates.
+    pub(super) is_at_rest: bool,
+}
+
+impl Peers {
+    /// Those about whom something may be due, now or ever, in the order of their ids.
+    pub(super) fn awake(&self) -> impl Iterator<Item = (&PeerId, &Known)> {
+        let all = self.is_stirred.then(|| self.by_id.iter());
+        let some = (!self.is_stirred).then(|| self.awake.iter().filter_map(|peer| self.by_id.get_key_value(peer)));
+        all.into_iter().flatten().chain(some.into_iter().flatten())
+    }
+
+    /// Lets those sleep about whom nothing is due.
+    pub(super) fn settle(&mut self, is_idle: impl Fn(&Known) -> bool) {
+        if std::mem::take(&mut self.is_stirred) {
+            let awake = self.by_id.iter().filter(|(_, known)| !is_idle(known));
+            self.awake = awake.map(|(peer, _)| *peer).collect();
+        } else {
+            let by_id = &self.by_id;
+            self.awake.retain(|peer| by_id.get(peer).is_some_and(|known| !is_idle(known)));
+        }
+    }
+
+    /// What the last look showed, where it still holds.
+    pub(super) fn seen(&self, now: Mono) -> Option<Seen> {
+        self.seen.filter(|seen| seen.at <= now && seen.until.is_none_or(|until| now < until))
+    }
+
+    pub(super) fn look(&mut self, seen: Seen) {
+        self.seen = Some(seen);
+    }
+
+    /// Anything about anybody may have changed.
+    pub(super) fn stir(&mut self) {
+        self.is_stirred = true;
+        self.seen = None;
+    }
+
+    pub(super) fn get_mut(&mut self, peer: &PeerId) -> Option<&mut Known> {
+        let known = self.by_id.get_mut(peer)?;
+        self.awake.insert(*peer);
+        self.seen = None;
+        Some(known)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&PeerId, &mut Known)> {
+        self.stir();
+        self.by_id.iter_mut()
+    }
+
+    pub(super) fn insert(&mut self, peer: PeerId, known: Known) {
+        self.by_id.insert(peer, known);
+        self.awake.insert(peer);
+        self.seen = None;
+    }
+
+    pub(super) fn remove(&mut self, peer: &PeerId) -> Option<Known> {
+        self.awake.remove(peer);
+        self.seen = None;
+        self.by_id.remove(peer)
+    }
+}
+
+impl Deref for Peers {
+    type Target = BTreeMap<PeerId, Known>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.by_id
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

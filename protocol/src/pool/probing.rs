@@ -7,7 +7,7 @@ use rand::{Rng, RngExt as _};
 
 use super::{
     Action, Choice, Event, PROBE_LOST_AFTER, Pool, Probed, choose,
-    known::{Good, HEARSAY_FAILURES_MAX, HEARSAY_LIFE, Known, REMEMBERED_FAILURES_MAX, Source, best_first},
+    known::{Good, HEARSAY_FAILURES_MAX, HEARSAY_LIFE, Known, REMEMBERED_FAILURES_MAX, Seen, Source, best_first},
     quick_score,
 };
 use crate::{addr::Subnet, heartbeat::jittered, time::Mono};
@@ -25,7 +25,6 @@ impl Pool {
             return at_hand;
         }
         self.probing_since.get_or_insert(now);
-        self.known_due = None;
         chosen.truncate((self.settings.probes_max as usize).saturating_sub(self.probing()));
         for peer in chosen {
             let Some(known) = self.known.get_mut(&peer) else { continue };
@@ -47,22 +46,34 @@ impl Pool {
         if self.alone.is_some() {
             return (self.untried(now), None);
         }
-        let wanted = self.wanted(now);
-        let (mut good, mut down, mut probing, mut due) = (Vec::new(), Vec::new(), 0, None);
-        for (peer, known) in &self.known {
+        let (wanted, standby) = (self.wanted(now), self.settings.standby as usize);
+        if let Some(seen) = self.known.seen(now).filter(|seen| seen.is_at_rest)
+            && wanted == 0
+            && seen.at_hand >= standby
+            && now < self.departed
+        {
+            return (Vec::new(), Some(seen.at_hand));
+        }
+        let (mut good, mut down, mut probing, mut due, mut until) = (Vec::new(), Vec::new(), 0, None, None);
+        let beats = &self.beats;
+        self.known.settle(|known| Self::is_idle(known, beats, now));
+        for (peer, known) in self.known.awake() {
             probing += usize::from(known.probing.is_some());
             good.extend(known.good.filter(|_| self.is_at_hand(known, now)).map(|good| (*peer, good)));
             down.extend(self.is_down_and_worth_it(known, now).then_some(*peer));
             due = [due, self.due_after(known, now)].into_iter().flatten().min();
+            let ends = known.good.map(|good| self.good_until(good)).filter(|ends| *ends > now);
+            until = [until, ends].into_iter().flatten().min();
         }
-        self.known_due = Some((now, due));
         let more = match wanted {
-            0 => (self.settings.standby as usize).saturating_sub(good.len() + probing),
+            0 => standby.saturating_sub(good.len() + probing),
             wanted => (wanted + 2).saturating_sub(good.len() + probing),
         };
-        let at_hand = Some(good.len() + probing);
+        let at_hand = good.len() + probing;
         let mut chosen = self.stale_standby(&best_first(good), now);
         chosen.extend(down);
+        let until = [due, until].into_iter().flatten().min();
+        self.known.look(Seen { at: now, until, due, at_hand, is_at_rest: chosen.is_empty() });
         chosen.extend(self.departed(now, rng));
         if more > 0 {
             chosen.extend(self.candidates(more, now, rng));
@@ -71,7 +82,7 @@ impl Pool {
             let mut seen = BTreeSet::new();
             chosen.retain(|peer| seen.insert(*peer));
         }
-        (chosen, at_hand)
+        (chosen, Some(at_hand))
     }
 
     /// While nobody answers, the growing pause is for those that failed before.

@@ -38,13 +38,23 @@ fn new_pool(number: u16, is_indexer: bool) -> Pool {
     Pool::new(Settings::default(), heartbeat::Settings::default(), owner(number, is_indexer))
 }
 
-/// What a pool keeps to save itself a look at everybody known says what that look would.
-fn check_what_is_kept(pool: &Pool, now: Mono) {
-    let anew = Pool { known_due: None, ..pool.clone() };
-    assert_eq!(pool.wake(now), anew.wake(now), "what was seen on the way is still so");
+/// A pool that looks at everybody known again.
+fn anew(pool: &Pool) -> Pool {
+    let mut anew = pool.clone();
+    anew.known.stir();
+    anew
+}
+
+/// Feeds a pool. What it keeps to save itself a look at everybody known says what that look would.
+fn fed(pool: &mut Pool, input: Input, now: Mono, seed: u64) -> Vec<Action> {
+    let looked = anew(pool).handle(input.clone(), now, &mut StdRng::seed_from_u64(seed));
+    let actions = pool.handle(input, now, &mut StdRng::seed_from_u64(seed));
+    assert_eq!(actions, looked, "what was seen before is still so");
+    assert_eq!(pool.wake(now), anew(pool).wake(now), "what was seen on the way is still so");
     let mut probing = pool.known.values().filter_map(|known| known.probing);
     assert!(probing.all(|since| pool.probing_since.is_some_and(|first| first <= since)), "a probe is never given up");
     assert!(pool.may_have_kept || !pool.known.values().any(|known| known.kept), "one that is kept is never let go");
+    actions
 }
 
 /// One pool, its clock and its chance.
@@ -71,9 +81,7 @@ impl Bench {
     }
 
     fn feed(&mut self, input: Input) -> Vec<Action> {
-        let actions = self.pool.handle(input, self.now, &mut self.rng);
-        check_what_is_kept(&self.pool, self.now);
-        actions
+        fed(&mut self.pool, input, self.now, self.rng.random())
     }
 
     fn wait(&mut self, time: Duration) -> Vec<Action> {
@@ -301,9 +309,10 @@ fn candidates_take_chance_only_while_one_is_lacking() {
         bench.probed(9, 0.3);
         bench.feed(Input::Candidates { from: peer(1), candidates: infos(named) });
         assert_eq!(bench.state(9), Some(State::Standby));
-        bench.rng = StdRng::seed_from_u64(3);
-        bench.feed(if has_standby { Input::Tick } else { Input::Gone { peer: peer(9) } });
-        bench.rng
+        let mut rng = StdRng::seed_from_u64(3);
+        let input = if has_standby { Input::Tick } else { Input::Gone { peer: peer(9) } };
+        bench.pool.handle(input, bench.now, &mut rng);
+        rng
     };
     assert_eq!(left(20..29, true), left(20..20, true), "nobody is drawn");
     assert_ne!(left(20..29, false), left(20..20, false));
@@ -1561,7 +1570,10 @@ fn any_input() -> impl Strategy<Value = Input> {
         }),
         1 => number().prop_map(|number| Input::Inbound { info: info(number) }),
         4 => (who(), outcome).prop_map(|(peer, outcome)| Input::Probed { peer, outcome }),
-        1 => (who(), 0.0..=100.0f64).prop_map(|(peer, low)| Input::Scores(vec![Ranked { peer, low, is_condemned: false }])),
+        1 => (who(), 0.0..=100.0f64, any::<bool>()).prop_map(|(peer, low, is_condemned)| {
+            Input::Scores(vec![Ranked { peer, low, is_condemned }])
+        }),
+        1 => who().prop_map(|peer| Input::Gone { peer }),
         1 => who().prop_map(|peer| Input::Evicted { peer }),
         1 => who().prop_map(|peer| Input::Revoked { peer }),
         1 => (who(), 0u32..3).prop_map(|(peer, reach)| Input::Vouched { peer, answered: 2, reach }),
@@ -1574,7 +1586,10 @@ proptest! {
     fn whatever_happens_the_pool_keeps_its_promises(
         seed: u64,
         is_indexer: bool,
-        inputs in proptest::collection::vec((any_input(), 0u64..20_000), 1..150),
+        inputs in proptest::collection::vec(
+            (any_input(), 0u64..20_000, proptest::option::weighted(0.05, 0u32..3)),
+            1..150,
+        ),
     ) {
         let mut rng = StdRng::seed_from_u64(seed);
         let (mut pool, mut now) = (new_pool(999, is_indexer), Mono::ZERO);
@@ -1582,14 +1597,17 @@ proptest! {
         let start = Input::Start { remembered: infos([3, 999]), seeds: seeds.clone() };
         let mut running = BTreeSet::new();
         let mut remembered = BTreeSet::from([peer(3)]);
-        for (input, wait) in std::iter::once((start, 0)).chain(inputs) {
+        for (input, wait, standby) in std::iter::once((start, 0, None)).chain(inputs) {
             now = now + Duration::from_millis(wait);
+            if let Some(standby) = standby {
+                pool.set_settings(Settings { standby, ..Settings::default() });
+            }
             if let Input::BudgetSpent { peer } = &input {
                 running.remove(peer);
             }
             let carried = pool.answering().len();
             let is_eviction = matches!(input, Input::Evicted { .. });
-            for action in pool.handle(input, now, &mut rng) {
+            for action in fed(&mut pool, input, now, rng.random()) {
                 match action {
                     Action::Start { peer, .. } => prop_assert!(running.insert(peer), "started twice"),
                     Action::Stop { peer, .. } => prop_assert!(running.remove(&peer), "stopped, not started"),
@@ -1611,7 +1629,6 @@ proptest! {
                     Action::SetNeed { .. } | Action::AskDht | Action::Note(_) => {}
                 }
             }
-            check_what_is_kept(&pool, now);
             let vouched = pool.known.values().filter(|known| known.about.is_vouched).count();
             prop_assert!(vouched <= VOUCHED_MAX + 10, "those that were members when others spoke for them");
             prop_assert_eq!(&running, &pool.members().map(|(peer, _)| peer).collect::<BTreeSet<_>>());
