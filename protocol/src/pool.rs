@@ -181,7 +181,7 @@ impl Pool {
     /// When something may be due about one that is known, after now.
     fn due_after(&self, known: &Known, now: Mono) -> Option<Mono> {
         let settings = &self.settings;
-        let good = known.good.map(|good| [good.at + settings.settle, good.at + settings.refresh_every]);
+        let good = known.good.map(|good| [good.at + settings.settle, good.at + settings.standby_every]);
         let probing = known.probing.map(|since| since + settings.probe_within + PROBE_LOST_AFTER);
         let allowed = known.about.rhythm.allowed_at(&self.beats);
         let times = good.into_iter().flatten().chain(probing).chain([known.not_before, known.rests_until, allowed]);

@@ -103,6 +103,7 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("pool.settle", Span(0, 60_000)),
     ("pool.quick_score_min", Number(0.0, 100.0)),
     ("pool.standby", Whole(0, 16)),
+    ("pool.standby_every", Span(1_000, 3_600_000)),
     ("pool.refresh_every", Span(1_000, 3_600_000)),
     ("pool.candidates_max", Whole(1, 10_000)),
     ("pool.candidates_per_source_max", Whole(1, 10_000)),

@@ -27,7 +27,10 @@ pub struct Settings {
     pub quick_score_min: f64,
     /// Good candidates that are kept warm while the pool is full.
     pub standby: u32,
-    /// Time between two probes of a standby, and of a random departed indexer.
+    /// Time between two probes of a standby: less than after which an idle connection is closed, 30 s, for it to stay warm.
+    #[serde(with = "crate::time::text")]
+    pub standby_every: Duration,
+    /// Time between two probes of a random departed indexer. What a probe found is good for twice as long.
     #[serde(with = "crate::time::text")]
     pub refresh_every: Duration,
     /// Most candidates of which only others spoke.
@@ -79,6 +82,7 @@ impl Default for Settings {
             settle: Duration::from_millis(500),
             quick_score_min: 20.0,
             standby: 1,
+            standby_every: Duration::from_secs(25),
             refresh_every: Duration::from_secs(60),
             candidates_max: 64,
             candidates_per_source_max: 16,

@@ -301,6 +301,20 @@ fn a_standby_whose_connection_closed_is_none_until_it_is_probed_again() {
 }
 
 #[test]
+fn a_standby_is_probed_before_its_connection_is_idle_for_long_and_stays_one_all_the_while() {
+    let mut bench = Bench::with(1..=5, []);
+    bench.feed(Input::Inbound { info: info(9) });
+    bench.probed(9, 0.3);
+    for _ in 0..20 {
+        let probed = bench.now;
+        assert_eq!(probes(&bench.wait(Settings::default().standby_every)), [peer(9)]);
+        assert!(bench.now.since(probed) < secs(30), "so long the swarm keeps an idle connection");
+        assert_eq!(bench.state(9), Some(State::Standby));
+        bench.probed(9, 0.3);
+    }
+}
+
+#[test]
 fn candidates_take_chance_only_while_one_is_lacking() {
     // The chance that is left after a look at the pool, which has its standby or lacks one.
     let left = |named: std::ops::Range<u16>, has_standby: bool| {
