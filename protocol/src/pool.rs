@@ -329,7 +329,7 @@ impl Pool {
                     if let Some(member) = self.members.get_mut(&peer) {
                         member.low = Some(low);
                     } else if is_condemned {
-                        self.rest(&peer, now);
+                        self.put_to_rest(&peer, self.settings.evicted_rest, now);
                     }
                 }
             }
@@ -523,22 +523,19 @@ impl Pool {
             self.out.push(Action::Forget { peer });
         }
         self.stop(peer, Why::Revoked, REVOKED_REST, now);
-        if let Some(known) = self.known.get_mut(&peer) {
-            known.good = None;
-            // An answer that is on its way would make it good again.
-            if known.probing.take().is_some() {
-                known.about.rhythm.probed(now, &self.beats);
-            }
-            known.rests_until = known.rests_until.max(now + REVOKED_REST);
-        }
+        self.put_to_rest(&peer, REVOKED_REST, now);
     }
 
-    /// What was seen of it still says that it would be evicted: it is not taken up again while others answer.
-    fn rest(&mut self, peer: &PeerId, now: Mono) {
-        if let Some(known) = self.known.get_mut(peer) {
-            known.good = None;
-            known.rests_until = known.rests_until.max(now + self.settings.evicted_rest);
+    /// What was seen of it still says that it would be evicted, or its key was revoked: it is not taken up again while
+    /// others answer.
+    fn put_to_rest(&mut self, peer: &PeerId, rest: Duration, now: Mono) {
+        let Some(known) = self.known.get_mut(peer) else { return };
+        known.good = None;
+        // An answer that is on its way would make it good again.
+        if known.probing.take().is_some() {
+            known.about.rhythm.probed(now, &self.beats);
         }
+        known.rests_until = known.rests_until.max(now + rest);
     }
 
     // What follows.

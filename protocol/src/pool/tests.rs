@@ -570,6 +570,16 @@ fn one_that_is_condemned_is_better_than_nobody() {
 }
 
 #[test]
+fn one_that_is_condemned_while_it_is_probed_does_not_become_good_by_the_answer() {
+    let mut bench = Bench::with([1], []);
+    let probed = bench.feed(Input::Inbound { info: info(2) });
+    assert_eq!(probes(&probed), [peer(2)]);
+    bench.feed(Input::Scores(vec![Ranked { peer: peer(2), low: 10.0, is_condemned: true }]));
+    assert_eq!(started(&bench.probed(2, 0.1)), []);
+    assert_eq!(started(&bench.wait(secs(60))), [], "though the pool has room");
+}
+
+#[test]
 fn a_sticky_member_is_not_evicted() {
     let mut bench = Bench::with([1], [2]);
     assert_eq!(bench.feed(Input::Evicted { peer: peer(2) }), []);
