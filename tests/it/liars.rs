@@ -8,12 +8,16 @@ use actors::{
 };
 use libp2p::Multiaddr;
 use protocol::{
-    Timestamp,
+    PeerId, Timestamp, dht,
     identity::{Keys, PreSharedKey},
-    record::PeerRecord,
+    record::{INDEXER_RECORD_LIFE, IndexerRecord, PEER_RECORD_LIFE, PeerRecord, digest, next_seq},
     score::Check,
     signed::Verified,
-    wire::{AuditRequest, AuditResponse, ChallengeAnswer, Heartbeat, HeartbeatResponse, Protocol},
+    wire::{
+        AuditRequest, AuditResponse, ChallengeAnswer, Heartbeat, HeartbeatResponse, Protocol, WitnessReport,
+        WitnessRequest,
+    },
+    witness::SEEN_WITHIN,
 };
 use serde_json::value::RawValue;
 use tokio::{runtime::Runtime, sync::mpsc};
@@ -85,27 +89,40 @@ impl Lie {
     }
 }
 
-/// Answers every heartbeat on every stream until the test ends.
-async fn serve(lie: Lie, mut inbound: mpsc::Receiver<Inbound>) {
+/// Answers every heartbeat on every stream until the test ends, and testifies that it is connected to one and saw nobody
+/// else.
+async fn serve(lie: Lie, sees: Option<PeerId>, mut inbound: mpsc::Receiver<Inbound>) {
     let born_at = Timestamp::now();
-    while let Some(Inbound { protocol, mut stream, .. }) = inbound.recv().await {
-        if protocol == Protocol::Audit {
-            tokio::spawn(show_no_tokens(stream));
-            continue;
+    while let Some(Inbound { protocol, stream, .. }) = inbound.recv().await {
+        match protocol {
+            Protocol::Audit => drop(tokio::spawn(show_no_tokens(stream))),
+            Protocol::Witness => drop(tokio::spawn(testify(stream, sees))),
+            _ => drop(tokio::spawn(answer_beats(stream, lie, born_at))),
         }
-        tokio::spawn(async move {
-            let mut held: Option<Held> = None;
-            loop {
-                let read =
-                    stream.read(Patience::idle(SILENCE), |value| serde_json::from_slice::<Heartbeat>(value.bytes));
-                let Ok(Some(Ok(question))) = read.await else { return };
-                held = Held::of(&question).or(held);
-                let answer = lie.answer(&question, held.as_ref(), born_at);
-                if stream.write(&answer, WRITE_WITHIN).await.is_err() {
-                    return;
-                }
-            }
-        });
+    }
+}
+
+async fn answer_beats(mut stream: Io, lie: Lie, born_at: Timestamp) {
+    let mut held: Option<Held> = None;
+    loop {
+        let read = stream.read(Patience::idle(SILENCE), |value| serde_json::from_slice::<Heartbeat>(value.bytes));
+        let Ok(Some(Ok(question))) = read.await else { return };
+        held = Held::of(&question).or(held);
+        let answer = lie.answer(&question, held.as_ref(), born_at);
+        if stream.write(&answer, WRITE_WITHIN).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn testify(mut stream: Io, sees: Option<PeerId>) {
+    let read = stream.read(Patience::idle(SILENCE), |value| serde_json::from_slice::<WitnessRequest>(value.bytes));
+    if let Ok(Some(Ok(asked))) = read.await {
+        let seen = sees == Some(asked.indexer_peer_id);
+        // Whoever asks has gone if this fails, and asks again.
+        let _ = stream
+            .write(&WitnessReport { seen, connected: Some(seen), ..WitnessReport::default() }, WRITE_WITHIN)
+            .await;
     }
 }
 
@@ -118,18 +135,43 @@ async fn show_no_tokens(mut stream: Io) {
 }
 
 fn start(member: &Member, seed: u8, lie: Lie) -> Thin {
-    let text = fs::read_to_string(member.dir.join("swarm.key")).unwrap();
-    let key: PreSharedKey = text.parse().unwrap();
-    let network = Network { key: Some(*key.as_bytes()), id: "opencloud".to_owned() };
     // The others do not know audits, which is no lie.
     let protocols = match lie {
         Lie::Crowd => &[Protocol::Heartbeat, Protocol::Audit][..],
         _ => &[Protocol::Heartbeat],
     };
+    start_with(member, seed, lie, protocols, None)
+}
+
+fn start_with(member: &Member, seed: u8, lie: Lie, protocols: &[Protocol], sees: Option<PeerId>) -> Thin {
+    let text = fs::read_to_string(member.dir.join("swarm.key")).unwrap();
+    let key: PreSharedKey = text.parse().unwrap();
+    let network = Network { key: Some(*key.as_bytes()), id: "opencloud".to_owned() };
     let (keys, name) = (Keys::from_seed([seed; 32]), format!("thin-{seed}"));
     let (thin, inbound) = Thin::start_serving(keys, &name, &network, protocols).unwrap();
-    tokio::spawn(serve(lie, inbound));
+    tokio::spawn(serve(lie, sees, inbound));
     thin
+}
+
+/// An indexer's record that names these as connected to it.
+fn naming(indexer: &Thin, named: &[PeerId]) -> Verified<IndexerRecord> {
+    let (now, salt) = (Timestamp::now(), [0; 16]);
+    let record = IndexerRecord {
+        peer_id: indexer.keys.peer_id(),
+        addrs: vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()],
+        region: String::new(),
+        capacity: 100,
+        fill_rate: 0.5,
+        peer_count: 50,
+        // Of 16 zeros.
+        salt: "AAAAAAAAAAAAAAAAAAAAAA==".to_owned(),
+        peers_digest: named.iter().map(|peer| digest(&salt, peer)).collect(),
+        born_at: indexer.born_at,
+        expiry_date: now + INDEXER_RECORD_LIFE,
+        seq: next_seq(0, now),
+        pub_key: indexer.keys.pub_key().to_owned(),
+    };
+    Verified::sign(&record, &indexer.keys)
 }
 
 /// Beats of a second, each with a challenge, and an audit and a judgement as often.
@@ -196,4 +238,56 @@ fn f8_indexers_that_lie_are_out_of_the_pool_and_one_that_does_not_stays() {
     let stays = paris.indexers().into_iter().find(|indexer| indexer.peer_id.to_string() == honest_id);
     assert!(stays.is_some_and(|indexer| indexer.score.is_some_and(|score| score > 50.0)), "the honest one stays");
     drop(links);
+}
+
+#[test]
+fn f8_an_indexer_whose_record_names_peers_that_never_saw_it_is_caught_and_one_whose_record_is_true_stays() {
+    let federation = Federation::started(1, &["paris"], |spec| {
+        quick(spec).set("heartbeat.spot_every", "1").set("pool.max_indexer", "10")
+    });
+    federation.until_converged();
+    let (indexer, paris) = (federation.member("indexer-1"), federation.member("paris"));
+    let [at_indexer, at_paris]: [Multiaddr; 2] = [indexer, paris].map(|member| member.address().parse().unwrap());
+    let protocols = &[Protocol::Heartbeat, Protocol::Witness];
+    let honest_id = Keys::from_seed([1; 32]).peer_id();
+    let runtime = Runtime::new().unwrap();
+    let thins: Vec<Thin> = runtime.block_on(async {
+        // An honest one, a liar, and four that both name.
+        let mut thins: Vec<Thin> =
+            (1..=6).map(|seed| start_with(paris, seed, Lie::None, protocols, Some(honest_id))).collect();
+        // Only a witness that ran for all the time of which a record may speak contradicts it.
+        thins[2..].iter_mut().for_each(|witness| witness.born_at -= SEEN_WITHIN + Duration::from_secs(60));
+        thins
+    });
+    let witnesses: Vec<PeerId> = thins[2..].iter().map(|witness| witness.keys.peer_id()).collect();
+    let (links, beats) = runtime.block_on(async {
+        let (mut links, mut beats) = (Vec::new(), Vec::new());
+        for (number, thin) in thins.iter().enumerate() {
+            let [at_indexer, at_paris] =
+                [thin.connect(&at_indexer).await.unwrap(), thin.connect(&at_paris).await.unwrap()];
+            if number < 2 {
+                let key = dht::Key::Indexer(thin.keys.peer_id());
+                assert!(thin.put(&at_indexer, &key, naming(thin, &witnesses).text()).await.unwrap(), "{number}");
+            } else {
+                // It says for how long it runs, where it can be looked up.
+                let mut stream = thin.beats(&at_indexer).await.unwrap();
+                stream.beat_with(&thin.sign(4 * PEER_RECORD_LIFE), true).await.unwrap();
+                beats.push(stream);
+            }
+            links.extend([at_indexer, at_paris]);
+        }
+        (links, beats)
+    });
+    let liar_id = thins[1].keys.peer_id().to_string();
+    until_true("the liar is out", 2 * PATIENCE, || {
+        explained(paris, &liar_id)
+            .and_then(|view| view.explained?.score)
+            .is_some_and(|score| score.suspicions.is_caught())
+            && !paris.indexers().iter().any(|indexer| indexer.peer_id.to_string() == liar_id)
+    });
+    let score = explained(paris, &liar_id).and_then(|view| view.explained?.score).unwrap();
+    assert_eq!(score.suspicions.sums().map(|(check, _)| check).collect::<Vec<_>>(), [Check::Spot], "{score:?}");
+    let stays = paris.indexers().into_iter().find(|indexer| indexer.peer_id == honest_id);
+    assert!(stays.is_some_and(|indexer| indexer.score.is_some_and(|score| score > 50.0)), "the honest one stays");
+    drop((links, beats));
 }

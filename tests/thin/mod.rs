@@ -25,12 +25,12 @@ use futures::{
 };
 use jiff::Timestamp;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, Transport,
+    Multiaddr, PeerId, StreamProtocol, Swarm, Transport,
     core::{
         muxing::StreamMuxerBox,
         transport::{self as sockets, Boxed, ListenerId, TransportError, TransportEvent},
     },
-    identify, multiaddr,
+    identify, kad, multiaddr,
     swarm::{
         Config, ConnectionId, DialError, NetworkBehaviour, SwarmEvent,
         behaviour::toggle::Toggle,
@@ -39,15 +39,15 @@ use libp2p::{
     tcp,
 };
 use protocol::{
-    dht::{NameClaim, PidValue},
+    dht::{self, NameClaim, PidValue},
     hello,
     identity::Keys,
     record::{PeerRecord, next_seq},
     signed::{SignedError, Verified},
     trace::Traceparent,
     wire::{
-        Answer, DhtValues, GetResponse, GetValue, Heartbeat, HeartbeatResponse, Hello, Protocol, Refused, Role,
-        SearchHit, SearchPeerRequest, SearchPeerResult, VERSION,
+        Answer, DhtValues, GetResponse, GetValue, Heartbeat, HeartbeatResponse, Hello, KADEMLIA_PROTOCOL, Protocol,
+        Refused, Role, SearchHit, SearchPeerRequest, SearchPeerResult, VERSION,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -201,8 +201,9 @@ pub(crate) struct Thin {
     pub(crate) version: String,
     /// What its hello claims to be.
     pub(crate) role: Role,
+    /// When its process began, as it claims.
+    pub(crate) born_at: Timestamp,
     network_id: String,
-    born_at: Timestamp,
     orders: mpsc::Sender<Order>,
 }
 
@@ -243,6 +244,7 @@ enum Order {
     Dial { to: Multiaddr, reply: oneshot::Sender<Result<Up, Error>> },
     Open(Open),
     Admit { connection: ConnectionId, reply: oneshot::Sender<bool> },
+    Put { to: PeerId, record: kad::Record, reply: oneshot::Sender<bool> },
     Close(ConnectionId),
 }
 
@@ -302,7 +304,12 @@ impl Thin {
         let is_serving = !accepts.is_empty();
         let identify = is_serving
             .then(|| identify::Behaviour::new(identify::Config::new(format!("muster/{VERSION}"), identity.public())));
-        let behaviour = Behaviour { streams: Streams::new(Settings::default(), accepts), identify: identify.into() };
+        let kad = is_serving.then(|| dht_client(keys.peer_id()));
+        let behaviour = Behaviour {
+            streams: Streams::new(Settings::default(), accepts),
+            identify: identify.into(),
+            kad: kad.into(),
+        };
         let mut swarm = Swarm::new(transport, behaviour, keys.peer_id(), config);
         if is_serving {
             swarm.add_external_address("/ip4/127.0.0.1/tcp/4001".parse().expect("an address"));
@@ -341,6 +348,15 @@ impl Thin {
             down: up.down,
             orders: self.orders.clone(),
         })
+    }
+
+    /// Puts a value into the other side's part of the DHT; whether it says that it took it.
+    ///
+    /// # Errors
+    /// When the node was stopped. One that serves nothing has no DHT, and puts nothing.
+    pub(crate) async fn put(&self, link: &Link, key: &dht::Key, value: &str) -> Result<bool, Error> {
+        let record = kad::Record::new(key.to_bytes(), value.as_bytes().to_vec());
+        self.order(|reply| Order::Put { to: link.peer, record, reply }).await
     }
 
     async fn greet(&self, up: &Up) -> Result<Hello, Error> {
@@ -617,6 +633,7 @@ fn read<A: DeserializeOwned>(protocol: Protocol, bytes: &[u8]) -> Result<A, Erro
 async fn drive(mut swarm: Swarm<Behaviour>, mut orders: mpsc::Receiver<Order>) {
     let mut dials = HashMap::new();
     let mut downs: HashMap<ConnectionId, CancellationToken> = HashMap::new();
+    let mut puts: HashMap<kad::QueryId, oneshot::Sender<bool>> = HashMap::new();
     loop {
         tokio::select! {
             order = orders.recv() => match order {
@@ -625,6 +642,12 @@ async fn drive(mut swarm: Swarm<Behaviour>, mut orders: mpsc::Receiver<Order>) {
                 Some(Order::Open(order)) => swarm.behaviour().streams.open(order),
                 // Who has stopped waiting for the reply has no use for the link either.
                 Some(Order::Admit { connection, reply }) => drop(reply.send(swarm.behaviour().streams.admit(connection))),
+                Some(Order::Put { to, record, reply }) => {
+                    let dht = swarm.behaviour_mut().kad.as_mut();
+                    if let Some(dht) = dht {
+                        puts.insert(dht.put_record_to(record, [to].into_iter(), kad::Quorum::One), reply);
+                    }
+                }
                 Some(Order::Close(connection)) => swarm.behaviour_mut().streams.close(connection),
             },
             event = swarm.select_next_some() => match event {
@@ -634,6 +657,12 @@ async fn drive(mut swarm: Swarm<Behaviour>, mut orders: mpsc::Receiver<Order>) {
                     if let Some((_, reply)) = dials.remove(&connection_id) {
                         drop(reply.send(Ok(Up { peer: peer_id, connection: connection_id, down })));
                     }
+                }
+                SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
+                    id, result: kad::QueryResult::PutRecord(put), ..
+                })) => {
+                    // Who has stopped waiting does not need to know.
+                    puts.remove(&id).map(|reply| reply.send(put.is_ok()));
                 }
                 SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                     if let Some((to, reply)) = dials.remove(&connection_id) {
@@ -658,6 +687,15 @@ async fn drive(mut swarm: Swarm<Behaviour>, mut orders: mpsc::Receiver<Order>) {
 struct Behaviour {
     streams: Streams,
     identify: Toggle<identify::Behaviour>,
+    kad: Toggle<kad::Behaviour<kad::store::MemoryStore>>,
+}
+
+/// It puts, and holds nothing for others.
+fn dht_client(own: PeerId) -> kad::Behaviour<kad::store::MemoryStore> {
+    let config = kad::Config::new(StreamProtocol::new(KADEMLIA_PROTOCOL));
+    let mut kad = kad::Behaviour::with_config(own, kad::store::MemoryStore::new(own), config);
+    kad.set_mode(Some(kad::Mode::Client));
+    kad
 }
 
 type Dials = HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<Up, Error>>)>;
