@@ -1,7 +1,6 @@
 //! Many seeds of many scenarios, on all processors.
 
 use std::{
-    fmt::Write as _,
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -82,24 +81,26 @@ impl Batch {
         Some((at, self.first + turn.started - 1))
     }
 
-    /// The results as a table of Markdown.
-    pub(crate) fn table(&self, results: &[Result]) -> String {
-        let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
-        let mut text = format!("{date}, seeds from {}.\n\n", self.first);
-        text.push_str("| scenario | what it shows | seeds | failed | × life |\n|---|---|---|---|---|\n");
-        for result in results {
-            let failed = match result.failed.as_slice() {
-                [] => "0".to_owned(),
-                [first, ..] => format!("{} (seed {first})", result.failed.len()),
-            };
-            let speed = result.lived.as_secs_f64() / result.took.as_secs_f64().max(f64::MIN_POSITIVE);
-            let Result { name, about, played, .. } = result;
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "| {name} | {about} | {played} | {failed} | {speed:.0} |");
-        }
-        text
+    /// The results as rows of the table that [`HEAD`] begins, each behind the name of its scenario.
+    pub(crate) fn rows(&self, results: &[Result]) -> Vec<(String, String)> {
+        let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+        results.iter().map(|result| (result.name.clone(), self.row(result, &date))).collect()
+    }
+
+    fn row(&self, result: &Result, date: &str) -> String {
+        let Result { name, about, played, failed, lived, took } = result;
+        let failed = match failed.as_slice() {
+            [] => "0".to_owned(),
+            [first, ..] => format!("{} (seed {first})", failed.len()),
+        };
+        let speed = lived.as_secs_f64() / took.as_secs_f64().max(f64::MIN_POSITIVE);
+        format!("| {name} | {about} | {played} | {} | {failed} | {speed:.0} | {date} |", self.first)
     }
 }
+
+/// What stands above the rows of [`Batch::rows`].
+pub(crate) const HEAD: &str = "| scenario | what it shows | seeds | from | failed | × life | played |\n\
+                               |---|---|---|---|---|---|---|";
 
 fn named(play: &Play) -> Result {
     Result { name: play.name.clone(), about: play.scenario.about.clone(), ..Result::default() }

@@ -21,11 +21,11 @@ use self::{batch::Batch, files::Play};
 /// Plays members in virtual time, and looks at what must hold.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only this scenario, by the name of its file.
+    /// Only this scenario, by the name of its file; as often as wanted.
     #[arg(long, value_name = "NAME")]
-    scenario: Option<String>,
+    scenario: Vec<String>,
 
-    /// Only this seed; needs a scenario.
+    /// Only this seed; needs one scenario.
     #[arg(long, requires = "scenario")]
     seed: Option<u64>,
 
@@ -82,17 +82,20 @@ fn play(args: &Args) -> Result<bool, String> {
     if !args.scale.is_empty() {
         return scale::table(&args.scale, args.document.as_deref());
     }
-    let plays = files::read(args.scenario.as_deref(), args.waiting)?;
-    if let (Some(seed), [play]) = (args.seed, plays.as_slice()) {
-        return replay(args, play, seed);
+    let plays = files::read(&args.scenario, args.waiting)?;
+    match (args.seed, plays.as_slice()) {
+        (Some(seed), [play]) => return replay(args, play, seed),
+        (Some(_), _) => return Err(format!("got {} scenarios, expected one of which to play a seed", plays.len())),
+        (None, _) => {}
     }
     let first = args.first_seed.unwrap_or_else(batch::seed_of_the_day);
     let batch = Batch { first, seeds: args.seeds, within: args.within };
     let results = batch.run(&plays);
-    let table = batch.table(&results);
-    println!("{table}");
+    let rows = batch.rows(&results);
+    println!("{}", batch::HEAD);
+    rows.iter().for_each(|(_, row)| println!("{row}"));
     if let Some(page) = &args.document {
-        files::write_between(page, "tests/sim/run", &table)?;
+        files::write_rows(page, "tests/sim/run", batch::HEAD, &rows)?;
     }
     Ok(results.iter().all(|result| result.failed.is_empty()))
 }

@@ -9,6 +9,9 @@ use super::files;
 /// The same for all sizes, so that tables of two days can be compared.
 const SEED: u64 = 1;
 
+/// So many indexers there are at least, for pools to be full at every size: a node with one member asks nobody about it.
+const INDEXERS_MIN: u32 = 10;
+
 /// From here on everybody has joined, seconds; what is sent is counted from here to the end.
 const JOINED_SECS: u64 = 600;
 
@@ -44,7 +47,7 @@ pub(crate) fn table(sizes: &[u32], page: Option<&Path>) -> Result<bool, String> 
 }
 
 fn scenario(nodes: u32) -> Result<Scenario, String> {
-    let indexers = (nodes / 100).max(1);
+    let indexers = (nodes / 100).max(INDEXERS_MIN);
     let text = format!(
         "about = \"{nodes} nodes and {indexers} indexers for an hour\"\n\
          length = \"1h\"\ncheck_every = \"10s\"\n\
