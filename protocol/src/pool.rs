@@ -181,7 +181,7 @@ impl Pool {
     /// When something may be due about one that is known, after now.
     fn due_after(&self, known: &Known, now: Mono) -> Option<Mono> {
         let settings = &self.settings;
-        let good = known.good.map(|good| [good.at + settings.settle, good.at + settings.standby_every]);
+        let good = known.good.map(|good| [good.at + settings.settle, good.at + self.standby_every()]);
         let probing = known.probing.map(|since| since + settings.probe_within + PROBE_LOST_AFTER);
         let allowed = known.about.rhythm.allowed_at(&self.beats);
         let times = good.into_iter().flatten().chain(probing).chain([known.not_before, known.rests_until, allowed]);
@@ -329,7 +329,7 @@ impl Pool {
                     if let Some(member) = self.members.get_mut(&peer) {
                         member.low = Some(low);
                     } else if is_condemned {
-                        self.put_to_rest(&peer, self.settings.evicted_rest, now);
+                        self.condemned(&peer, now);
                     }
                 }
             }
@@ -524,18 +524,30 @@ impl Pool {
         }
         self.stop(peer, Why::Revoked, REVOKED_REST, now);
         self.put_to_rest(&peer, REVOKED_REST, now);
+        self.give_probe_up(&peer, now);
     }
 
-    /// What was seen of it still says that it would be evicted, or its key was revoked: it is not taken up again while
-    /// others answer.
+    /// What was seen of it still says that it would be evicted: it is not taken up again while others answer.
+    fn condemned(&mut self, peer: &PeerId, now: Mono) {
+        self.put_to_rest(peer, self.settings.evicted_rest, now);
+        if self.talking().next().is_some() {
+            self.give_probe_up(peer, now);
+        }
+    }
+
     fn put_to_rest(&mut self, peer: &PeerId, rest: Duration, now: Mono) {
-        let Some(known) = self.known.get_mut(peer) else { return };
-        known.good = None;
-        // An answer that is on its way would make it good again.
-        if known.probing.take().is_some() {
+        if let Some(known) = self.known.get_mut(peer) {
+            known.good = None;
+            known.rests_until = known.rests_until.max(now + rest);
+        }
+    }
+
+    /// An answer that is on its way would make it good again.
+    fn give_probe_up(&mut self, peer: &PeerId, now: Mono) {
+        if let Some(known) = self.known.get_mut(peer).filter(|known| known.probing.is_some()) {
+            known.probing = None;
             known.about.rhythm.probed(now, &self.beats);
         }
-        known.rests_until = known.rests_until.max(now + rest);
     }
 
     // What follows.
@@ -635,7 +647,15 @@ impl Pool {
     }
 
     fn good_until(&self, good: Good) -> Mono {
-        good.at + self.settings.refresh_every * REFRESHES_GOOD
+        // Never before the next probe has had its time, whatever is set.
+        let probed_again = self.standby_every() + self.settings.probe_within;
+        good.at + (self.settings.refresh_every * REFRESHES_GOOD).max(probed_again)
+    }
+
+    /// As often as is wished and the ceiling of beats to one indexer leaves room for one more.
+    fn standby_every(&self) -> Duration {
+        let most = self.beats.ceiling.saturating_sub(1).max(1);
+        self.settings.standby_every.max(self.beats.ceiling_within / most)
     }
 
     /// A candidate whose connection closed is not warm any more, whoever closed it: it is probed again before it counts.

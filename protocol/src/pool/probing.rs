@@ -93,7 +93,7 @@ impl Pool {
 
     fn stale_standby(&self, good: &[(PeerId, Mono)], now: Mono) -> Vec<PeerId> {
         let is_stale = |(peer, at): &&(PeerId, Mono)| {
-            now.since(*at) >= self.settings.standby_every
+            now.since(*at) >= self.standby_every()
                 && self.known.get(peer).is_some_and(|known| self.is_allowed(known, now))
         };
         good.iter().take(self.settings.standby as usize).filter(is_stale).map(|(peer, _)| *peer).collect()

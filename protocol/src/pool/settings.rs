@@ -28,6 +28,7 @@ pub struct Settings {
     /// Good candidates that are kept warm while the pool is full.
     pub standby: u32,
     /// Time between two probes of a standby: less than after which an idle connection is closed, 30 s, for it to stay warm.
+    /// Longer where the heartbeat's ceiling leaves no room for that.
     #[serde(with = "crate::time::text")]
     pub standby_every: Duration,
     /// Time between two probes of a random departed indexer. What a probe found is good for twice as long.

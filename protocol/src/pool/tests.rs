@@ -315,6 +315,30 @@ fn a_standby_is_probed_before_its_connection_is_idle_for_long_and_stays_one_all_
 }
 
 #[test]
+fn a_standby_stays_one_at_any_pace_that_is_set() {
+    for (refresh_every, standby_every, ceiling) in
+        [(60, 25, 5), (10, 25, 5), (60, 1, 5), (60, 300, 5), (60, 25, 2), (1, 1, 1)]
+    {
+        let settings =
+            Settings { refresh_every: secs(refresh_every), standby_every: secs(standby_every), ..Settings::default() };
+        let beats = heartbeat::Settings { ceiling, ..heartbeat::Settings::default() };
+        let mut bench = Bench::with(1..=5, []);
+        bench.pool = Pool::new(settings, beats, owner(999, false));
+        bench.feed(Input::Start { remembered: infos(1..=5), seeds: Vec::new() });
+        (1..=5).for_each(|number| drop(bench.answered(number)));
+        bench.feed(Input::Inbound { info: info(9) });
+        for _ in 0..20 {
+            bench.probed(9, 0.3);
+            let paces = format!("{refresh_every} {standby_every} {ceiling}");
+            // With a ceiling of one, nobody may beat for a minute after a probe.
+            assert!(ceiling == 1 || bench.state(9) == Some(State::Standby), "{paces}");
+            assert!(bench.is_probed_within(9, secs(301)), "{paces}");
+            assert!(ceiling == 1 || bench.state(9) == Some(State::Standby), "{paces}");
+        }
+    }
+}
+
+#[test]
 fn candidates_take_chance_only_while_one_is_lacking() {
     // The chance that is left after a look at the pool, which has its standby or lacks one.
     let left = |named: std::ops::Range<u16>, has_standby: bool| {
@@ -574,9 +598,14 @@ fn one_that_is_condemned_while_it_is_probed_does_not_become_good_by_the_answer()
     let mut bench = Bench::with([1], []);
     let probed = bench.feed(Input::Inbound { info: info(2) });
     assert_eq!(probes(&probed), [peer(2)]);
-    bench.feed(Input::Scores(vec![Ranked { peer: peer(2), low: 10.0, is_condemned: true }]));
+    let condemned = || Input::Scores(vec![Ranked { peer: peer(2), low: 10.0, is_condemned: true }]);
+    bench.feed(condemned());
     assert_eq!(started(&bench.probed(2, 0.1)), []);
     assert_eq!(started(&bench.wait(secs(60))), [], "though the pool has room");
+    let (mut alone, _) = Bench::new([], []);
+    assert_eq!(probes(&alone.feed(Input::Inbound { info: info(2) })), [peer(2)]);
+    alone.feed(condemned());
+    assert_eq!(started(&alone.probed(2, 0.1)), [peer(2)], "to whoever is alone it is better than nobody");
 }
 
 #[test]
