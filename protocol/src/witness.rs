@@ -1,7 +1,7 @@
 //! Witnesses: what other peers say of an indexer, whom to ask, and what a word is worth.
 //!
 //! An indexer names up to [`OFFERED_MAX`] peers that have a session with it, the asker takes at least as many of its own
-//! choice, and asks them all at once. Whoever cannot be reached, refuses, or knows nothing is no evidence either way.
+//! choice, and asks them and some of the named at once. Whoever cannot be reached, refuses, or knows nothing is no evidence either way.
 //! Nobody proves anything by a word: colluders agree with each other. What is gained is that an indexer which tells us
 //! other things than others is caught by those that we chose ourselves.
 

@@ -580,7 +580,7 @@ impl Member {
         self.take(Input::Gone { peer }, world);
     }
 
-    /// Connections over which nothing goes are closed, a standby's too: it is probed again before it counts.
+    /// Connections over which nothing goes are closed. A candidate's is, but for the standby's, which is probed before.
     fn close_idle(&mut self, world: &mut World) {
         for peer in world.net.idle(self.own.at, world.now, IDLE_MAX) {
             self.close(peer, world);
