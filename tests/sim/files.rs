@@ -33,6 +33,7 @@ pub(crate) fn read(only: &[String], waiting: bool) -> Result<Vec<Play>, String> 
     plays.sort_by_key(|play| order(&play.name));
     match only.iter().find(|only| plays.iter().all(|play| play.name != **only)) {
         Some(absent) => Err(format!("got \"{absent}\", expected the name of a file in {}", folder().display())),
+        None if plays.is_empty() => Err(format!("got no scenario in {}", folder().display())),
         None => Ok(plays),
     }
 }
@@ -70,7 +71,9 @@ pub(crate) fn write_between(page: &Path, writer: &str, text: &str) -> Result<(),
 /// play may be played bit by bit.
 pub(crate) fn write_rows(page: &Path, writer: &str, head: &str, rows: &[(String, String)]) -> Result<(), String> {
     rewrite(page, writer, |old| {
-        let is_kept = |(name, _): &(&str, &str)| rows.iter().all(|(other, _)| other != name);
+        let is_kept = |(name, _): &(&str, &str)| {
+            rows.iter().all(|(other, _)| other != name) && folder().join(format!("{name}.toml")).exists()
+        };
         let old = old.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
         let old = old.filter_map(|line| Some((line.strip_prefix("| ")?.split_once(" |")?.0, line)));
         let mut all: Vec<(&str, &str)> = old.filter(is_kept).collect();

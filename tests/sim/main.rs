@@ -45,7 +45,7 @@ struct Args {
     #[arg(long)]
     waiting: bool,
 
-    /// Instead: so many nodes and a hundredth of indexers for a simulated hour.
+    /// Instead: so many nodes and a hundredth of indexers, at least ten, for a simulated hour.
     #[arg(long, value_name = "NODES")]
     scale: Vec<u32>,
 
