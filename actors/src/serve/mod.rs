@@ -18,6 +18,7 @@ mod search;
 mod verify;
 mod witness;
 
+use futures::FutureExt as _;
 use protocol::{
     PeerId,
     bandwidth::ProbeError,
@@ -91,26 +92,28 @@ pub(crate) async fn accept(context: Context, mut inbound: mpsc::Receiver<Inbound
 
 async fn serve(context: Context, inbound: Inbound, greet: mpsc::Sender<Greeting>) {
     let (peer, protocol) = (inbound.peer, inbound.protocol);
-    let served = match protocol {
-        Protocol::Hello => return greet::listener(context, inbound, greet).await,
-        Protocol::Heartbeat => heartbeat::serve(&context, peer, inbound.stream).await,
-        Protocol::Publish => publish::serve(&context, peer, inbound.stream).await,
-        Protocol::Get => get::serve(&context, peer, inbound.stream).await,
-        Protocol::Leave => leave::serve(&context, peer, inbound.stream).await,
-        Protocol::Candidates => candidates::serve(&context, peer, inbound.stream).await,
-        Protocol::Search => search::serve(&context, peer, inbound.stream).await,
-        Protocol::SearchResponse => search::collect(&context, peer, inbound.stream).await,
-        Protocol::Witness => witness::serve(&context, peer, inbound.stream).await,
-        Protocol::Audit => audit::serve(&context, peer, inbound.stream).await,
-        Protocol::Bandwidth => bandwidth::serve(&context, peer, inbound.stream).await,
-        Protocol::Echo => echo::serve(&context, peer, inbound.stream).await,
-        Protocol::Revoke => revoke::serve(&context, peer, inbound.stream).await,
-        Protocol::Revocations => revoke::tell(&context, inbound.stream).await,
-        Protocol::Event(Verb::Search) => resources::serve(&context, peer, inbound.stream).await,
-        Protocol::Event(Verb::Verify) => verify::serve(&context, peer, inbound.stream).await,
-        Protocol::Event(verb) => event::serve(&context, peer, verb, inbound.stream).await,
+    // Each has memory for itself alone: the task of a heartbeat lives as long as its session, and would take as much as the
+    // largest of all.
+    let serving = match protocol {
+        Protocol::Hello => return greet::listener(context, inbound, greet).boxed().await,
+        Protocol::Heartbeat => heartbeat::serve(&context, peer, inbound.stream).boxed(),
+        Protocol::Publish => publish::serve(&context, peer, inbound.stream).boxed(),
+        Protocol::Get => get::serve(&context, peer, inbound.stream).boxed(),
+        Protocol::Leave => leave::serve(&context, peer, inbound.stream).boxed(),
+        Protocol::Candidates => candidates::serve(&context, peer, inbound.stream).boxed(),
+        Protocol::Search => search::serve(&context, peer, inbound.stream).boxed(),
+        Protocol::SearchResponse => search::collect(&context, peer, inbound.stream).boxed(),
+        Protocol::Witness => witness::serve(&context, peer, inbound.stream).boxed(),
+        Protocol::Audit => audit::serve(&context, peer, inbound.stream).boxed(),
+        Protocol::Bandwidth => bandwidth::serve(&context, peer, inbound.stream).boxed(),
+        Protocol::Echo => echo::serve(&context, peer, inbound.stream).boxed(),
+        Protocol::Revoke => revoke::serve(&context, peer, inbound.stream).boxed(),
+        Protocol::Revocations => revoke::tell(&context, inbound.stream).boxed(),
+        Protocol::Event(Verb::Search) => resources::serve(&context, peer, inbound.stream).boxed(),
+        Protocol::Event(Verb::Verify) => verify::serve(&context, peer, inbound.stream).boxed(),
+        Protocol::Event(verb) => event::serve(&context, peer, verb, inbound.stream).boxed(),
     };
-    if let Err(error) = served {
+    if let Err(error) = serving.await {
         // Reset when the stream is dropped: the peer sees that it was not served.
         if error.is_bad_input() {
             context.stats.bad_inputs.inc();
