@@ -34,10 +34,6 @@ pub const ASKED_AT_ONCE: usize = 5;
 /// For one who was asked to go: three times 60 s. Then others are asked, and this one is left alone for as long.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// One who was told at so many beats and at the next one wants no other indexer has nowhere to go: all whom we name are in
-/// its pool. The first time may only have cost us our place among its seeds.
-const TELLS: u32 = 2;
-
 /// Those with the most room, among which chance chooses a start.
 const BEST: usize = 5;
 
@@ -150,8 +146,7 @@ impl Loads {
 struct Asked {
     until: Mono,
     to: Vec<PeerId>,
-    /// Beats whose answer said so, and the last of them. Extra beats are none: one that is nudged is just joining another.
-    tells: u32,
+    /// The last beat whose answer said so. Extra beats are none: one that is nudged is just joining another.
     told: Option<Mono>,
 }
 
@@ -218,7 +213,8 @@ impl Offload {
     }
 
     /// Writes into the answer to `peer` that it should move, if it is asked to and `book` knows where to. One that wants no
-    /// other indexer (`is_settled`) though it was asked to move stays; it is left alone, and others are asked.
+    /// other indexer (`is_settled`) at the beat after it was told has nowhere to go: all whom we name are in its pool, or
+    /// another indexer's word came first. It stays; it is left alone, and others are asked.
     ///
     /// Nothing else is suggested along with it: whoever moves elsewhere would be asked to move on.
     pub fn suggest(
@@ -245,13 +241,12 @@ impl Offload {
 
     fn told(&mut self, peer: &PeerId, now: Mono) {
         if let Some(asked) = self.asked.get_mut(peer).filter(|asked| asked.is_next_beat(now, self.every)) {
-            asked.tells = asked.tells.saturating_add(1);
             asked.told = Some(now);
         }
     }
 
     fn heard(&mut self, peer: &PeerId, is_settled: bool, now: Mono) {
-        let is_over = |asked: &Asked| asked.tells >= TELLS && asked.is_next_beat(now, self.every);
+        let is_over = |asked: &Asked| asked.told.is_some() && asked.is_next_beat(now, self.every);
         if is_settled && self.asked.get(peer).is_some_and(is_over) {
             self.asked.remove(peer);
             self.resting.insert(*peer, now + PATIENCE);
@@ -301,7 +296,7 @@ impl Offload {
         for peer in self.chosen(stays, why, more, now, rng) {
             let to = self.named(why, own, others, &share, rng);
             if !to.is_empty() {
-                self.asked.insert(peer, Asked { until: now + PATIENCE, to, tells: 0, told: None });
+                self.asked.insert(peer, Asked { until: now + PATIENCE, to, told: None });
             }
         }
     }
@@ -570,19 +565,19 @@ mod tests {
     }
 
     #[test]
-    fn one_that_stays_though_it_was_told_twice_is_left_alone_and_another_is_asked() {
+    fn one_that_stays_though_it_was_told_is_left_alone_and_another_is_asked() {
         let mut bed = Bed::new();
         let others = [other(1, 79, 100)];
         bed.step(load(81, 100), &others, 0);
         for (number, is_settled) in [(80, true), (79, false)] {
-            for at in [1, 2, 21, 22, 41] {
+            for at in [1, 2, 21] {
                 assert!(bed.offload.asked(&peer(number)).is_some(), "{number} at {at}");
                 bed.offload.heard(&peer(number), is_settled, Mono::from_secs(at));
                 bed.offload.told(&peer(number), Mono::from_secs(at));
             }
         }
-        assert_eq!(bed.step(load(81, 100), &others, 60), peers(75..80), "79 seeks another and is waited for");
-        assert_eq!(bed.step(load(81, 100), &others, 180), peers(71..76), "80 rests until 221");
+        assert_eq!(bed.step(load(81, 100), &others, 40), peers(75..80), "79 seeks another and is waited for");
+        assert_eq!(bed.step(load(81, 100), &others, 180), peers(71..76), "80 rests until 201");
         assert_eq!(bed.step(load(81, 100), &others, 360), peers(66..71), "all others come first");
     }
 
@@ -898,7 +893,7 @@ mod tests {
         offload.believed(&[other(1, 10, 400)], now(0));
         let to = vec![peer(1_001)];
         for n in 0..3 {
-            offload.asked.insert(peer(n), Asked { until: now(180), to: to.clone(), tells: 0, told: None });
+            offload.asked.insert(peer(n), Asked { until: now(180), to: to.clone(), told: None });
             offload.gone(&peer(n));
         }
         let believed =

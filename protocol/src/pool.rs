@@ -379,8 +379,9 @@ impl Pool {
             self.out.push(Action::Note(Event::Joined { peer }));
         }
         if suggest_migrate {
-            // A seed first loses its stickiness; asked again, it is left like any other.
-            if !std::mem::take(&mut member.sticky) && (is_full_member(member) || !is_moving) {
+            // A seed that hands us off is left like any other.
+            member.sticky = false;
+            if is_full_member(member) || !is_moving {
                 member.leaving.get_or_insert(Why::Migrated);
                 member.asked.get_or_insert(now);
             }
