@@ -506,7 +506,7 @@ impl Pool {
 
     fn evicted(&mut self, peer: PeerId, now: Mono) {
         let others = self.usable().filter(|(other, _)| **other != peer).count();
-        let Some(member) = self.members.get_mut(&peer).filter(|member| !member.sticky && others > 0) else { return };
+        let Some(member) = self.members.get_mut(&peer).filter(|_| others > 0) else { return };
         if std::mem::take(&mut member.about.remembered) {
             self.out.push(Action::Forget { peer });
         }

@@ -609,10 +609,13 @@ fn one_that_is_condemned_while_it_is_probed_does_not_become_good_by_the_answer()
 }
 
 #[test]
-fn a_sticky_member_is_not_evicted() {
+fn a_seed_that_the_judge_evicts_goes_and_rests_unless_it_is_the_last() {
     let mut bench = Bench::with([1], [2]);
-    assert_eq!(bench.feed(Input::Evicted { peer: peer(2) }), []);
-    assert!(bench.is_member(2));
+    assert_eq!(stopped(&bench.feed(Input::Evicted { peer: peer(2) })), [(peer(2), Why::Evicted)]);
+    assert_eq!(probes(&bench.wait(secs(590))), [], "it rests");
+    let mut alone = Bench::with([], [2]);
+    assert_eq!(alone.feed(Input::Evicted { peer: peer(2) }), []);
+    assert!(alone.is_member(2));
 }
 
 #[test]

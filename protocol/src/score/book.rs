@@ -85,7 +85,7 @@ impl SelfSuspect {
 pub struct Judged {
     /// The indexer.
     pub peer: PeerId,
-    /// It may not be evicted.
+    /// A seed that did not hand us off: it is evicted only once it is caught lying.
     pub sticky: bool,
 }
 
@@ -351,8 +351,8 @@ impl Book {
         self.accounts.is_empty()
     }
 
-    /// One judgement of the members: those that go, worst first. Never the last, never a sticky one, and nobody while
-    /// we suspect ourselves.
+    /// One judgement of the members: those that go, worst first. Never the last, a sticky one only once it is caught lying,
+    /// and nobody while we suspect ourselves.
     pub fn judge(&mut self, members: &[Judged], now: Mono) -> Vec<Eviction> {
         if self.is_self_suspect(now) {
             return Vec::new();
@@ -374,7 +374,8 @@ impl Book {
         let account = self.accounts.get_mut(&member.peer)?;
         let facts = account.evidence.facts(now, settings);
         let score = score(&facts, settings)?;
-        let is_below = !member.sticky && is_below(&facts, &score, settings);
+        let is_protected = member.sticky && !facts.suspicions.is_caught();
+        let is_below = !is_protected && is_below(&facts, &score, settings);
         let (before, needed) = (account.below, settings.judgements.max(1));
         account.below = if is_below { before.saturating_add(1) } else { 0 };
         let in_a_row = account.below;

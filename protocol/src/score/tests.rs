@@ -420,6 +420,14 @@ fn old_and_bad() -> (Book, Mono) {
     (book, Mono::from_secs(end))
 }
 
+/// The same, but nothing proves that peer 1 lies: its score is too low, and not 0.
+fn old_and_poor() -> (Book, Mono) {
+    let (mut book, now) = old_and_bad();
+    book.accounts.get_mut(&peer(1)).unwrap().evidence.facts.suspicions = Suspicions::default();
+    assert!(book.score(&peer(1), now).unwrap().high > 0.0);
+    (book, now)
+}
+
 fn members(sticky: bool) -> [Judged; 2] {
     [Judged { peer: peer(1), sticky }, Judged { peer: peer(2), sticky: false }]
 }
@@ -452,7 +460,7 @@ fn one_that_would_be_evicted_is_condemned_whether_it_is_a_member_or_not() {
 
 #[test]
 fn nobody_is_evicted_who_is_sticky_or_the_last_or_hardly_known() {
-    let (mut book, now) = old_and_bad();
+    let (mut book, now) = old_and_poor();
     for _ in 0..10 {
         assert_eq!(book.judge(&members(true), now), [], "sticky");
         assert_eq!(book.judge(&members(false)[..1], now), [], "the last");
@@ -465,6 +473,18 @@ fn nobody_is_evicted_who_is_sticky_or_the_last_or_hardly_known() {
     book.accounts.get_mut(&peer(1)).unwrap().evidence.facts.online = Duration::from_secs(120);
     let verdicts: Vec<usize> = (0..3).map(|_| book.judge(&members(false), now).len()).collect();
     assert_eq!(verdicts, [0, 0, 1]);
+}
+
+#[test]
+fn a_sticky_one_is_evicted_once_it_is_caught_lying() {
+    let (mut book, now) = old_and_poor();
+    for _ in 0..3 {
+        assert_eq!(book.judge(&members(true), now), []);
+    }
+    book.observe(peer(1), &Observation::Exposed, now);
+    let evicted: Vec<_> = (0..3).flat_map(|_| book.judge(&members(true), now)).map(|eviction| eviction.peer).collect();
+    assert_eq!(evicted, [peer(1)]);
+    assert_eq!(book.judge(&members(true)[..1], now), [], "never the last");
 }
 
 #[test]
