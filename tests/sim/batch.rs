@@ -19,9 +19,10 @@ pub(crate) fn seed_of_the_day() -> u64 {
 const UNPOISONED: &str = "nobody panics while it is held";
 
 /// Which seeds are played.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Batch {
-    pub(crate) first: u64,
+    /// The first of each scenario.
+    pub(crate) first: Vec<u64>,
     pub(crate) seeds: u64,
     pub(crate) within: Option<u64>,
 }
@@ -31,6 +32,7 @@ pub(crate) struct Batch {
 pub(crate) struct Result {
     pub(crate) name: String,
     pub(crate) about: String,
+    pub(crate) first: u64,
     pub(crate) played: u64,
     pub(crate) failed: Vec<u64>,
     /// Virtual time in all.
@@ -52,7 +54,8 @@ impl Batch {
     /// Gives every scenario the same time, so that a large one does not keep seeds from the small.
     pub(crate) fn run(&self, plays: &[Play]) -> Vec<Result> {
         let began = Instant::now();
-        let results: Vec<Mutex<Result>> = plays.iter().map(|play| Mutex::new(named(play))).collect();
+        let results: Vec<Mutex<Result>> =
+            plays.iter().zip(&self.first).map(|(play, first)| Mutex::new(named(play, *first))).collect();
         let turns = Mutex::new(vec![Turn::default(); plays.len()]);
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
@@ -78,34 +81,12 @@ impl Batch {
         let open = turns.iter_mut().enumerate().filter(|(_, turn)| turn.started < self.seeds);
         let (at, turn) = open.min_by_key(|(_, turn)| (turn.spent.max(turn.longest), turn.started))?;
         turn.started += 1;
-        Some((at, self.first + turn.started - 1))
-    }
-
-    /// The results as rows of the table that [`HEAD`] begins, each behind the name of its scenario.
-    pub(crate) fn rows(&self, results: &[Result]) -> Vec<(String, String)> {
-        let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
-        // What had no turn keeps the row of the day when it had one.
-        let played = results.iter().filter(|result| result.played > 0 || !result.failed.is_empty());
-        played.map(|result| (result.name.clone(), self.row(result, &date))).collect()
-    }
-
-    fn row(&self, result: &Result, date: &str) -> String {
-        let Result { name, about, played, failed, lived, took } = result;
-        let failed = match failed.as_slice() {
-            [] => "0".to_owned(),
-            [first, ..] => format!("{} (seed {first})", failed.len()),
-        };
-        let speed = lived.as_secs_f64() / took.as_secs_f64().max(f64::MIN_POSITIVE);
-        format!("| {name} | {about} | {played} | {} | {failed} | {speed:.0} | {date} |", self.first)
+        Some((at, self.first[at] + turn.started - 1))
     }
 }
 
-/// What stands above the rows of [`Batch::rows`].
-pub(crate) const HEAD: &str = "| scenario | what it shows | seeds | from | failed | × life | played |\n\
-                               |---|---|---|---|---|---|---|";
-
-fn named(play: &Play) -> Result {
-    Result { name: play.name.clone(), about: play.scenario.about.clone(), ..Result::default() }
+fn named(play: &Play, first: u64) -> Result {
+    Result { name: play.name.clone(), about: play.scenario.about.clone(), first, ..Result::default() }
 }
 
 /// Processor time of this thread so far: the same beside other work, which waiting is not. The clock where there is none.

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use protocol::sim::{Scenario, scenario::Expectation};
 
+use super::row::{self, Row};
+
 /// One scenario to play.
 #[derive(Clone, Debug)]
 pub(crate) struct Play {
@@ -64,33 +66,45 @@ pub(crate) fn words(expectation: &Expectation) -> String {
 
 /// Replaces what stands between the marks of this writer.
 pub(crate) fn write_between(page: &Path, writer: &str, text: &str) -> Result<(), String> {
-    rewrite(page, writer, |_| text.to_owned())
+    let old = read_page(page)?;
+    let (before, _, after) = parts(&old, page, writer)?;
+    let (begin, end) = marks(writer);
+    std::fs::write(page, format!("{before}{begin}\n\n{}\n\n{end}{after}", text.trim()))
+        .map_err(|error| format!("{}: {error}", page.display()))
 }
 
-/// Replaces the rows of these names in the table between the marks of this writer, and leaves the others: what is long to
-/// play may be played bit by bit.
-pub(crate) fn write_rows(page: &Path, writer: &str, head: &str, rows: &[(String, String)]) -> Result<(), String> {
-    rewrite(page, writer, |old| {
-        let is_kept = |(name, _): &(&str, &str)| {
-            rows.iter().all(|(other, _)| other != name) && folder().join(format!("{name}.toml")).exists()
-        };
-        let old = old.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
-        let old = old.filter_map(|line| Some((line.strip_prefix("| ")?.split_once(" |")?.0, line)));
-        let mut all: Vec<(&str, &str)> = old.filter(is_kept).collect();
-        all.extend(rows.iter().map(|(name, row)| (name.as_str(), row.as_str())));
-        all.sort_by_key(|(name, _)| order(name));
-        let rows: Vec<&str> = all.into_iter().map(|(_, row)| row).collect();
-        format!("{head}\n{}", rows.join("\n"))
-    })
+/// The rows that stand between the marks of this writer.
+pub(crate) fn read_rows(page: &Path, writer: &str) -> Result<Vec<Row>, String> {
+    let text = read_page(page)?;
+    let (_, between, _) = parts(&text, page, writer)?;
+    Ok(between.lines().filter_map(Row::read).collect())
 }
 
-fn rewrite(page: &Path, writer: &str, text: impl FnOnce(&str) -> String) -> Result<(), String> {
-    let told = |error: std::io::Error| format!("{}: {error}", page.display());
-    let old = std::fs::read_to_string(page).map_err(told)?;
-    let (begin, end) = (format!("<!-- written by {writer}: begin -->"), format!("<!-- written by {writer}: end -->"));
-    let parts = old.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?)));
-    let Some((before, (between, after))) = parts else {
-        return Err(format!("{} has no marks of {writer}", page.display()));
+/// Replaces the rows of the same names between the marks of this writer, and leaves the others: what is long to play may be
+/// played bit by bit. A row without a scenario goes.
+pub(crate) fn write_rows(page: &Path, writer: &str, rows: &[Row]) -> Result<(), String> {
+    let is_kept = |row: &Row| {
+        rows.iter().all(|other| other.name != row.name) && folder().join(format!("{}.toml", row.name)).exists()
     };
-    std::fs::write(page, format!("{before}{begin}\n\n{}\n\n{end}{after}", text(between).trim())).map_err(told)
+    let mut all: Vec<Row> = read_rows(page, writer)?.into_iter().filter(is_kept).collect();
+    all.extend_from_slice(rows);
+    all.sort_by_key(|row| order(&row.name));
+    let rows: Vec<String> = all.iter().map(Row::to_string).collect();
+    write_between(page, writer, &format!("{}\n{}", row::HEAD, rows.join("\n")))
+}
+
+fn read_page(page: &Path) -> Result<String, String> {
+    std::fs::read_to_string(page).map_err(|error| format!("{}: {error}", page.display()))
+}
+
+/// What stands before the marks of this writer, between them, and after them.
+fn parts<'a>(text: &'a str, page: &Path, writer: &str) -> Result<(&'a str, &'a str, &'a str), String> {
+    let (begin, end) = marks(writer);
+    let parts = text.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?)));
+    let (before, (between, after)) = parts.ok_or_else(|| format!("{} has no marks of {writer}", page.display()))?;
+    Ok((before, between, after))
+}
+
+fn marks(writer: &str) -> (String, String) {
+    (format!("<!-- written by {writer}: begin -->"), format!("<!-- written by {writer}: end -->"))
 }

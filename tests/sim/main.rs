@@ -9,6 +9,7 @@
 mod batch;
 mod files;
 mod plot;
+mod row;
 mod scale;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
@@ -16,7 +17,10 @@ use std::{path::PathBuf, process::ExitCode, time::Instant};
 use clap::Parser;
 use protocol::sim::{Outcome, Sim};
 
-use self::{batch::Batch, files::Play};
+use self::{batch::Batch, files::Play, row::Row};
+
+/// Whose marks the table of scenarios stands between.
+const WRITER: &str = "tests/sim/run";
 
 /// Plays members in virtual time, and looks at what must hold.
 #[derive(Debug, Parser)]
@@ -36,6 +40,10 @@ struct Args {
     /// The first of them; drawn from the date where absent.
     #[arg(long)]
     first_seed: Option<u64>,
+
+    /// Begins with each scenario where its row in the document ends, and adds to that row.
+    #[arg(long, requires = "document", conflicts_with = "first_seed")]
+    more: bool,
 
     /// Plays no further seed after so many seconds.
     #[arg(long, value_name = "SECONDS")]
@@ -88,14 +96,28 @@ fn play(args: &Args) -> Result<bool, String> {
         (Some(_), _) => return Err(format!("got {} scenarios, expected one of which to play a seed", plays.len())),
         (None, _) => {}
     }
-    let first = args.first_seed.unwrap_or_else(batch::seed_of_the_day);
-    let batch = Batch { first, seeds: args.seeds, within: args.within };
-    let results = batch.run(&plays);
-    let rows = batch.rows(&results);
-    println!("{}", batch::HEAD);
-    rows.iter().for_each(|(_, row)| println!("{row}"));
+    let before = match &args.document {
+        Some(page) if args.more => files::read_rows(page, WRITER)?,
+        _ => Vec::new(),
+    };
+    let row_of = |name: &str| before.iter().find(|row| row.name == name);
+    let first = match (args.more, args.first_seed) {
+        (true, _) => plays.iter().map(|play| row_of(&play.name).map_or(0, Row::next)).collect(),
+        (false, first) => vec![first.unwrap_or_else(batch::seed_of_the_day); plays.len()],
+    };
+    let results = Batch { first, seeds: args.seeds, within: args.within }.run(&plays);
+    let rows: Vec<Row> = results
+        .iter()
+        .filter_map(Row::of)
+        .map(|row| {
+            let before = row_of(&row.name);
+            row.after(before)
+        })
+        .collect();
+    println!("{}", row::HEAD);
+    rows.iter().for_each(|row| println!("{row}"));
     if let Some(page) = &args.document {
-        files::write_rows(page, "tests/sim/run", batch::HEAD, &rows)?;
+        files::write_rows(page, WRITER, &rows)?;
     }
     Ok(results.iter().all(|result| result.failed.is_empty()))
 }
