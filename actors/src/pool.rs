@@ -812,7 +812,7 @@ impl State {
     }
 
     fn tell_members(&mut self) {
-        let members: Vec<Judged> = self.machine.members().map(|(peer, sticky)| Judged { peer, sticky }).collect();
+        let members: Vec<Judged> = self.machine.members().collect();
         let facts = health::PoolFacts {
             members: u32::try_from(members.len()).unwrap_or(u32::MAX),
             answering: u32::try_from(self.machine.answering().len()).unwrap_or(u32::MAX),

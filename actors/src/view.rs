@@ -378,7 +378,7 @@ pub struct IndexerView {
     pub state: MemberState,
     /// It is in the configuration.
     pub seed: bool,
-    /// It may not be evicted for its score.
+    /// A seed that did not hand us off: it is evicted only once it is caught lying.
     pub sticky: bool,
     /// It represents this node in search.
     pub referent: bool,

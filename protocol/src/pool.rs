@@ -31,6 +31,7 @@ use self::known::{
 };
 use crate::{
     heartbeat::{self, Rhythm},
+    score::{Hold, Judged},
     session::LIFE,
     time::Mono,
     wire::AddrInfo,
@@ -220,9 +221,23 @@ impl Pool {
         self.members.contains_key(peer)
     }
 
-    /// Every member, sticky or not: what the judge is asked about.
-    pub fn members(&self) -> impl Iterator<Item = (PeerId, bool)> + '_ {
-        self.members.iter().map(|(peer, member)| (*peer, member.sticky))
+    /// Every member: what the judge is asked about.
+    pub fn members(&self) -> impl Iterator<Item = Judged> + '_ {
+        let usable = self.usable().count();
+        self.members.iter().map(move |(peer, member)| {
+            let others = usable - usize::from(is_usable_member(member));
+            let hold = match member.sticky {
+                false => Hold::Loose,
+                true if others < self.carriers_min() => Hold::NeededSeed,
+                true => Hold::Seed,
+            };
+            Judged { peer: *peer, hold }
+        })
+    }
+
+    /// So many others have to carry us before one that still answers is left.
+    fn carriers_min(&self) -> usize {
+        self.settings.min_indexer.max(1) as usize
     }
 
     /// Members that answer, best first; those that leave or ask us to move come last.
@@ -505,9 +520,13 @@ impl Pool {
     }
 
     fn evicted(&mut self, peer: PeerId, now: Mono) {
-        let others = self.usable().filter(|(other, _)| **other != peer).count();
-        let Some(member) = self.members.get_mut(&peer).filter(|_| others > 0) else { return };
-        if std::mem::take(&mut member.about.remembered) {
+        let (others, carriers_min) = (self.usable().filter(|(other, _)| **other != peer).count(), self.carriers_min());
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        if others < if member.sticky { carriers_min } else { 1 } {
+            return;
+        }
+        // A seed is in the settings, and would be joined at the next start as if nothing had been seen of it.
+        if !member.about.seed && std::mem::take(&mut member.about.remembered) {
             self.out.push(Action::Forget { peer });
         }
         self.stop(peer, Why::Evicted, self.settings.evicted_rest, now);

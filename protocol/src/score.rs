@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    book::{Book, Eviction, Judged, Row, SILENT_SHARE_MAX, SelfSuspect},
+    book::{Book, Eviction, Hold, Judged, Row, SILENT_SHARE_MAX, SelfSuspect},
     evidence::{Beta, Facts, Observation, RoundTrips},
     history::{CURVES_MAX, History, SAMPLES_MAX, Sample},
     ledger::{DECISIONS_MAX, Decided, Decision, ENTRIES_MAX, Entry, Explained, Ledger, Verdict, replay},

@@ -12,7 +12,7 @@ use protocol::{
     admission::{Admission, Conduct, Link},
     bandwidth,
     identity::Keys,
-    score::{Book, Judged, Observation, Settings},
+    score::{Book, Hold, Judged, Observation, Settings},
     time::Mono,
 };
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -160,7 +160,7 @@ proptest! {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut book = Book::new(Settings::default());
         let peers: Vec<_> = indexers.iter().map(|_| Keys::generate(&mut rng).peer_id()).collect();
-        let members: Vec<Judged> = peers.iter().map(|peer| Judged { peer: *peer, sticky: false }).collect();
+        let members: Vec<Judged> = peers.iter().map(|peer| Judged { peer: *peer, hold: Hold::Loose }).collect();
         book.set_members(&peers.iter().copied().collect::<BTreeSet<_>>());
         let mut born = vec![0; indexers.len()];
         for tick in 0..DAYS * 86_400 / TICK_SECS {

@@ -112,8 +112,7 @@ impl Pool {
             .filter_map(|(peer, member)| member.leaving.map(|why| (*peer, why, is_full_member(member))))
             .collect();
         for (peer, why, is_full) in leavers {
-            let carriers = self.usable().filter(|(_, member)| why != Why::Migrated || !member.about.seed).count();
-            if carriers < self.settings.min_indexer.max(1) as usize {
+            if self.usable().count() < self.carriers_min() {
                 continue;
             }
             if why == Why::Migrated && self.usable().count() < self.target() {

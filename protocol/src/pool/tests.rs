@@ -114,6 +114,10 @@ impl Bench {
     }
 
     /// A full one asks us to move.
+    fn hold(&self, number: u16) -> Option<Hold> {
+        self.pool.members().find(|member| member.peer == peer(number)).map(|member| member.hold)
+    }
+
     fn migrate(&mut self, number: u16, suggestions: Vec<AddrInfo>) -> Vec<Action> {
         self.asked_to_move(number, suggestions, 0.9)
     }
@@ -611,8 +615,12 @@ fn one_that_is_condemned_while_it_is_probed_does_not_become_good_by_the_answer()
 #[test]
 fn a_seed_that_the_judge_evicts_goes_and_rests_unless_it_is_the_last() {
     let mut bench = Bench::with([1], [2]);
-    assert_eq!(stopped(&bench.feed(Input::Evicted { peer: peer(2) })), [(peer(2), Why::Evicted)]);
-    assert_eq!(probes(&bench.wait(secs(590))), [], "it rests");
+    let actions = bench.feed(Input::Evicted { peer: peer(2) });
+    assert_eq!(stopped(&actions), [(peer(2), Why::Evicted)]);
+    assert!(!actions.contains(&Action::Forget { peer: peer(2) }), "a restart joins it, and must know what it did");
+    assert_eq!(probes(&bench.wait(secs(1_799))), [], "it rests");
+    assert_eq!(probes(&bench.wait(secs(2))), [peer(2)], "it may have been mended");
+    assert_eq!(started(&bench.probed(2, 0.1)), [peer(2)]);
     let mut alone = Bench::with([], [2]);
     assert_eq!(alone.feed(Input::Evicted { peer: peer(2) }), []);
     assert!(alone.is_member(2));
@@ -673,17 +681,20 @@ fn a_busy_candidate_is_left_alone_for_as_long_as_it_says() {
 // Moving.
 
 #[test]
-fn a_seed_that_asks_us_to_move_is_sticky_no_more() {
-    let mut bench = Bench::with([1, 2], [3]);
-    assert_eq!(stopped(&bench.migrate(3, vec![])), [(peer(3), Why::Migrated)]);
+fn a_seed_that_asks_us_to_move_is_left_and_sticky_no_more() {
+    let mut bench = Bench::with([], [3, 4]);
+    bench.feed(Input::Missed { peer: peer(4) });
+    bench.feed(Input::Missed { peer: peer(4) });
+    assert_eq!((bench.hold(3), bench.hold(4)), (Some(Hold::NeededSeed), Some(Hold::Seed)));
+    assert_eq!(stopped(&bench.migrate(3, vec![])), [], "nobody else answers");
+    assert_eq!(bench.hold(3), Some(Hold::Loose));
+    assert_eq!(stopped(&bench.answered(4)), [(peer(3), Why::Migrated)], "a seed carries us like any other");
     assert!(!probes(&bench.wait(secs(590))).contains(&peer(3)), "it is left in peace");
 }
 
 #[test]
-fn a_move_is_obeyed_only_once_enough_others_that_are_no_seeds_answer() {
-    let mut bench = Bench::with([1], [3]);
-    assert_eq!(stopped(&bench.migrate(1, vec![])), [], "only a seed is left");
-    assert!(bench.pool.members().any(|(member, sticky)| member == peer(3) && sticky), "it asked for nothing");
+fn a_move_is_obeyed_only_once_enough_others_answer() {
+    let mut bench = Bench::with([1], []);
     let actions = bench.migrate(1, infos([5]));
     assert_eq!(probes(&actions), [peer(5)]);
     bench.probed(5, 0.2);
@@ -775,8 +786,7 @@ fn one_that_asks_us_to_move_carries_us_until_another_does_or_it_changes_its_mind
 #[test]
 fn a_full_pool_takes_suggestions_of_one_that_asks_us_to_move() {
     let mut bench = Bench::with([], 1..=5);
-    bench.migrate(1, vec![]);
-    let actions = bench.migrate(1, infos([7]));
+    let actions = bench.asked_to_move(1, infos([7]), 0.8);
     assert_eq!((stopped(&actions), probes(&actions)), (vec![], vec![peer(7)]));
     assert_eq!(started(&bench.probed(7, 0.1)), [peer(7)]);
     assert_eq!(bench.pool.members.len(), 6);
@@ -1004,7 +1014,7 @@ fn addresses_that_this_network_does_not_have_are_not_believed() {
 fn never_more_members_than_twice_the_target() {
     let (mut bench, _) = Bench::new(1..=5, []);
     for round in 0..6u16 {
-        let lost: Vec<PeerId> = bench.pool.members().map(|(peer, _)| peer).collect();
+        let lost: Vec<PeerId> = bench.pool.members().map(|member| member.peer).collect();
         for peer in lost {
             bench.feed(Input::Reset { peer });
         }
@@ -1224,7 +1234,7 @@ impl World {
         }
         let peer = &self.peers[&number];
         assert_eq!(
-            peer.pool.members().map(|(peer, _)| peer).collect::<BTreeSet<_>>(),
+            peer.pool.members().map(|member| member.peer).collect::<BTreeSet<_>>(),
             peer.beats.keys().copied().collect(),
             "every member has its heartbeat and nobody else"
         );
@@ -1684,7 +1694,7 @@ proptest! {
             }
             let vouched = pool.known.values().filter(|known| known.about.is_vouched).count();
             prop_assert!(vouched <= VOUCHED_MAX + 10, "those that were members when others spoke for them");
-            prop_assert_eq!(&running, &pool.members().map(|(peer, _)| peer).collect::<BTreeSet<_>>());
+            prop_assert_eq!(&running, &pool.members().map(|member| member.peer).collect::<BTreeSet<_>>());
             prop_assert!(running.len() <= 10, "twice the target");
             prop_assert!(!running.contains(&peer(999)) && !pool.known.contains_key(&peer(999)), "ourselves");
             prop_assert!(running.iter().all(|peer| !pool.known.contains_key(peer)), "in two places");

@@ -340,7 +340,7 @@ pub enum Action {
         peer: PeerId,
         /// Where to dial it; may be empty when it is connected.
         addrs: Vec<Multiaddr>,
-        /// It may not be evicted.
+        /// A seed that did not hand us off: it is evicted only once it is caught lying.
         sticky: bool,
         /// The first question tells it that it is the referent.
         referent: bool,
@@ -441,7 +441,7 @@ pub struct Shown {
     pub state: State,
     /// It is in the configuration.
     pub seed: bool,
-    /// It may not be evicted.
+    /// A seed that did not hand us off: it is evicted only once it is caught lying.
     pub sticky: bool,
     /// It represents this node in search.
     pub referent: bool,

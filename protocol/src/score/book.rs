@@ -85,8 +85,19 @@ impl SelfSuspect {
 pub struct Judged {
     /// The indexer.
     pub peer: PeerId,
-    /// A seed that did not hand us off: it is evicted only once it is caught lying.
-    pub sticky: bool,
+    /// What it may be evicted for.
+    pub hold: Hold,
+}
+
+/// What a member of the pool may be evicted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// A low score.
+    Loose,
+    /// A seed that did not hand us off: being caught lying.
+    Seed,
+    /// Such a seed, and without it too few would carry us: nothing.
+    NeededSeed,
 }
 
 /// A member that goes, and the score that it goes for.
@@ -351,8 +362,8 @@ impl Book {
         self.accounts.is_empty()
     }
 
-    /// One judgement of the members: those that go, worst first. Never the last, a sticky one only once it is caught lying,
-    /// and nobody while we suspect ourselves.
+    /// One judgement of the members: those that go, worst first. Never the last, a seed only as [`Hold`] says, and nobody while
+    /// we suspect ourselves.
     pub fn judge(&mut self, members: &[Judged], now: Mono) -> Vec<Eviction> {
         if self.is_self_suspect(now) {
             return Vec::new();
@@ -374,7 +385,11 @@ impl Book {
         let account = self.accounts.get_mut(&member.peer)?;
         let facts = account.evidence.facts(now, settings);
         let score = score(&facts, settings)?;
-        let is_protected = member.sticky && !facts.suspicions.is_caught();
+        let is_protected = match member.hold {
+            Hold::Loose => false,
+            Hold::Seed => !facts.suspicions.is_caught(),
+            Hold::NeededSeed => true,
+        };
         let is_below = !is_protected && is_below(&facts, &score, settings);
         let (before, needed) = (account.below, settings.judgements.max(1));
         account.below = if is_below { before.saturating_add(1) } else { 0 };

@@ -242,7 +242,7 @@ fn an_indexer_that_was_exposed_goes_though_its_numbers_fit_each_other() {
         book.observe(peer(2), &answered(20, 0.5), Mono::from_secs(second));
     }
     for _ in 0..3 {
-        assert_eq!(book.judge(&members(false), Mono::from_secs(end)), []);
+        assert_eq!(book.judge(&members(Hold::Loose), Mono::from_secs(end)), []);
     }
     book.observe(peer(1), &Observation::Exposed, Mono::from_secs(end));
     // The beats of a whole epoch do not wash it off.
@@ -252,7 +252,7 @@ fn an_indexer_that_was_exposed_goes_though_its_numbers_fit_each_other() {
     }
     let now = Mono::from_secs(end + 600);
     let gone: Vec<libp2p_identity::PeerId> =
-        (0..3).flat_map(|_| book.judge(&members(false), now)).map(|eviction| eviction.peer).collect();
+        (0..3).flat_map(|_| book.judge(&members(Hold::Loose), now)).map(|eviction| eviction.peer).collect();
     assert_eq!(gone, [peer(1)]);
 }
 
@@ -299,7 +299,7 @@ fn f8_a_liar_about_one_thing_is_out_in_its_first_hour_though_it_does_all_else_we
             if let Some(told) = told {
                 book.observe(peer(1), &told, now);
             }
-            book.judge(&members(false), now).iter().any(|eviction| eviction.peer == peer(1))
+            book.judge(&members(Hold::Loose), now).iter().any(|eviction| eviction.peer == peer(1))
         });
         assert!(is_out, "{name}");
     }
@@ -428,31 +428,31 @@ fn old_and_poor() -> (Book, Mono) {
     (book, now)
 }
 
-fn members(sticky: bool) -> [Judged; 2] {
-    [Judged { peer: peer(1), sticky }, Judged { peer: peer(2), sticky: false }]
+fn members(hold: Hold) -> [Judged; 2] {
+    [Judged { peer: peer(1), hold }, Judged { peer: peer(2), hold: Hold::Loose }]
 }
 
 #[test]
 fn g45_it_takes_three_judgements_in_a_row_to_evict() {
     let (mut book, now) = old_and_bad();
     for _ in 0..2 {
-        assert_eq!(book.judge(&members(false), now), []);
+        assert_eq!(book.judge(&members(Hold::Loose), now), []);
     }
-    let evicted = book.judge(&members(false), now);
+    let evicted = book.judge(&members(Hold::Loose), now);
     assert_eq!(evicted.len(), 1);
     assert_eq!(evicted[0].peer, peer(1));
     assert!(evicted[0].score.high < evicted[0].score.threshold);
-    assert_eq!(book.judge(&members(false), now), [], "a new verdict begins anew");
+    assert_eq!(book.judge(&members(Hold::Loose), now), [], "a new verdict begins anew");
 }
 
 #[test]
 fn one_that_would_be_evicted_is_condemned_whether_it_is_a_member_or_not() {
     let (mut book, now) = old_and_bad();
-    let bad = members(false)[0].peer;
+    let bad = members(Hold::Loose)[0].peer;
     assert!(book.is_condemned(&bad, now));
     assert!(book.peers().filter(|peer| *peer != bad).all(|peer| !book.is_condemned(&peer, now)));
     for _ in 0..3 {
-        book.judge(&members(false), now);
+        book.judge(&members(Hold::Loose), now);
     }
     book.set_members(&BTreeSet::new());
     assert!(book.is_condemned(&bad, now));
@@ -462,16 +462,18 @@ fn one_that_would_be_evicted_is_condemned_whether_it_is_a_member_or_not() {
 fn nobody_is_evicted_who_is_sticky_or_the_last_or_hardly_known() {
     let (mut book, now) = old_and_poor();
     for _ in 0..10 {
-        assert_eq!(book.judge(&members(true), now), [], "sticky");
-        assert_eq!(book.judge(&members(false)[..1], now), [], "the last");
+        assert_eq!(book.judge(&members(Hold::Seed), now), [], "sticky");
+    }
+    for _ in 0..10 {
+        assert_eq!(book.judge(&members(Hold::Loose)[..1], now), [], "the last");
     }
     let account = book.accounts.get_mut(&peer(1)).unwrap();
     account.evidence.facts.online = Duration::from_secs(119);
     for _ in 0..10 {
-        assert_eq!(book.judge(&members(false), now), [], "online for less than 2 × 60 s");
+        assert_eq!(book.judge(&members(Hold::Loose), now), [], "online for less than 2 × 60 s");
     }
     book.accounts.get_mut(&peer(1)).unwrap().evidence.facts.online = Duration::from_secs(120);
-    let verdicts: Vec<usize> = (0..3).map(|_| book.judge(&members(false), now).len()).collect();
+    let verdicts: Vec<usize> = (0..3).map(|_| book.judge(&members(Hold::Loose), now).len()).collect();
     assert_eq!(verdicts, [0, 0, 1]);
 }
 
@@ -479,18 +481,21 @@ fn nobody_is_evicted_who_is_sticky_or_the_last_or_hardly_known() {
 fn a_sticky_one_is_evicted_once_it_is_caught_lying() {
     let (mut book, now) = old_and_poor();
     for _ in 0..3 {
-        assert_eq!(book.judge(&members(true), now), []);
+        assert_eq!(book.judge(&members(Hold::Seed), now), []);
     }
     book.observe(peer(1), &Observation::Exposed, now);
-    let evicted: Vec<_> = (0..3).flat_map(|_| book.judge(&members(true), now)).map(|eviction| eviction.peer).collect();
-    assert_eq!(evicted, [peer(1)]);
-    assert_eq!(book.judge(&members(true)[..1], now), [], "never the last");
+    let mut evicted = |members: &[Judged]| -> Vec<_> {
+        (0..3).flat_map(|_| book.judge(members, now)).map(|eviction| eviction.peer).collect()
+    };
+    assert_eq!(evicted(&members(Hold::NeededSeed)), [], "too few are left without it");
+    assert_eq!(evicted(&members(Hold::Seed)[..1]), [], "never the last");
+    assert_eq!(evicted(&members(Hold::Seed)), [peer(1)]);
 }
 
 #[test]
 fn at_least_one_member_stays_however_bad_all_are() {
     let (mut book, now) = old_and_bad();
-    let all = [Judged { peer: peer(1), sticky: false }, Judged { peer: peer(3), sticky: false }];
+    let all = [Judged { peer: peer(1), hold: Hold::Loose }, Judged { peer: peer(3), hold: Hold::Loose }];
     book.accounts.insert(peer(3), book.accounts[&peer(1)].clone());
     let evicted: usize = (0..3).map(|_| book.judge(&all, now).len()).sum();
     assert_eq!(evicted, 1);
@@ -505,7 +510,7 @@ fn when_most_probes_fail_we_suspect_ourselves_and_judge_nobody() {
     }
     assert!(book.is_self_suspect(now), "3 of 4");
     for _ in 0..10 {
-        assert_eq!(book.judge(&members(false), now), []);
+        assert_eq!(book.judge(&members(Hold::Loose), now), []);
     }
     book.observe(peer(2), &Observation::Missed, now);
     assert_eq!(book.facts(&peer(2), now), before, "no score is lost");
@@ -702,7 +707,7 @@ proptest! {
                     book.observe(peer(number), &Observation::Challenged { good: 1, bad: 0, unfound: 0 }, now);
                 }
             }
-            let judged = [1, 2].map(|number| Judged { peer: peer(number), sticky: false });
+            let judged = [1, 2].map(|number| Judged { peer: peer(number), hold: Hold::Loose });
             prop_assert_eq!(book.judge(&judged, now), vec![], "at {}", now);
         }
         let score = book.score(&peer(1), Mono::from_secs(2 * 24 * 3_600)).unwrap();
@@ -793,7 +798,7 @@ fn an_eviction_keeps_what_it_rested_on_and_is_computed_again_offline() {
     for _ in 0..3 {
         now = now + Duration::from_secs(TICK);
         book.observe(peer(1), &Observation::Challenged { good: 0, bad: 1, unfound: 1 }, now);
-        book.judge(&members(false), now);
+        book.judge(&members(Hold::Loose), now);
     }
     let explained = book.explain(&peer(1), Now { mono: now, wall: wall(0) }).unwrap();
     let told: Vec<Decision> = explained.ledger.decisions().map(|decided| decided.what).collect();
@@ -813,7 +818,7 @@ fn an_eviction_keeps_what_it_rested_on_and_is_computed_again_offline() {
 #[test]
 fn a_decision_whose_events_are_folded_keeps_its_bounds_and_is_not_computed_again() {
     let (mut book, now) = old_and_bad();
-    book.judge(&members(false), now);
+    book.judge(&members(Hold::Loose), now);
     for second in 1..=2 * ENTRIES_MAX as u64 {
         book.observe(peer(1), &answered(20, 0.5), now + Duration::from_secs(second));
     }
@@ -863,7 +868,7 @@ proptest! {
                 let reports: Vec<_> = witnesses.iter().map(|at| (peer(100 + at as u16), at >= 10)).collect();
                 book.witnessed(peer(1), &reports, now);
             }
-            let judged = [1, 2].map(|number| Judged { peer: peer(number), sticky: false });
+            let judged = [1, 2].map(|number| Judged { peer: peer(number), hold: Hold::Loose });
             prop_assert_eq!(book.judge(&judged, now), vec![], "at {}", now);
         }
         let score = book.score(&peer(1), Mono::from_secs(24 * 3_600)).unwrap();

@@ -350,9 +350,8 @@ impl Member {
         for action in actions {
             self.act(action, world);
         }
-        let is_same = self.pool.members().eq(self.members.iter().map(|judged| (judged.peer, judged.sticky)));
-        if !is_same {
-            self.members = self.pool.members().map(|(peer, sticky)| Judged { peer, sticky }).collect();
+        if !self.pool.members().eq(self.members.iter().copied()) {
+            self.members = self.pool.members().collect();
             self.is_own_member = self.pool.is_member(&self.own.peer);
             self.book.set_members(&self.members.iter().map(|judged| judged.peer).collect());
         }
