@@ -3,7 +3,7 @@
 use libp2p_identity::PeerId;
 
 use super::{
-    Action, Event, Pool,
+    Action, Event, Pool, Why,
     known::{Life, Member, is_usable_member},
 };
 use crate::time::Mono;
@@ -83,7 +83,9 @@ impl Pool {
     }
 
     pub(super) fn tell_need(&mut self, now: Mono) {
-        let need = u32::try_from(self.wanted(now)).unwrap_or(u32::MAX);
+        // Who is on the way seeks until it has arrived: one that seeks nobody is taken for one that stays.
+        let is_moving = self.members.values().any(|member| member.leaving == Some(Why::Migrated));
+        let need = u32::try_from(self.wanted(now).max(usize::from(is_moving))).unwrap_or(u32::MAX);
         if std::mem::replace(&mut self.need, need) != need {
             self.out.push(Action::SetNeed { need });
         }

@@ -724,6 +724,7 @@ fn one_that_has_room_and_asks_us_to_move_goes_once_another_has_taken_its_place()
     assert_eq!(bench.pool.need(), 1, "one is moved from at a time");
     assert_eq!(stopped(&bench.wait(secs(5))), [], "no pool shrinks for evenness");
     bench.probed(7, 0.1);
+    assert_eq!(bench.pool.need(), 1, "the other one is joining, and to want nobody would be to stay");
     assert_eq!(stopped(&bench.answered(7)), [(peer(1), Why::Migrated)]);
     assert_eq!((bench.pool.answering().len(), bench.pool.need()), (5, 0));
 }
