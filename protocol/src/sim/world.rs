@@ -5,7 +5,6 @@ use std::{fmt, sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use libp2p_identity::PeerId;
 use rand::{RngExt, rngs::StdRng};
-use rustc_hash::FxHashMap;
 
 use super::{
     check::Violation,
@@ -29,6 +28,10 @@ const HELD_MAX: usize = 4_096;
 
 /// Violations kept of one run: the first explains, the others repeat it.
 const VIOLATIONS_MAX: usize = 32;
+
+/// The number of each member.
+#[expect(clippy::disallowed_types, reason = "nobody else chooses its keys")]
+type Numbers = rustc_hash::FxHashMap<PeerId, u32>;
 
 /// For whom an event is.
 #[derive(Debug)]
@@ -64,8 +67,8 @@ pub(super) struct World {
     pub(super) log: Log,
     pub(super) traffic: Traffic,
     pub(super) violations: Vec<Violation>,
-    /// Looked up, never walked. Nobody but us chooses what is in it, so a quick hash will do.
-    ids: FxHashMap<PeerId, u32>,
+    /// Looked up, never walked.
+    ids: Numbers,
     pub(super) infos: Vec<AddrInfo>,
     pub(super) names: Vec<String>,
     pub(super) is_indexer: Vec<bool>,
