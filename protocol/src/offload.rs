@@ -62,6 +62,9 @@ const BELIEVED: Duration = Duration::from_secs(30 * 60);
 /// How old a load may be that an indexer told us with its answer: it told one with each of its last three.
 pub const FRESH: Duration = Duration::from_secs(60);
 
+/// A load is news for this part of a beat.
+const NEWS: u32 = 8;
+
 /// Indexers whose told loads are kept: a pool has at most a few tens.
 pub const LOADS_MAX: usize = 256;
 
@@ -93,6 +96,8 @@ pub struct Other {
     pub peer: PeerId,
     /// As last heard of.
     pub load: Load,
+    /// When it told so itself; nothing of a load that a record says.
+    pub told: Option<Mono>,
 }
 
 /// A session, as far as moving goes.
@@ -125,18 +130,20 @@ impl Loads {
         }
     }
 
-    /// What one told, while it is fresh.
+    /// What one told and when, while it is fresh.
     #[must_use]
-    pub fn fresh(&self, peer: &PeerId, now: Mono) -> Option<Load> {
-        self.told.get(peer).filter(|(at, _)| now.since(*at) <= FRESH).map(|(_, load)| *load)
+    pub fn fresh(&self, peer: &PeerId, now: Mono) -> Option<(Mono, Load)> {
+        self.told.get(peer).filter(|(at, _)| now.since(*at) <= FRESH).copied()
     }
 
     /// The indexers of `book` that can be named to a node: with what each told lately, else with what it signed.
     #[must_use]
     pub fn others(&self, book: &IndexerBook, now: Now) -> Vec<Other> {
         let others = book.suggestible(now.wall).map(|record| {
-            let signed = Load { sessions: record.peer_count, capacity: record.capacity };
-            Other { peer: record.peer_id, load: self.fresh(&record.peer_id, now.mono).unwrap_or(signed) }
+            let peer = record.peer_id;
+            let signed = || Load { sessions: record.peer_count, capacity: record.capacity };
+            let told = self.fresh(&peer, now.mono);
+            Other { peer, load: told.map_or_else(signed, |(_, load)| load), told: told.map(|(at, _)| at) }
         });
         others.collect()
     }
@@ -280,10 +287,13 @@ impl Offload {
         now: Mono,
         rng: &mut impl Rng,
     ) {
-        self.next = now + self.every;
         self.lose_patience(now);
         let others = &self.believed(others, now);
         let share = Share::of(own, others, is_drained);
+        if !is_drained && self.awaits_news(others, &share, now) {
+            return;
+        }
+        self.next = now + self.every;
         let Some((why, most)) = self.reason(own, others, &share, is_drained, rng) else {
             self.asked.clear();
             self.resting.clear();
@@ -301,16 +311,26 @@ impl Offload {
         }
     }
 
+    /// Whether to wait, for a beat at most, until the one that lacks most has told its load anew. Nobody's changes as quickly:
+    /// several of us fill it at once, and by what it told a beat ago each sees the mean too low and itself too full.
+    fn awaits_news(&self, others: &[Other], share: &Share, now: Mono) -> bool {
+        let lacking = others.iter().filter(|other| other.load.capacity > 0 && share.lack(other) > 0.0);
+        let emptiest = lacking.max_by(|one, other| share.lack(one).total_cmp(&share.lack(other)));
+        let told = emptiest.and_then(|emptiest| emptiest.told);
+        let is_old = told.is_some_and(|told| now.since(told) > self.every / NEWS);
+        share.excess >= 1.0 && is_old && now.since(self.next) < self.every
+    }
+
     /// The loads with those who went there and do not show in them yet.
     fn believed(&mut self, others: &[Other], now: Mono) -> Vec<Other> {
         let before = std::mem::take(&mut self.told);
         let is_same = |told: &&Told, load: Load| told.sessions == load.sessions && now.since(told.at) < BELIEVED;
         let mut believed = Vec::with_capacity(others.len());
-        for Other { peer, load } in others.iter().copied() {
+        for Other { peer, load, told: heard } in others.iter().copied() {
             let fresh = Told { sessions: load.sessions, sent: 0, at: now };
             let told = before.get(&peer).filter(|told| is_same(told, load)).copied().unwrap_or(fresh);
             let sessions = load.sessions.saturating_add(told.sent);
-            believed.push(Other { peer, load: Load { sessions, ..load } });
+            believed.push(Other { peer, load: Load { sessions, ..load }, told: heard });
             self.told.insert(peer, told);
         }
         believed
@@ -490,7 +510,7 @@ mod tests {
     }
 
     fn other(n: u32, sessions: u32, capacity: u32) -> Other {
-        Other { peer: peer(1_000 + n), load: load(sessions, capacity) }
+        Other { peer: peer(1_000 + n), load: load(sessions, capacity), told: None }
     }
 
     /// Settled nodes 0 to `count`, of which 0 is the oldest.
@@ -593,6 +613,23 @@ mod tests {
     }
 
     #[test]
+    fn a_step_awaits_the_load_of_the_one_that_lacks_most_but_no_longer_than_a_beat() {
+        let mut bed = Bed::new();
+        let heard = |at| [Other { told: Some(Mono::from_secs(at)), ..other(1, 0, 500) }, other(2, 100, 500)];
+        assert_eq!(bed.step(load(100, 500), &heard(0), 0).len(), 10);
+        assert_eq!(bed.step(load(90, 500), &heard(17), 20).len(), 10, "17.5 would be news");
+        assert!(bed.offload.is_due(Mono::from_secs(21)));
+        assert_ne!(bed.step(load(90, 500), &heard(21), 21).len(), 10);
+        let before = bed.step(load(90, 500), &heard(21), 60).len();
+        assert!(bed.step(load(90, 500), &heard(21), 61).len() > before, "it was due at 41");
+        let mut bed = Bed::new();
+        assert_eq!(bed.step(load(100, 500), &[other(1, 0, 500)], 0).len(), 10, "a record says no more than it says");
+        let mut bed = Bed::new();
+        bed.step_of(load(100, 500), &heard(0), stays(100), true, 10);
+        assert_eq!(bed.offload.asked_now(), 25, "a drained one does not wait");
+    }
+
+    #[test]
     fn where_nobody_has_room_nobody_is_asked() {
         let mut bed = Bed::new();
         for others in [&[][..], &[other(1, 95, 100)], &[other(1, 0, 0)]] {
@@ -667,7 +704,7 @@ mod tests {
     fn loads_that_are_told_are_believed_for_a_minute_and_bounded() {
         let mut loads = Loads::default();
         loads.hear(peer(1), load(1, 2), Mono::ZERO);
-        assert_eq!(loads.fresh(&peer(1), Mono::from_secs(60)), Some(load(1, 2)));
+        assert_eq!(loads.fresh(&peer(1), Mono::from_secs(60)), Some((Mono::ZERO, load(1, 2))));
         assert_eq!(loads.fresh(&peer(1), Mono::from_millis(60_001)), None);
         for n in 2..=u32::try_from(LOADS_MAX).unwrap() + 1 {
             loads.hear(peer(n), load(1, 2), Mono::from_secs(1));
@@ -694,7 +731,7 @@ mod tests {
     struct Indexer {
         offload: Offload,
         since: BTreeMap<usize, u64>,
-        known: BTreeMap<usize, Load>,
+        known: BTreeMap<usize, (Mono, Load)>,
         arrivals: Vec<u64>,
     }
 
@@ -755,7 +792,7 @@ mod tests {
                 if (self.at + phase(one)).is_multiple_of(20) {
                     for other in (0..self.indexers.len()).filter(|other| *other != one) {
                         let load = self.load(one);
-                        self.indexers[other].known.insert(one, load);
+                        self.indexers[other].known.insert(one, (Mono::from_secs(self.at), load));
                     }
                 }
                 if self.indexers[one].offload.is_due(Mono::from_secs(self.at)) {
@@ -773,8 +810,12 @@ mod tests {
         fn step(&mut self, one: usize) {
             let own = self.load(one);
             let indexer = &mut self.indexers[one];
-            let others: Vec<Other> =
-                indexer.known.iter().map(|(other, load)| Other { peer: peer(*other as u32), load: *load }).collect();
+            let told = |(other, (at, load)): (&usize, &(Mono, Load))| Other {
+                peer: peer(*other as u32),
+                load: *load,
+                told: Some(*at),
+            };
+            let others: Vec<Other> = indexer.known.iter().map(told).collect();
             let stays = indexer.since.iter().map(|(node, since)| Stay {
                 peer: peer(10_000 + *node as u32),
                 since: Mono::from_secs(*since),
