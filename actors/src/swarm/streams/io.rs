@@ -39,9 +39,6 @@ pub const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// To say that nothing more will be written.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
-/// What an idle stream may keep of its writing buffer: an answer to a heartbeat fits.
-const KEPT_BYTES: usize = 2 * 1024;
-
 /// Taken from the stream at once, by way of the stack: an idle stream holds no buffer for it.
 const READ_BYTES: usize = 4 * 1024;
 
@@ -159,7 +156,6 @@ pub struct Io {
     read_at: Instant,
     /// White space since the last value.
     blank_bytes: usize,
-    outbox: Vec<u8>,
     is_writable: bool,
     ends_at: Option<Instant>,
     _permits: Permits,
@@ -176,7 +172,6 @@ impl Io {
             began: now,
             read_at: now,
             blank_bytes: 0,
-            outbox: Vec::new(),
             is_writable: true,
             ends_at: (protocol != Protocol::Heartbeat).then(|| now + TOTAL_MAX),
             _permits: permits,
@@ -306,9 +301,7 @@ impl Io {
     /// When the value is over the limit of the protocol or not one line, the peer does not take it within `within`, or
     /// the stream has ended. In the last case one more [`read`](Self::read) may find the refusal that ended it.
     pub async fn write_text(&mut self, value: &[u8], within: Duration) -> Result<(), IoError> {
-        self.outbox.clear();
-        self.outbox.extend_from_slice(value);
-        self.send(within).await
+        self.send(value.to_vec(), within).await
     }
 
     /// Writes one value as JSON.
@@ -316,31 +309,27 @@ impl Io {
     /// # Errors
     /// As [`write_text`](Self::write_text); also when the value has no JSON form.
     pub async fn write<T: Serialize + ?Sized>(&mut self, value: &T, within: Duration) -> Result<(), IoError> {
-        self.outbox.clear();
-        if serde_json::to_writer(&mut self.outbox, value).is_err() {
+        let Ok(line) = serde_json::to_vec(value) else {
             return Err(IoError::Unwritable { max: self.protocol.value_bytes_max() });
-        }
-        self.send(within).await
+        };
+        self.send(line, within).await
     }
 
-    async fn send(&mut self, within: Duration) -> Result<(), IoError> {
+    /// Nothing is kept for the next value: most streams wait most of the time.
+    async fn send(&mut self, mut line: Vec<u8>, within: Duration) -> Result<(), IoError> {
         let max = self.protocol.value_bytes_max();
         // A kept text from elsewhere may have come in several lines.
-        if self.outbox.len() > max || self.outbox.contains(&b'\n') {
+        if line.len() > max || line.contains(&b'\n') {
             return Err(IoError::Unwritable { max });
         }
-        self.outbox.push(b'\n');
+        line.push(b'\n');
         let by = self.cap(after(Instant::now(), within));
         // False until all of it is written, so that a cancelled write is not followed by another.
         if !std::mem::replace(&mut self.is_writable, false) {
             return Err(IoError::Closed);
         }
         let Some(stream) = self.stream.as_mut() else { return Err(IoError::Closed) };
-        let sent = timeout_at(by.into(), send_all(stream, &self.outbox)).await;
-        if self.outbox.capacity() > KEPT_BYTES {
-            self.outbox = Vec::new();
-        }
-        match sent {
+        match timeout_at(by.into(), send_all(stream, &line)).await {
             Ok(Ok(())) => self.is_writable = true,
             // What the peer said before it closed may still be read.
             Ok(Err(_)) => return Err(IoError::Closed),
