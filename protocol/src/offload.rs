@@ -5,10 +5,11 @@
 //! own excess at each step. *Drained*: its operator wants everybody to go, in batches.
 //!
 //! Why half, and only one's own excess: moving changes no mean, so the excesses of those above it are together what those
-//! below it lack, and indexers that each hand on their own overshoot nothing between them. What they know of each other is
-//! a beat old, so the mean is a little wrong while nodes are under way; what is left of an excess after three halves, an
-//! eighth, is of that size. Who was asked and has not gone is counted as gone, and who went is counted where it was sent
-//! until that indexer tells another load: one that says it is empty and takes nobody is sent its share once, and no more.
+//! below it lack, and indexers that each hand on their own overshoot nothing between them. What they know of each other is a
+//! beat old, but for the one that lacks most, so the mean is a little wrong while nodes are under way; what is left of an
+//! excess after three halves, an eighth, is of that size. Who was asked and has not gone is counted as gone, and who went is
+//! counted where it was sent until that indexer tells another load: one that says it is empty and takes nobody is sent its
+//! share once, and no more.
 
 use std::{
     cmp::Reverse,
