@@ -115,6 +115,7 @@ impl Lines {
             }
             self.taken += line.len() + 1;
         }
+        self.forget_taken();
         self.is_over || self.buffer.len() > self.unfinished
     }
 
@@ -233,6 +234,10 @@ mod tests {
     #[test]
     fn the_room_of_a_large_value_is_given_back_and_that_of_the_last_one_whole() {
         let mut lines = Lines::new(64 * 1024);
+        lines.feed(b"1\n");
+        assert!(lines.next().is_ok_and(|value| value.is_some()));
+        assert!(!lines.has_begun());
+        assert_eq!(lines.bytes_held(), 0, "whoever waits so needs no more");
         lines.feed(&[&[b'x'; 60_000][..], b"\nbegun"].concat());
         assert!(lines.bytes_held() > IDLE_BYTES_MAX);
         assert_eq!(drain(&mut lines).0.len(), 1);

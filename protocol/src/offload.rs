@@ -319,7 +319,10 @@ impl Offload {
         let emptiest = lacking.max_by(|one, other| share.lack(one).total_cmp(&share.lack(other)));
         let told = emptiest.and_then(|emptiest| emptiest.told);
         let is_old = told.is_some_and(|told| now.since(told) > self.every / NEWS);
-        share.excess >= 1.0 && is_old && now.since(self.next) < self.every
+        let is_wanted = share.excess >= 1.0 && (self.is_levelling || share.is_uneven);
+        // A load that would be forgotten by then is not waited for.
+        let is_near = self.every * 2 <= FRESH && self.is_due(now) && now.since(self.next) < self.every;
+        is_wanted && is_old && is_near
     }
 
     /// The loads with those who went there and do not show in them yet.
@@ -628,6 +631,9 @@ mod tests {
         let mut bed = Bed::new();
         bed.step_of(load(100, 500), &heard(0), stays(100), true, 10);
         assert_eq!(bed.offload.asked_now(), 25, "a drained one does not wait");
+        let even = [Other { told: Some(Mono::ZERO), ..other(1, 99, 500) }, other(2, 99, 500)];
+        bed.step_of(load(105, 500), &even, stays(105), false, 11);
+        assert_eq!(bed.offload.asked_now(), 0, "nor does one that is drained no more");
     }
 
     #[test]

@@ -228,7 +228,7 @@ impl Pool {
             let others = usable - usize::from(is_usable_member(member));
             let hold = match member.sticky {
                 false => Hold::Loose,
-                true if others < self.carriers_min() => Hold::NeededSeed,
+                true if others < self.without_seed_min() => Hold::NeededSeed,
                 true => Hold::Seed,
             };
             Judged { peer: *peer, hold }
@@ -238,6 +238,12 @@ impl Pool {
     /// So many others have to carry us before one that still answers is left.
     fn carriers_min(&self) -> usize {
         self.settings.min_indexer.max(1) as usize
+    }
+
+    /// So many others have to carry us before a seed is evicted: those of a full pool are enough, for nobody comes in its place
+    /// while it stays.
+    fn without_seed_min(&self) -> usize {
+        self.carriers_min().min(self.target().saturating_sub(1).max(1))
     }
 
     /// Members that answer, best first; those that leave or ask us to move come last.
@@ -520,9 +526,10 @@ impl Pool {
     }
 
     fn evicted(&mut self, peer: PeerId, now: Mono) {
-        let (others, carriers_min) = (self.usable().filter(|(other, _)| **other != peer).count(), self.carriers_min());
+        let others = self.usable().filter(|(other, _)| **other != peer).count();
+        let without_seed_min = self.without_seed_min();
         let Some(member) = self.members.get_mut(&peer) else { return };
-        if others < if member.sticky { carriers_min } else { 1 } {
+        if others < if member.sticky { without_seed_min } else { 1 } {
             return;
         }
         // A seed is in the settings, and would be joined at the next start as if nothing had been seen of it.

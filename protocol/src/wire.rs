@@ -368,7 +368,7 @@ pub struct Heartbeat {
     /// Unix seconds.
     #[serde(default)]
     pub timestamp: i64,
-    /// How many more indexers the pool wants.
+    /// How many more indexers the pool wants; at least 1 while it moves from one to another.
     #[serde(default)]
     pub need: u32,
     /// The node's `PeerRecord` as it was signed, while its `seq` is not acknowledged.

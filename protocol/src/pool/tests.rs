@@ -113,11 +113,11 @@ impl Bench {
         self.feed(Input::Answered { peer, referent, suggestions: Vec::new(), suggest_migrate: false, fill_rate: 0.5 })
     }
 
-    /// A full one asks us to move.
     fn hold(&self, number: u16) -> Option<Hold> {
         self.pool.members().find(|member| member.peer == peer(number)).map(|member| member.hold)
     }
 
+    /// A full one asks us to move.
     fn migrate(&mut self, number: u16, suggestions: Vec<AddrInfo>) -> Vec<Action> {
         self.asked_to_move(number, suggestions, 0.9)
     }
@@ -624,6 +624,16 @@ fn a_seed_that_the_judge_evicts_goes_and_rests_unless_it_is_the_last() {
     let mut alone = Bench::with([], [2]);
     assert_eq!(alone.feed(Input::Evicted { peer: peer(2) }), []);
     assert!(alone.is_member(2));
+}
+
+#[test]
+fn a_full_pool_is_not_too_small_to_lose_a_seed_that_lies() {
+    let mut bench = Bench::with([], 1..=3);
+    (bench.pool.settings.min_indexer, bench.pool.settings.max_indexer) = (3, 3);
+    assert_eq!(bench.hold(1), Some(Hold::Seed), "nobody would come in its place while it stays");
+    assert_eq!(stopped(&bench.feed(Input::Evicted { peer: peer(1) })), [(peer(1), Why::Evicted)]);
+    assert_eq!(bench.hold(2), Some(Hold::NeededSeed));
+    assert_eq!(stopped(&bench.feed(Input::Evicted { peer: peer(2) })), []);
 }
 
 #[test]
