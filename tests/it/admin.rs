@@ -20,7 +20,7 @@ use crate::harness::{Ended, Federation, Member, PATIENCE, Spec, muster, muster_i
 fn indexer(change: impl FnOnce(Spec) -> Spec) -> Federation {
     let mut federation = Federation::new();
     federation.add(change(Spec::indexer("indexer-1"))).start();
-    federation.member("indexer-1").until_listening();
+    federation.member("indexer-1").until_ready();
     federation
 }
 
@@ -305,7 +305,7 @@ fn the_endpoint_describes_itself_as_the_documentation_and_the_verb_do_and_says_w
     assert_eq!(member.ask("/api/v1/openapi.json").unwrap().body, held);
     assert_eq!(muster(&["openapi"]).ok().out, held);
     assert_eq!(member.ask("/livez").unwrap().code, 200);
-    until_true("it is ready", PATIENCE, || member.ask("/readyz").is_ok_and(|answer| answer.code == 200));
+    member.until_ready();
     let checked: Value = member.get("/readyz?verbose");
     let store = checked["checks"].as_array().unwrap().iter().find(|check| check["name"] == "store").unwrap();
     assert_eq!((&store["ok"], &store["needed"]), (&json!(true), &json!(true)), "{checked}");

@@ -153,7 +153,7 @@ fn a_port_that_becomes_free_in_time_is_taken() {
     until("it says that it waits", PATIENCE, || member.log().contains(&member.port.number.to_string()).then_some(()));
     drop(taken);
     let member = federation.member("indexer-1");
-    until_true("it is ready", PATIENCE, || member.ask("/readyz").is_ok_and(|answer| answer.code == 200));
+    member.until_ready();
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn g15_g39_a_bandwidth_probe_that_is_none_is_refused_in_words_and_counted() {
     // Ten times as many for the profile of one machine.
     federation.add(Spec::indexer("indexer-1").set("behaviour.bandwidth_probes", "1")).start();
     let member = federation.member("indexer-1");
-    until_true("indexer-1 is ready", PATIENCE, || member.ask("/readyz").is_ok_and(|answer| answer.code == 200));
+    member.until_ready();
     let address: Multiaddr = member.address().parse().unwrap();
     let payload: Vec<u8> = (0..=PAYLOAD_BYTES).map(|byte| (byte * 7 % 251) as u8).collect();
     let whole = &payload[..PAYLOAD_BYTES];

@@ -25,12 +25,6 @@ fn thin(member: &Member, seed: u8) -> Thin {
     Thin::start(Keys::from_seed([seed; 32]), &format!("thin-{seed}"), &network).unwrap()
 }
 
-fn until_ready(member: &Member) {
-    until_true(&format!("{} is ready", member.name), PATIENCE, || {
-        member.ask("/readyz").is_ok_and(|answer| answer.code == 200)
-    });
-}
-
 /// A verb that changes the member, with its token.
 #[track_caller]
 fn order(member: &Member, args: &[&str]) {
@@ -44,7 +38,7 @@ fn p6_a_ban_cuts_a_live_stream_within_a_second_and_survives_a_kill() {
     let mut federation = Federation::new();
     federation.add(Spec::indexer("indexer-1")).start();
     let member = federation.member("indexer-1");
-    until_ready(member);
+    member.until_ready();
     let address: Multiaddr = member.address().parse().unwrap();
     let runtime = Runtime::new().unwrap();
     let (loud, quiet) = runtime.block_on(async { (thin(member, 1), thin(member, 2)) });
@@ -65,7 +59,7 @@ fn p6_a_ban_cuts_a_live_stream_within_a_second_and_survives_a_kill() {
     member.kill();
     member.start();
     let member = federation.member("indexer-1");
-    until_ready(member);
+    member.until_ready();
     runtime.block_on(async {
         let refused = loud.connect(&address).await.unwrap_err().refusal().cloned().unwrap();
         assert_eq!(refused.refused, RefusalCode::Banned);
@@ -116,7 +110,7 @@ fn a_drained_indexer_loses_its_nodes_and_no_node_is_ever_below_its_minimum() {
         assert!(refused.retry_after.is_some_and(|secs| secs >= 60), "{refused:?}");
     });
     order(member, &["undrain"]);
-    until_ready(member);
+    member.until_ready();
     Runtime::new().unwrap().block_on(async {
         let newcomer = thin(member, 9);
         let link = newcomer.connect(&address).await.unwrap();

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use tokio::{runtime::Runtime, task::JoinSet};
 
 use crate::{
-    harness::{Federation, Member, PATIENCE, Spec, until_true},
+    harness::{Federation, Member, PATIENCE, Spec},
     thin::{Error, Thin},
 };
 
@@ -39,9 +39,7 @@ fn code<T: std::fmt::Debug>(answer: Result<T, Error>) -> RefusalCode {
 fn indexer() -> (Federation, Runtime) {
     let mut federation = Federation::new();
     federation.add(Spec::indexer("indexer-1")).start();
-    until_true("indexer-1 is ready", PATIENCE, || {
-        federation.member("indexer-1").ask("/readyz").is_ok_and(|answer| answer.code == 200)
-    });
+    federation.member("indexer-1").until_ready();
     (federation, Runtime::new().unwrap())
 }
 
@@ -174,7 +172,7 @@ fn g14_at_capacity_newcomers_are_told_when_to_return_and_those_inside_stay() {
     let mut federation = Federation::new();
     federation.add(Spec::indexer("indexer-1").set("gate.max_nodes", "2")).start();
     let member = federation.member("indexer-1");
-    until_true("indexer-1 is ready", PATIENCE, || member.ask("/readyz").is_ok_and(|answer| answer.code == 200));
+    member.until_ready();
     Runtime::new().unwrap().block_on(async {
         let mut inside = Vec::new();
         for seed in [1, 2] {
@@ -215,7 +213,7 @@ fn memory_and_disk_stay_bounded_over_ten_thousand_connects() {
     let mut federation = Federation::new();
     federation.add(Spec::indexer("indexer-1").set("network.profile", "\"load\"")).start();
     let member = federation.member("indexer-1");
-    until_true("indexer-1 is ready", PATIENCE, || member.ask("/readyz").is_ok_and(|answer| answer.code == 200));
+    member.until_ready();
     let (network, to) = (member.network(), address(member));
     let runtime = Runtime::new().unwrap();
     let visit = |connects: usize| {

@@ -40,9 +40,7 @@ fn what_a_referent_puts_is_read_back_from_the_others() {
 fn a_first_indexer_is_ready_alone_and_a_node_is_not() {
     let mut federation = Federation::new();
     federation.add(Spec::indexer("indexer-1")).start();
-    until_true("indexer-1 is ready", PATIENCE, || {
-        federation.member("indexer-1").ask("/readyz").is_ok_and(|answer| answer.code == 200)
-    });
+    federation.member("indexer-1").until_ready();
     federation.add(Spec::node("paris")).start();
     let paris = federation.member("paris");
     // It has the key and no address: it runs, it is not ready, and it says what to do.

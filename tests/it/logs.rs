@@ -123,7 +123,7 @@ fn a_flood_of_strangers_is_written_of_so_often_and_what_is_left_out_is_told() {
     federation.add(Spec::indexer("indexer-1")).start();
     let member = federation.member("indexer-1");
     // Before, everybody is told to come back.
-    until_true("it is ready", PATIENCE, || member.ask("/readyz").is_ok_and(|answer| answer.code == 200));
+    member.until_ready();
     let (to, network) = (member.address().parse().unwrap(), member.network());
     let began = Instant::now();
     Runtime::new().unwrap().block_on(async {

@@ -526,6 +526,14 @@ impl Member {
         });
     }
 
+    /// Waits until it says that it is ready: it has read back what it keeps, and takes orders.
+    #[track_caller]
+    pub(crate) fn until_ready(&self) {
+        until_true(&format!("{} is ready", self.name), PATIENCE, || {
+            self.ask("/readyz").is_ok_and(|answer| answer.code == 200)
+        });
+    }
+
     /// The network that it is a member of, as thin nodes and members within the test's own process know it.
     pub(crate) fn network(&self) -> Network {
         let text = fs::read_to_string(self.dir.join("swarm.key")).unwrap();
