@@ -461,10 +461,11 @@ impl State {
         }
         self.judge_dht(response, now.wall);
         self.born = self.born.filter(|(born, _)| *born == response.born_at).or(Some((response.born_at, now.mono)));
-        if !given.challenged.is_empty() {
-            if !self.challenges.is_doubted() {
-                self.ask_witnesses(&given, now.mono);
-            }
+        let is_challenged = !given.challenged.is_empty();
+        if is_challenged && !self.challenges.is_doubted() {
+            self.ask_witnesses(&given, now.mono);
+        }
+        if self.dht.answered(is_challenged, self.clock_ahead) {
             self.look_in_dht();
         }
         self.count_subnets(&given.response);
@@ -500,9 +501,6 @@ impl State {
 
     /// Only what we found ourselves is an indexer asked to find.
     fn look_in_dht(&mut self) {
-        if !self.dht.batch(self.clock_ahead) {
-            return;
-        }
         let (context, me) = (self.context.clone(), self.seat.me().clone());
         self.looking = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let is_there = lookup::record_of(&context, &context.own.did).await.is_some();

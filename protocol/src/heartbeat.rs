@@ -43,8 +43,12 @@ const DOUBTED_BATCHES: u32 = 10;
 /// Every so many batches of challenges our own record is asked for in the DHT too: some nine minutes per indexer.
 pub const DHT_BATCHES: u32 = 5;
 
-/// So many for the first time, and after a wrong answer: some four minutes.
-const DHT_BATCHES_AGAIN: u32 = 2;
+/// So many for the first time: some four minutes.
+const DHT_BATCHES_FIRST: u32 = 2;
+
+/// Ticks from a wrong answer until we look for the record again, to ask with the tick that follows: some four minutes, so
+/// that the eight that convict span half an hour, however often it is challenged meanwhile.
+const DHT_TICKS_AGAIN: u32 = 10;
 
 /// Answers within which a DHT challenge is answered: that to the question itself, and those of two more ticks, for the
 /// indexer looks up beside its answers and not before them.
@@ -538,17 +542,20 @@ impl Challenges {
 /// When one indexer is asked for our own record in the DHT, and what its answer is worth.
 ///
 /// It is asked only after we found the record there ourselves: one that was not put yet is no indexer's fault. The first
-/// time comes with the second batch, so that a newcomer is known early, then with every fifth; after a wrong answer with the
-/// second again. Not sooner: a split that hides the record from the indexer should pass before it is caught for it.
+/// time comes with the second batch, so that a newcomer is known early, then with every fifth; after a wrong answer ten
+/// ticks later. Not sooner: a split that hides the record from the indexer should pass before it is caught for it. And not
+/// by chance, as batches go: a liar would have an hour where chance is kind to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DhtChallenge {
     batches: u32,
+    /// Ticks until it is asked again; nothing where its last answer was right.
+    again_in: Option<u32>,
     stage: DhtStage,
 }
 
 impl Default for DhtChallenge {
     fn default() -> Self {
-        Self { batches: DHT_BATCHES - DHT_BATCHES_AGAIN, stage: DhtStage::Idle }
+        Self { batches: DHT_BATCHES - DHT_BATCHES_FIRST, again_in: None, stage: DhtStage::Idle }
     }
 }
 
@@ -566,14 +573,15 @@ enum DhtStage {
 }
 
 impl DhtChallenge {
-    /// A batch of challenges goes; tells whether it is time to look our record up. It is not where the indexer's clock is
-    /// apart from ours (`clock_ahead`): by that clock our record may be over.
-    pub fn batch(&mut self, clock_ahead: SignedDuration) -> bool {
-        self.batches = self.batches.saturating_add(1);
-        let is_near = clock_ahead.abs() <= CLOCK_TOLERANCE;
-        let is_time = self.batches >= DHT_BATCHES && self.stage == DhtStage::Idle && is_near;
+    /// A beat was answered, with a batch of challenges or without; tells whether it is time to look our record up. It is not
+    /// where the indexer's clock is apart from ours (`clock_ahead`): by that clock our record may be over.
+    pub fn answered(&mut self, is_batch: bool, clock_ahead: SignedDuration) -> bool {
+        self.batches = self.batches.saturating_add(u32::from(is_batch));
+        self.again_in = self.again_in.map(|ticks| ticks.saturating_sub(1));
+        let is_due = self.again_in.map_or(self.batches >= DHT_BATCHES, |ticks| ticks == 0);
+        let is_time = is_due && self.stage == DhtStage::Idle && clock_ahead.abs() <= CLOCK_TOLERANCE;
         if is_time {
-            *self = Self { batches: 0, stage: DhtStage::Looking };
+            *self = Self { batches: 0, again_in: None, stage: DhtStage::Looking };
         }
         is_time
     }
@@ -594,8 +602,8 @@ impl DhtChallenge {
         is_due
     }
 
-    /// What an answer says to it: right, wrong, or nothing yet. Three answers without a word are wrong. One that was wrong is
-    /// asked again with the second batch from then.
+    /// What an answer says to it: right, wrong, or nothing yet. Three answers without a word are wrong. Comes before
+    /// [`Self::answered`] of the same answer.
     pub fn heard(&mut self, response: &HeartbeatResponse, own: &OwnRecordKey<'_>, now: Timestamp) -> Option<bool> {
         let DhtStage::Asked { answers } = self.stage else { return None };
         let verdict = match response.dht_found {
@@ -605,7 +613,7 @@ impl DhtChallenge {
         };
         self.stage = verdict.map_or(DhtStage::Asked { answers: answers + 1 }, |_| DhtStage::Idle);
         if verdict == Some(false) {
-            self.batches = DHT_BATCHES - DHT_BATCHES_AGAIN;
+            self.again_in = Some(DHT_TICKS_AGAIN);
         }
         verdict
     }
@@ -1141,12 +1149,10 @@ mod tests {
     /// A challenge that was asked and waits for its answer.
     fn asked_dht() -> DhtChallenge {
         let mut challenge = DhtChallenge::default();
-        for batch in 1..=DHT_BATCHES_AGAIN {
-            assert_eq!(
-                challenge.batch(SignedDuration::ZERO),
-                batch == DHT_BATCHES_AGAIN,
-                "first with the second batch"
-            );
+        for batch in 1..=DHT_BATCHES_FIRST {
+            assert!(!challenge.answered(false, SignedDuration::ZERO), "only batches count");
+            let is_time = challenge.answered(true, SignedDuration::ZERO);
+            assert_eq!(is_time, batch == DHT_BATCHES_FIRST, "first with the second batch");
         }
         challenge.looked(true);
         assert!(challenge.draw() && !challenge.draw(), "one question asks");
@@ -1194,19 +1200,38 @@ mod tests {
     fn one_whose_clock_is_apart_is_not_asked_for_what_may_be_over_by_it() {
         let mut challenge = DhtChallenge::default();
         for ahead in [31, -31, 120] {
-            assert!((0..10).all(|_| !challenge.batch(SignedDuration::from_secs(ahead))), "{ahead}");
+            assert!((0..10).all(|_| !challenge.answered(true, SignedDuration::from_secs(ahead))), "{ahead}");
         }
-        assert!(challenge.batch(SignedDuration::from_secs(-30)));
+        assert!(challenge.answered(true, SignedDuration::from_secs(-30)));
     }
 
     #[test]
-    fn one_whose_answer_was_wrong_is_asked_again_with_the_second_batch() {
+    fn one_whose_answer_was_wrong_is_asked_again_ten_ticks_later_however_often_it_is_challenged() {
+        let key = OwnRecordKey { peer_id: &peer(1), did: "did:key:zParis", newest_seq: 9 };
+        let wrong = HeartbeatResponse { dht_found: Some(false), ..response(1) };
+        for is_challenged in [true, false] {
+            let mut challenge = asked_dht();
+            assert_eq!(challenge.heard(&wrong, &key, wall(0)), Some(false));
+            let mut ticks = 0;
+            while !challenge.draw() {
+                if challenge.answered(is_challenged, SignedDuration::ZERO) {
+                    challenge.looked(true);
+                }
+                ticks += 1;
+            }
+            assert_eq!(ticks, DHT_TICKS_AGAIN);
+        }
+    }
+
+    #[test]
+    fn one_that_cannot_be_asked_again_yet_is_asked_as_soon_as_it_can() {
         let mut challenge = asked_dht();
         let key = OwnRecordKey { peer_id: &peer(1), did: "did:key:zParis", newest_seq: 9 };
         let wrong = HeartbeatResponse { dht_found: Some(false), ..response(1) };
         assert_eq!(challenge.heard(&wrong, &key, wall(0)), Some(false));
-        assert!(!challenge.batch(SignedDuration::ZERO));
-        assert!(challenge.batch(SignedDuration::ZERO), "and not five batches later");
+        let apart = SignedDuration::from_secs(31);
+        assert!((0..2 * DHT_TICKS_AGAIN).all(|_| !challenge.answered(true, apart)));
+        assert!(challenge.answered(false, SignedDuration::ZERO));
     }
 
     #[test]
@@ -1255,12 +1280,12 @@ mod tests {
     fn nobody_is_asked_for_what_we_do_not_find_ourselves() {
         let mut challenge = DhtChallenge::default();
         for _ in 0..DHT_BATCHES {
-            challenge.batch(SignedDuration::ZERO);
+            challenge.answered(true, SignedDuration::ZERO);
         }
         assert!(!challenge.draw(), "we have not looked yet");
         challenge.looked(false);
         assert!(!challenge.draw());
-        let again = (0..DHT_BATCHES).filter(|_| challenge.batch(SignedDuration::ZERO)).count();
+        let again = (0..DHT_BATCHES).filter(|_| challenge.answered(true, SignedDuration::ZERO)).count();
         assert_eq!(again, 1, "and look again five batches later");
     }
 }

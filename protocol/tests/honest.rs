@@ -23,6 +23,8 @@ const DAYS: u64 = 30;
 /// Time between two beats, and between two judgements.
 const TICK_SECS: u64 = 20;
 
+const WEEK_TICKS: u64 = 7 * 86_400 / TICK_SECS;
+
 /// Indexers in one pool: as many as an indexer has.
 const POOL_MAX: usize = 10;
 
@@ -46,12 +48,22 @@ struct Honest {
     late: u32,
     /// Days between two restarts of its process, announced and not.
     restart_days: (u64, u64),
+    /// Tick of each week from which the DHT hides records from it.
+    hidden_from: u64,
 }
 
 fn honest() -> impl Strategy<Value = Honest> {
     let fill = (0..=1_000_u32, 0..=1_000_u32).prop_map(|(one, other)| (one.min(other), one.max(other)));
-    (1..1_500_u64, fill, 1..=1_000_u32, 0..30_u32, (1..10_u64, 2..30_u64)).prop_map(
-        |(rtt_ms, fill, max_nodes, late, restart_days)| Honest { rtt_ms, fill, max_nodes, late, restart_days },
+    let restarts = (1..10_u64, 2..30_u64);
+    (1..1_500_u64, fill, 1..=1_000_u32, 0..30_u32, restarts, 0..WEEK_TICKS).prop_map(
+        |(rtt_ms, fill, max_nodes, late, restart_days, hidden_from)| Honest {
+            rtt_ms,
+            fill,
+            max_nodes,
+            late,
+            restart_days,
+            hidden_from,
+        },
     )
 }
 
@@ -119,15 +131,13 @@ fn observe(book: &mut Book, peer: protocol::PeerId, honest: &Honest, tick: u64, 
         born_at: Timestamp::from_second(*born).unwrap_or(Timestamp::UNIX_EPOCH),
     };
     book.observe(peer, &answered, now);
+    // A third of an hour each week the DHT hides records from it, asked every four minutes then, every nine otherwise.
+    let is_hidden = (tick + honest.hidden_from) % WEEK_TICKS < 1_200 / TICK_SECS;
+    if tick.is_multiple_of(if is_hidden { 240 } else { 540 } / TICK_SECS) {
+        book.observe(peer, &Observation::Dht { good: !is_hidden }, now);
+    }
     match rng.random_range(0..50) {
-        0..9 => book.observe(peer, &Observation::Challenged { good: 1, bad: 0, unfound: 0 }, now),
-        // Half an hour each week the DHT hides records from it, asked every four minutes then.
-        9 => {
-            let is_hidden = tick % (7 * 86_400 / TICK_SECS) < 1_800 / TICK_SECS;
-            if !is_hidden || rng.random_range(0..2) == 0 {
-                book.observe(peer, &Observation::Dht { good: !is_hidden }, now);
-            }
-        }
+        0..10 => book.observe(peer, &Observation::Challenged { good: 1, bad: 0, unfound: 0 }, now),
         // One of five that an honest indexer names denies it; of a larger share nobody's word is worth anything.
         20..30 => {
             let good = rng.random_range(0..5) > 0;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     time::{Mono, Now},
-    witness::{Standings, Testimony, majority},
+    witness::{Standings, Testimony},
 };
 
 /// Peers whose last sign of life tells whether we ourselves are cut off; more than any pool has.
@@ -274,17 +274,17 @@ impl Book {
     /// Witnesses reported on an indexer, at the same time: who, and whether it says the same as the indexer. Each word
     /// counts as much as its witness was in agreement with the others so far.
     pub fn witnessed(&mut self, indexer: PeerId, reports: &[(PeerId, bool)], now: Mono) {
-        let testimonies = self.witnesses.round(reports, now, self.settings.half_life);
-        for Testimony { by, agrees, weight } in &testimonies {
+        let round = self.witnesses.round(&indexer, reports, now, self.settings.half_life);
+        for Testimony { by, agrees, weight } in &round.words {
             self.observe(indexer, &Observation::Witness { by: *by, agrees: *agrees, weight: *weight }, now);
         }
-        let Some(said) = majority(&testimonies) else { return };
-        self.observe(indexer, &Observation::Witnessed { good: said }, now);
+        if let Some(good) = round.of_the_indexer() {
+            self.observe(indexer, &Observation::Witnessed { good }, now);
+        }
         // Of those that are indexers and known here the word is also evidence about themselves.
-        for word in testimonies {
-            if self.accounts.contains_key(&word.by) {
-                let testified = Observation::Testified { about: indexer, good: word.agrees == said };
-                self.observe(word.by, &testified, now);
+        for (by, good) in round.of_the_witnesses() {
+            if self.accounts.contains_key(&by) {
+                self.observe(by, &Observation::Testified { about: indexer, good }, now);
             }
         }
     }

@@ -351,6 +351,30 @@ fn a_witness_that_says_of_all_others_what_most_do_not_say_is_caught_and_nobody_e
 }
 
 #[test]
+fn rounds_of_two_witnesses_are_enough_to_catch_a_false_one() {
+    let mut book = Book::default();
+    book.set_members(&(1..=5).map(peer).collect());
+    for second in (0..3_600).step_by(60) {
+        let now = Mono::from_secs(second);
+        for about in 2..=5 {
+            book.observe(peer(about), &answered(20, 0.5), now);
+            let other = if about == 5 { 2 } else { about + 1 };
+            book.witnessed(peer(about), &[(peer(1), false), (peer(other), true)], now);
+        }
+        book.observe(peer(1), &answered(20, 0.5), now);
+    }
+    let is_caught = |number| book.facts(&peer(number), Mono::from_secs(3_600)).unwrap().suspicions.is_caught();
+    assert!(is_caught(1));
+    assert!((2..=5).all(|number| !is_caught(number)));
+}
+
+#[test]
+fn two_in_league_convict_neither_of_two_others() {
+    // 1 and 2 say of 3 and 4 what they did not say, and vouch for each other.
+    assert_eq!(caught_by_witnesses(4, |by, about| by > 2 || about <= 2), Vec::<u16>::new());
+}
+
+#[test]
 fn one_hostile_witness_convicts_nobody_however_few_there_are() {
     for count in 2..=4 {
         let caught = caught_by_witnesses(count, |by, _| by != 1);
