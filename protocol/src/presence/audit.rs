@@ -82,6 +82,19 @@ pub fn place(salt: &Salt, node: &PeerId) -> [u8; 32] {
     hash(salt, node)
 }
 
+/// What belongs to the [`SAMPLE`] nodes that a salt puts first, in that order.
+pub fn first<T>(salt: &Salt, nodes: impl IntoIterator<Item = (PeerId, T)>) -> Vec<T> {
+    let mut first: Vec<([u8; 32], T)> = Vec::with_capacity(SAMPLE + 1);
+    for (node, its) in nodes {
+        let place = place(salt, &node);
+        if first.get(SAMPLE - 1).is_none_or(|(last, _)| place < *last) {
+            first.insert(first.partition_point(|(other, _)| *other < place), (place, its));
+            first.truncate(SAMPLE);
+        }
+    }
+    first.into_iter().map(|(_, its)| its).collect()
+}
+
 /// A place as a number from 0 to 1.
 fn fraction(place: &[u8; 32]) -> f64 {
     let first = place.iter().take(8).fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));

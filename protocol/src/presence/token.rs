@@ -14,7 +14,7 @@ use libp2p_identity::PeerId;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-use super::audit::{self, SAMPLE, Salt};
+use super::audit::{self, Salt};
 use crate::{
     identity::Keys,
     record::check_signer,
@@ -167,7 +167,7 @@ impl Tokens {
         true
     }
 
-    /// Shows the tokens of the [`SAMPLE`] nodes that the salt puts first, of `epoch` or the one before it, one per node.
+    /// Shows the tokens of the [`audit::SAMPLE`] nodes that the salt puts first, of `epoch` or the one before it, one per node.
     ///
     /// # Errors
     /// When the epoch is not this one, by our clock, or the asker asked too often in it.
@@ -184,16 +184,12 @@ impl Tokens {
             return Err(Refused::new(RefusalCode::Clock, detail));
         }
         self.count(asker, now)?;
-        let mut shown: HashMap<PeerId, &Verified<PresenceToken>> = HashMap::new();
-        for (_, nodes) in self.by_epoch.range(epoch.saturating_sub(1)..=epoch) {
-            shown.extend(nodes.iter().map(|(node, token)| (*node, token)));
-        }
-        let mut placed: Vec<_> = shown.into_iter().map(|(node, token)| (audit::place(salt, &node), token)).collect();
-        if placed.len() > SAMPLE {
-            placed.select_nth_unstable_by_key(SAMPLE - 1, |(place, _)| *place);
-            placed.truncate(SAMPLE);
-        }
-        Ok(placed.into_iter().map(|(_, token)| token.clone()).collect())
+        let newest = self.by_epoch.get(&epoch);
+        let before = epoch.checked_sub(1).and_then(|before| self.by_epoch.get(&before));
+        let is_renewed = |node: &PeerId| newest.is_some_and(|nodes| nodes.contains_key(node));
+        let older = before.into_iter().flatten().filter(|(node, _)| !is_renewed(node));
+        let nodes = newest.into_iter().flatten().chain(older).map(|(node, token)| (*node, token));
+        Ok(audit::first(salt, nodes).into_iter().cloned().collect())
     }
 
     /// Nodes whose token of this epoch or the last is here; twice as many as there is room for at most.
@@ -365,10 +361,10 @@ mod tests {
             tokens.keep(token(number, epoch - 1), now());
         }
         let shown = show(&mut tokens, 901).unwrap();
-        assert_eq!(shown.len(), SAMPLE);
+        assert_eq!(shown.len(), audit::SAMPLE);
         let worst = shown.iter().map(|token| audit::place(&[1; 32], &token.node)).max().unwrap();
         let better = (1..=60).filter(|number| audit::place(&[1; 32], &keys(*number).peer_id()) <= worst).count();
-        assert_eq!(better, SAMPLE);
+        assert_eq!(better, audit::SAMPLE);
     }
 
     #[test]

@@ -362,8 +362,8 @@ impl Book {
         self.accounts.is_empty()
     }
 
-    /// One judgement of the members: those that go, worst first. Never the last, a seed only as [`Hold`] says, and nobody while
-    /// we suspect ourselves.
+    /// One judgement of the members: those that go, worst first. Never the last, a seed only as [`Hold`] says and by itself,
+    /// for how many others carry us is known again at the next; and nobody while we suspect ourselves.
     pub fn judge(&mut self, members: &[Judged], now: Mono) -> Vec<Eviction> {
         if self.is_self_suspect(now) {
             return Vec::new();
@@ -371,6 +371,13 @@ impl Book {
         let mut condemned: Vec<Eviction> = members.iter().filter_map(|member| self.judge_one(*member, now)).collect();
         condemned.sort_by(|one, other| one.score.high.total_cmp(&other.score.high));
         condemned.truncate(members.len().saturating_sub(1));
+        let is_seed =
+            |eviction: &Eviction| members.iter().any(|one| one.peer == eviction.peer && one.hold == Hold::Seed);
+        if condemned.iter().all(is_seed) {
+            condemned.truncate(1);
+        } else {
+            condemned.retain(|eviction| !is_seed(eviction));
+        }
         for eviction in &condemned {
             self.decide(&eviction.peer, Decision::Evicted, now);
             if let Some(account) = self.accounts.get_mut(&eviction.peer) {

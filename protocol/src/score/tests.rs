@@ -517,6 +517,33 @@ fn a_sticky_one_is_evicted_once_it_is_caught_lying() {
 }
 
 #[test]
+fn seeds_go_one_in_a_judgement_and_after_all_others() {
+    let mut book = Book::default();
+    let judged: Vec<Judged> = [(1, Hold::Seed), (2, Hold::Seed), (3, Hold::Loose), (4, Hold::Loose)]
+        .map(|(number, hold)| Judged { peer: peer(number), hold })
+        .into();
+    for second in (0..300).step_by(TICK as usize) {
+        judged.iter().for_each(|one| book.observe(one.peer, &answered(20, 0.5), Mono::from_secs(second)));
+    }
+    (1..=3).for_each(|number| book.observe(peer(number), &Observation::Exposed, Mono::from_secs(300)));
+    let mut members = judged;
+    let mut gone = Vec::new();
+    for second in (300..400).step_by(TICK as usize) {
+        let evicted: Vec<_> = book.judge(&members, Mono::from_secs(second)).iter().map(|one| one.peer).collect();
+        members.retain(|one| !evicted.contains(&one.peer));
+        gone.push(evicted);
+    }
+    assert_eq!(gone.iter().map(Vec::len).collect::<Vec<_>>(), [0, 0, 1, 1, 1]);
+    assert_eq!(gone[2], [peer(3)]);
+    let unsettled = Now { mono: Mono::from_secs(400), wall: wall(0) };
+    let evictions = |number| {
+        let told = book.explain(&peer(number), unsettled).unwrap();
+        told.ledger.decisions().filter(|decided| decided.what == Decision::Evicted).count()
+    };
+    assert_eq!((1..=4).map(evictions).collect::<Vec<_>>(), [1, 1, 1, 0], "the ledger says what was done");
+}
+
+#[test]
 fn at_least_one_member_stays_however_bad_all_are() {
     let (mut book, now) = old_and_bad();
     let all = [Judged { peer: peer(1), hold: Hold::Loose }, Judged { peer: peer(3), hold: Hold::Loose }];

@@ -14,7 +14,7 @@ use super::{
     world::World,
 };
 use crate::{
-    presence::audit::{self, Finding, SAMPLE, Salt, Verdict, place},
+    presence::audit::{self, Finding, Salt, Verdict},
     score::Observation,
 };
 
@@ -58,12 +58,7 @@ impl Member {
     /// Shows the first nodes under a salt.
     pub(super) fn show_tokens(&self, to: u32, number: u64, salt: &Salt, world: &mut World) {
         let Some(host) = &self.host else { return };
-        let mut placed: Vec<_> = host.nodes().map(|node| (place(salt, &node), node)).collect();
-        if placed.len() > SAMPLE {
-            placed.select_nth_unstable(SAMPLE - 1);
-            placed.truncate(SAMPLE);
-        }
-        let nodes: Vec<PeerId> = placed.into_iter().map(|(_, node)| node).collect();
+        let nodes = audit::first(salt, host.nodes().map(|node| (node, node)));
         let bytes = nodes.len() * TOKEN_BYTES;
         world.send(self.own.at, to, Kind::Audit, bytes, Message::Tokens { number, nodes });
     }
