@@ -44,12 +44,9 @@ const FILL_TOLERANCE: f64 = 0.25;
 /// Targets tried within [`TRY_EVERY`]: six dials a second, beyond it nobody is tried for others.
 const TARGETS_MAX: usize = 64;
 
-/// Witnesses of one round whose words say something about the one that they are about.
-const WITNESSES_MIN: usize = 3;
-
-/// Witnesses of one round whose words say something about each other: with the word of the one that they are about they
-/// are three voices.
-const EACH_OTHER_MIN: usize = 2;
+/// Words of which a majority says something, and as many have to stand against an indexer, whatever they weigh: two in
+/// league convict nobody.
+const MAJORITY_MIN: usize = 3;
 
 /// Witnesses whose agreement is remembered; past it the longest unheard is forgotten, and counts like a new one.
 const STANDINGS_MAX: usize = 256;
@@ -157,21 +154,33 @@ pub struct Testimony {
 pub struct Round {
     /// Their words.
     pub words: Vec<Testimony>,
-    /// What most say, by the weight of their words: whether they agree with the indexer. Its own word about itself is a
-    /// voice like theirs, so that who is accused by as many as speak for it is not convicted by them. Nothing of a draw.
-    pub most: Option<bool>,
+    /// What most say, by the weight of their words: whether they agree with the indexer. Nothing of a draw, nor where fewer
+    /// than three stand against it.
+    most: Option<bool>,
 }
 
 impl Round {
-    /// What most say of the indexer; nothing of fewer than three witnesses, nor of a draw.
-    #[must_use]
-    pub fn of_the_indexer(&self) -> Option<bool> {
-        self.most.filter(|_| self.words.len() >= WITNESSES_MIN)
+    fn of(words: Vec<Testimony>) -> Self {
+        let sum = |agrees: bool| words.iter().filter(|word| word.agrees == agrees).map(|word| word.weight).sum::<f64>();
+        let (agreeing, disagreeing) = (sum(true), sum(false));
+        let is_accused = words.iter().filter(|word| !word.agrees).count() >= MAJORITY_MIN;
+        let most = (agreeing != disagreeing).then_some(agreeing > disagreeing).filter(|agrees| *agrees || is_accused);
+        Self { words, most }
     }
 
-    /// Each witness and whether it says what most say; nobody where that shows nothing about them.
+    /// What most say of the indexer; nothing of fewer than three words.
+    #[must_use]
+    pub fn of_the_indexer(&self) -> Option<bool> {
+        self.most.filter(|_| self.words.len() >= MAJORITY_MIN)
+    }
+
+    /// Each witness and whether it says what most say. Of two who differ the word of the indexer itself tells who is alone;
+    /// where both differ from it nobody is. One says nothing about itself.
     pub fn of_the_witnesses(&self) -> impl Iterator<Item = (PeerId, bool)> + '_ {
-        let most = self.most.filter(|_| self.words.len() >= EACH_OTHER_MIN);
+        let most = match self.words.as_slice() {
+            [one, other] => (one.agrees || other.agrees).then_some(true),
+            _ => self.of_the_indexer(),
+        };
         most.into_iter().flat_map(|most| self.words.iter().map(move |word| (word.by, word.agrees == most)))
     }
 }
@@ -206,16 +215,19 @@ pub struct Standings {
 }
 
 impl Standings {
-    /// Weighs the reports of one round about `about`, and then writes down who stood with the majority.
-    pub fn round(&mut self, about: &PeerId, reports: &[(PeerId, bool)], now: Mono, half_life: Duration) -> Round {
-        let weight = |by: &PeerId| self.weight(by, now, half_life);
-        let words: Vec<Testimony> =
-            reports.iter().map(|(by, agrees)| Testimony { by: *by, agrees: *agrees, weight: weight(by) }).collect();
-        let sum = |agrees: bool| words.iter().filter(|word| word.agrees == agrees).map(|word| word.weight).sum::<f64>();
-        let (agreeing, disagreeing) = (weight(about) + sum(true), sum(false));
-        let round = Round { most: (agreeing != disagreeing).then_some(agreeing > disagreeing), words };
-        for (by, is_with) in round.of_the_witnesses() {
-            self.note(by, is_with, now, half_life);
+    /// Weighs the reports of one round, and then writes down who stood with the majority; a draw has none, and one witness
+    /// is its own, which says nothing about it.
+    pub fn round(&mut self, reports: &[(PeerId, bool)], now: Mono, half_life: Duration) -> Round {
+        let weighed = |(by, agrees): &(PeerId, bool)| Testimony {
+            by: *by,
+            agrees: *agrees,
+            weight: self.weight(by, now, half_life),
+        };
+        let round = Round::of(reports.iter().map(weighed).collect());
+        if let Some(most) = round.most.filter(|_| round.words.len() > 1) {
+            for word in &round.words {
+                self.note(word.by, word.agrees == most, now, half_life);
+            }
         }
         round
     }
@@ -396,7 +408,7 @@ mod tests {
         let mut standings = Standings::default();
         for second in 0..20 {
             let now = Mono::from_secs(second);
-            standings.round(&peer(9), &[(peer(1), true), (peer(2), true), (peer(3), false)], now, HALF_LIFE);
+            standings.round(&[(peer(1), true), (peer(2), true), (peer(3), false)], now, HALF_LIFE);
         }
         let now = Mono::from_secs(20);
         assert_eq!(standings.weight(&peer(1), now, HALF_LIFE), 1.0);
@@ -407,34 +419,48 @@ mod tests {
     }
 
     #[test]
-    fn the_accused_has_a_voice_and_a_draw_says_nothing() {
+    fn what_a_round_says_of_the_indexer_and_of_its_witnesses() {
         let round = |words: &[bool]| {
             let reports: Vec<(PeerId, bool)> = (1..).map(peer).zip(words.iter().copied()).collect();
-            let round = Standings::default().round(&peer(0), &reports, Mono::ZERO, HALF_LIFE);
+            let round = Standings::default().round(&reports, Mono::ZERO, HALF_LIFE);
             let with = round.of_the_witnesses().filter(|(_, is_with)| *is_with).count();
             let against = round.of_the_witnesses().count() - with;
             (round.of_the_indexer(), with, against)
         };
         assert_eq!(round(&[false]), (None, 0, 0), "word against word");
         assert_eq!(round(&[true]), (None, 0, 0), "nobody to differ from");
-        assert_eq!(round(&[true, false]), (None, 1, 1), "two are too few to speak of it, and enough to differ");
-        assert_eq!(round(&[false, false]), (None, 2, 0));
-        assert_eq!(round(&[true, false, false]), (None, 0, 0), "two against one and its own word are a draw");
+        assert_eq!(round(&[true, true]), (None, 2, 0), "two are too few to speak of it");
+        assert_eq!(round(&[true, false]), (None, 1, 1), "its own word tells who is alone");
+        assert_eq!(round(&[false, false]), (None, 0, 0), "word against words");
+        assert_eq!(round(&[true, false, false]), (None, 0, 0), "two convict nobody");
         assert_eq!(round(&[true, true, false]), (Some(true), 2, 1));
         assert_eq!(round(&[false, false, false]), (Some(false), 3, 0));
         assert_eq!(round(&[true, false, false, false]), (Some(false), 3, 1));
+        assert_eq!(round(&[true, true, false, false]), (None, 0, 0), "a draw");
+        assert_eq!(round(&[true, true, true, false, false, false]), (None, 0, 0));
     }
 
     #[test]
-    fn the_own_word_of_one_that_is_no_good_witness_counts_as_little() {
+    fn three_heads_are_as_many_when_one_of_them_weighs_nothing() {
         let mut standings = Standings::default();
         for second in 0..20 {
-            let reports = [(peer(1), false), (peer(2), true), (peer(3), true)];
-            standings.round(&peer(9), &reports, Mono::from_secs(second), HALF_LIFE);
+            standings.round(&[(peer(1), false), (peer(2), true), (peer(3), true)], Mono::from_secs(second), HALF_LIFE);
         }
-        let reports = [(peer(2), true), (peer(3), false), (peer(4), false)];
-        let round = standings.round(&peer(1), &reports, Mono::from_secs(20), HALF_LIFE);
-        assert_eq!(round.of_the_indexer(), Some(false));
+        let mut says = |words: [(u16, bool); 4]| {
+            let reports = words.map(|(number, agrees)| (peer(number), agrees));
+            standings.round(&reports, Mono::from_secs(20), HALF_LIFE).of_the_indexer()
+        };
+        assert_eq!(says([(1, true), (2, false), (3, false), (4, true)]), None, "heavier, and two");
+        assert_eq!(says([(1, false), (2, false), (3, false), (4, true)]), Some(false));
+    }
+
+    #[test]
+    fn one_witness_and_a_draw_say_nothing_about_witnesses() {
+        let mut standings = Standings::default();
+        standings.round(&[(peer(1), false)], Mono::ZERO, HALF_LIFE);
+        standings.round(&[(peer(1), false), (peer(2), true)], Mono::ZERO, HALF_LIFE);
+        assert_eq!(standings.weight(&peer(1), Mono::ZERO, HALF_LIFE), 1.0);
+        assert_eq!(standings.weight(&peer(2), Mono::ZERO, HALF_LIFE), 1.0);
     }
 
     #[test]
@@ -442,7 +468,7 @@ mod tests {
         let mut standings = Standings::default();
         for number in 0..2 * STANDINGS_MAX as u16 {
             let now = Mono::from_secs(u64::from(number));
-            standings.round(&peer(0), &[(peer(2 * number), true), (peer(2 * number + 1), true)], now, HALF_LIFE);
+            standings.round(&[(peer(2 * number), true), (peer(2 * number + 1), true)], now, HALF_LIFE);
         }
         assert_eq!(standings.by_peer.len(), STANDINGS_MAX);
     }
@@ -474,7 +500,7 @@ mod tests {
             let mut standings = Standings::default();
             for (second, words) in rounds.iter().enumerate() {
                 let reports: Vec<(PeerId, bool)> = (0u16..).map(peer).zip(words.iter().copied()).collect();
-                for word in standings.round(&peer(9), &reports, Mono::from_secs(second as u64 * 120), HALF_LIFE).words {
+                for word in standings.round(&reports, Mono::from_secs(second as u64 * 120), HALF_LIFE).words {
                     prop_assert!((0.0..=1.0).contains(&word.weight), "{word:?}");
                 }
             }

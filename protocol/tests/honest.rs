@@ -9,6 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use protocol::{
+    PeerId,
     admission::{Admission, Conduct, Link},
     bandwidth,
     identity::Keys,
@@ -27,6 +28,10 @@ const WEEK_TICKS: u64 = 7 * 86_400 / TICK_SECS;
 
 /// Indexers in one pool: as many as an indexer has.
 const POOL_MAX: usize = 10;
+
+/// Strangers who are asked as witnesses, and those of them who are in league: a fifth where there is one member.
+const STRANGERS: usize = 20;
+const IN_LEAGUE: usize = 4;
 
 /// A few in the gate; as many as asked for where somebody asks.
 fn cases() -> ProptestConfig {
@@ -108,7 +113,23 @@ fn is_day_of(tick: u64, days: u64) -> bool {
     tick > 0 && tick.is_multiple_of(days * 86_400 / TICK_SECS)
 }
 
-fn observe(book: &mut Book, peer: protocol::PeerId, honest: &Honest, tick: u64, born: &mut i64, rng: &mut StdRng) {
+/// A round of five of those who might be asked about an indexer: strangers, of whom the first ones are in league against it,
+/// and the other members.
+fn round(peer: PeerId, strangers: &[PeerId], members: &[PeerId], rng: &mut StdRng) -> Vec<(PeerId, bool)> {
+    let all: Vec<&PeerId> = strangers.iter().chain(members).filter(|other| **other != peer).collect();
+    let asked = rand::seq::index::sample(rng, all.len(), 5);
+    // An honest one may hear of a restart, or of a crowd, later than we do.
+    asked.iter().map(|at| (*all[at], at >= IN_LEAGUE && rng.random_range(0..50) > 0)).collect()
+}
+
+fn observe(
+    book: &mut Book,
+    (peer, honest): (PeerId, &Honest),
+    (strangers, members): (&[PeerId], &[PeerId]),
+    tick: u64,
+    born: &mut i64,
+    rng: &mut StdRng,
+) {
     let now = Mono::from_secs(tick * TICK_SECS);
     if is_day_of(tick, honest.restart_days.0) {
         book.observe(peer, &Observation::RestartAnnounced, now);
@@ -131,9 +152,9 @@ fn observe(book: &mut Book, peer: protocol::PeerId, honest: &Honest, tick: u64, 
         born_at: Timestamp::from_second(*born).unwrap_or(Timestamp::UNIX_EPOCH),
     };
     book.observe(peer, &answered, now);
-    // A third of an hour each week the DHT hides records from it, asked every four minutes then, every nine otherwise.
-    let is_hidden = (tick + honest.hidden_from) % WEEK_TICKS < 1_200 / TICK_SECS;
-    if tick.is_multiple_of(if is_hidden { 240 } else { 540 } / TICK_SECS) {
+    // Half an hour each week the DHT hides records from it. It is asked every twelve ticks then, else every nine minutes.
+    let is_hidden = (tick + honest.hidden_from) % WEEK_TICKS < 1_800 / TICK_SECS;
+    if tick.is_multiple_of(if is_hidden { 12 } else { 540 / TICK_SECS }) {
         book.observe(peer, &Observation::Dht { good: !is_hidden }, now);
     }
     match rng.random_range(0..50) {
@@ -143,18 +164,8 @@ fn observe(book: &mut Book, peer: protocol::PeerId, honest: &Honest, tick: u64, 
             let good = rng.random_range(0..5) > 0;
             book.observe(peer, &Observation::Spot { by: peer, good }, now);
         }
-        10..20 => {
-            let agrees = rng.random_range(0..5) > 0;
-            book.observe(peer, &Observation::Witness { by: peer, agrees, weight: 1.0 }, now);
-            book.observe(peer, &Observation::Recorded { good: rng.random_range(0..50) > 0 }, now);
-        }
-        // Of a round of five, most are not of the fifth that is in league.
-        30..32 => {
-            let against = (0..5).filter(|_| rng.random_range(0..5) == 0).count();
-            book.observe(peer, &Observation::Witnessed { good: against < 3 }, now);
-            let about = Keys::from_seed([rng.random_range(1..=9); 32]).peer_id();
-            book.observe(peer, &Observation::Testified { about, good: against < 3 }, now);
-        }
+        10..20 => book.observe(peer, &Observation::Recorded { good: rng.random_range(0..50) > 0 }, now),
+        30..34 => book.witnessed(peer, &round(peer, strangers, members, rng), now),
         _ => {}
     }
 }
@@ -170,12 +181,13 @@ proptest! {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut book = Book::new(Settings::default());
         let peers: Vec<_> = indexers.iter().map(|_| Keys::generate(&mut rng).peer_id()).collect();
+        let strangers: Vec<_> = (0..STRANGERS).map(|_| Keys::generate(&mut rng).peer_id()).collect();
         let members: Vec<Judged> = peers.iter().map(|peer| Judged { peer: *peer, hold: Hold::Loose }).collect();
         book.set_members(&peers.iter().copied().collect::<BTreeSet<_>>());
         let mut born = vec![0; indexers.len()];
         for tick in 0..DAYS * 86_400 / TICK_SECS {
             for ((peer, honest), born) in peers.iter().zip(&indexers).zip(&mut born) {
-                observe(&mut book, *peer, honest, tick, born, &mut rng);
+                observe(&mut book, (*peer, honest), (&strangers, &peers), tick, born, &mut rng);
             }
             let evicted = book.judge(&members, Mono::from_secs(tick * TICK_SECS + 10));
             if let Some(eviction) = evicted.first() {

@@ -225,10 +225,14 @@ fn whoever_follows_the_events_is_cut_off_at_will_and_gets_each_once_in_order() {
         }
         unreachable!("it goes on until all was told")
     });
-    for number in 0..CHANGES {
+    let ban = |member: &Member, number: u8| {
         let peer = Keys::from_seed([number; 32]).peer_id();
         let wish = json!({ "peer_id": peer.to_string(), "reason": format!("number {number}") });
         assert_eq!(member.tell("/api/v1/bans", &wish.to_string()).code, 204);
+        peer
+    };
+    for number in 0..CHANGES {
+        let peer = ban(member, number);
         assert_eq!(member.tell_as("DELETE", &format!("/api/v1/bans/{peer}"), &member.token(), "").code, 204);
     }
     let (seen, last) = following.join().unwrap();
@@ -242,7 +246,8 @@ fn whoever_follows_the_events_is_cut_off_at_will_and_gets_each_once_in_order() {
     member.kill();
     member.start();
     let member = federation.member("indexer-1");
-    member.until_listening();
+    member.until_ready();
+    ban(member, CHANGES);
     let mut follower = Follower::of(member.admin(), last.as_deref());
     let (name, _, gap) = follower.next();
     assert_eq!((name.as_str(), &gap["reason"]), ("gap", &json!("restarted")), "how the other life ended nobody knows");

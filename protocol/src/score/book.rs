@@ -274,7 +274,7 @@ impl Book {
     /// Witnesses reported on an indexer, at the same time: who, and whether it says the same as the indexer. Each word
     /// counts as much as its witness was in agreement with the others so far.
     pub fn witnessed(&mut self, indexer: PeerId, reports: &[(PeerId, bool)], now: Mono) {
-        let round = self.witnesses.round(&indexer, reports, now, self.settings.half_life);
+        let round = self.witnesses.round(reports, now, self.settings.half_life);
         for Testimony { by, agrees, weight } in &round.words {
             self.observe(indexer, &Observation::Witness { by: *by, agrees: *agrees, weight: *weight }, now);
         }
@@ -370,7 +370,6 @@ impl Book {
         }
         let mut condemned: Vec<Eviction> = members.iter().filter_map(|member| self.judge_one(*member, now)).collect();
         condemned.sort_by(|one, other| one.score.high.total_cmp(&other.score.high));
-        condemned.truncate(members.len().saturating_sub(1));
         let is_seed =
             |eviction: &Eviction| members.iter().any(|one| one.peer == eviction.peer && one.hold == Hold::Seed);
         if condemned.iter().all(is_seed) {
@@ -378,6 +377,7 @@ impl Book {
         } else {
             condemned.retain(|eviction| !is_seed(eviction));
         }
+        condemned.truncate(members.len().saturating_sub(1));
         for eviction in &condemned {
             self.decide(&eviction.peer, Decision::Evicted, now);
             if let Some(account) = self.accounts.get_mut(&eviction.peer) {

@@ -77,7 +77,7 @@ pub enum Observation {
     },
     /// At least three witnesses told of it at the same time.
     Witnessed {
-        /// Most, by the weight of their words and its own, say the same as it.
+        /// Most, by the weight of their words, say the same as it.
         good: bool,
     },
     /// As a witness of another it said what most said, or not.
@@ -85,7 +85,7 @@ pub enum Observation {
         /// Of whom.
         #[serde(with = "crate::wire::text")]
         about: PeerId,
-        /// The same as the majority of at least three, the word of the other about itself among them.
+        /// The same as the majority of at least three, or, of two who differ, the same as the other itself.
         good: bool,
     },
     /// Its answer took three quarters of the worst round trip or more, and most other members were quick.

@@ -326,7 +326,7 @@ fn one_that_is_slow_while_others_are_quick_is_caught_and_nobody_is_when_all_are_
 
 /// Rounds of witnesses about each of `1..=count`, an hour long: what `word` says that one says of another is compared with
 /// what the other said to us. Those that are caught in the end.
-fn caught_by_witnesses(count: u16, word: fn(by: u16, about: u16) -> bool) -> Vec<u16> {
+fn caught_by_witnesses(count: u16, word: impl Fn(u16, u16) -> bool) -> Vec<u16> {
     let mut book = Book::default();
     book.set_members(&(1..=count).map(peer).collect());
     for second in (0..3_600).step_by(TICK as usize) {
@@ -369,9 +369,17 @@ fn rounds_of_two_witnesses_are_enough_to_catch_a_false_one() {
 }
 
 #[test]
-fn two_in_league_convict_neither_of_two_others() {
-    // 1 and 2 say of 3 and 4 what they did not say, and vouch for each other.
-    assert_eq!(caught_by_witnesses(4, |by, about| by > 2 || about <= 2), Vec::<u16>::new());
+fn two_in_league_convict_nobody() {
+    for count in 3..=8 {
+        // 1 and 2 vouch for each other and speak against the others, to the first of whom they told something else than to us.
+        for deceived in 2..=count {
+            let caught = caught_by_witnesses(count, |by, about| match (by <= 2, about <= 2) {
+                (true, is_friend) => is_friend,
+                (false, is_of_league) => !(is_of_league && by <= deceived),
+            });
+            assert!(caught.iter().all(|number| *number <= 2), "{count}, {deceived}: {caught:?}");
+        }
+    }
 }
 
 #[test]
@@ -541,6 +549,21 @@ fn seeds_go_one_in_a_judgement_and_after_all_others() {
         told.ledger.decisions().filter(|decided| decided.what == Decision::Evicted).count()
     };
     assert_eq!((1..=4).map(evictions).collect::<Vec<_>>(), [1, 1, 1, 0], "the ledger says what was done");
+}
+
+#[test]
+fn where_all_are_caught_a_seed_is_the_last() {
+    for loose in 1..=3 {
+        let mut book = Book::default();
+        let hold = |number| if number == loose { Hold::Loose } else { Hold::Seed };
+        let members = [1, 2, 3].map(|number| Judged { peer: peer(number), hold: hold(number) });
+        for second in (0..300).step_by(TICK as usize) {
+            members.iter().for_each(|one| book.observe(one.peer, &answered(20, 0.5), Mono::from_secs(second)));
+        }
+        members.iter().for_each(|one| book.observe(one.peer, &Observation::Exposed, Mono::from_secs(300)));
+        let first = (0..3).find_map(|_| book.judge(&members, Mono::from_secs(300)).pop());
+        assert_eq!(first.map(|eviction| eviction.peer), Some(peer(loose)));
+    }
 }
 
 #[test]

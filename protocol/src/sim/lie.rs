@@ -46,6 +46,8 @@ pub enum Lie {
     NoDht,
     /// As a witness it says of every other indexer that its process began just now.
     FalseWitness,
+    /// As a witness it says so of the honest, and of other liars what is true.
+    League,
 }
 
 /// A lie, all the time or by turns.
@@ -102,14 +104,14 @@ impl Lie {
                 answer.dht_found = answer.dht_found.map(|_| false);
                 answer.dht_payload = None;
             }
-            Self::FalseWitness => {}
+            Self::FalseWitness | Self::League => {}
         }
         Some(Duration::ZERO)
     }
 
     /// Changes a true word about another indexer.
-    pub(super) fn testify(&self, report: &mut WitnessReport, now: jiff::Timestamp) {
-        if *self == Self::FalseWitness {
+    pub(super) fn testify(&self, report: &mut WitnessReport, is_honest: bool, now: jiff::Timestamp) {
+        if *self == Self::FalseWitness || (*self == Self::League && is_honest) {
             *report = WitnessReport { seen: true, born_at: Some(now), ..*report };
         }
     }

@@ -226,7 +226,7 @@ impl Member {
         let heard = self.beats.get(&about).filter(|_| is_member).and_then(|beat| beat.heard);
         let mut report = report(is_connected, heard, connected, now.mono);
         for lying in self.lies.iter().filter(|lying| lying.is_on(world.now)) {
-            lying.lie.testify(&mut report, now.wall);
+            lying.lie.testify(&mut report, world.is_honest[about as usize], now.wall);
         }
         self.say_report(to, number, Some(report), world);
     }
