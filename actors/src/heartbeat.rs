@@ -461,11 +461,11 @@ impl State {
         }
         self.judge_dht(response, now.wall);
         self.born = self.born.filter(|(born, _)| *born == response.born_at).or(Some((response.born_at, now.mono)));
-        let is_challenged = !given.challenged.is_empty();
-        if is_challenged && !self.challenges.is_doubted() {
+        let is_batch = !given.challenged.is_empty() && !self.challenges.is_doubted();
+        if is_batch {
             self.ask_witnesses(&given, now.mono);
         }
-        if self.dht.answered(is_challenged, self.clock_ahead) {
+        if self.dht.answered(is_batch, self.clock_ahead) {
             self.look_in_dht();
         }
         self.count_subnets(&given.response);

@@ -43,12 +43,13 @@ const DOUBTED_BATCHES: u32 = 10;
 /// Every so many batches of challenges our own record is asked for in the DHT too: some nine minutes per indexer.
 pub const DHT_BATCHES: u32 = 5;
 
-/// So many for the first time, and where we did not find it ourselves: some two minutes.
-const DHT_BATCHES_FIRST: u32 = 1;
+/// So many for the first time, and where we did not find it ourselves: some four minutes.
+const DHT_BATCHES_FIRST: u32 = 2;
 
-/// Answers, the wrong one among them, after which we look for the record again, to ask with the next: some four minutes, so
-/// that the nine that convict span half an hour, however often it is challenged meanwhile.
-const DHT_TICKS_AGAIN: u32 = 11;
+/// Answers, the wrong one among them, after which we look for the record again, to ask with the next. An honest indexer that
+/// cannot see it says so one tick later, some four minutes after it said so last: the nine that convict span half an hour,
+/// however often it is challenged meanwhile.
+const DHT_TICKS_AGAIN: u32 = 10;
 
 /// Answers within which a DHT challenge is answered: that to the question itself, and those of two more ticks, for the
 /// indexer looks up beside its answers and not before them.
@@ -542,7 +543,7 @@ impl Challenges {
 /// When one indexer is asked for our own record in the DHT, and what its answer is worth.
 ///
 /// It is asked only after we found the record there ourselves: one that was not put yet is no indexer's fault. The first
-/// time comes with the first batch, so that a newcomer is known early, then with every fifth; after a wrong answer eleven
+/// time comes with the second batch, so that a newcomer is known early, then with every fifth; after a wrong answer ten
 /// ticks later. Not sooner: a split that hides the record from the indexer should pass before it is caught for it. And not
 /// by chance, as batches go: a liar would have an hour where chance is kind to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -573,8 +574,9 @@ enum DhtStage {
 }
 
 impl DhtChallenge {
-    /// A beat was answered, with a batch of challenges or without; tells whether it is time to look our record up. It is not
-    /// where the indexer's clock is apart from ours (`clock_ahead`): by that clock our record may be over.
+    /// A beat was answered, with a batch of challenges or without (those that go at every tick, for a check that failed, are
+    /// none); tells whether it is time to look our record up. It is not where the indexer's clock is apart from ours
+    /// (`clock_ahead`): by that clock our record may be over.
     pub fn answered(&mut self, is_batch: bool, clock_ahead: SignedDuration) -> bool {
         self.batches = self.batches.saturating_add(u32::from(is_batch));
         self.again_in = self.again_in.map(|ticks| ticks.saturating_sub(1));
@@ -587,7 +589,7 @@ impl DhtChallenge {
     }
 
     /// Our own look-up found the record in the DHT, or did not: then nobody is asked this time, and we look again with the
-    /// next batch.
+    /// second batch.
     pub fn looked(&mut self, is_there: bool) {
         if self.stage != DhtStage::Looking {
             return;
@@ -1211,7 +1213,7 @@ mod tests {
     }
 
     #[test]
-    fn one_whose_answer_was_wrong_is_asked_again_eleven_ticks_later_however_often_it_is_challenged() {
+    fn one_whose_answer_was_wrong_is_asked_again_ten_ticks_later_however_often_it_is_challenged() {
         let key = OwnRecordKey { peer_id: &peer(1), did: "did:key:zParis", newest_seq: 9 };
         let wrong = HeartbeatResponse { dht_found: Some(false), ..response(1) };
         for is_challenged in [true, false] {
@@ -1290,8 +1292,8 @@ mod tests {
         assert!(!challenge.draw(), "we have not looked yet");
         challenge.looked(false);
         assert!(!challenge.draw());
-        assert!(!challenge.answered(false, SignedDuration::ZERO));
-        assert!(challenge.answered(true, SignedDuration::ZERO), "we look again with the next batch");
+        assert!(!challenge.answered(true, SignedDuration::ZERO));
+        assert!(challenge.answered(true, SignedDuration::ZERO), "we look again with the second batch");
         challenge.looked(true);
         assert!(challenge.draw());
     }

@@ -44,8 +44,8 @@ const FILL_TOLERANCE: f64 = 0.25;
 /// Targets tried within [`TRY_EVERY`]: six dials a second, beyond it nobody is tried for others.
 const TARGETS_MAX: usize = 64;
 
-/// Words of which a majority says something, and as many have to stand against an indexer, whatever they weigh: two in
-/// league convict nobody.
+/// Words of which a majority says something, and as many members of our pool have to stand against an indexer, whatever they
+/// weigh: two in league convict nobody, with strangers or without.
 const MAJORITY_MIN: usize = 3;
 
 /// Witnesses whose agreement is remembered; past it the longest unheard is forgotten, and counts like a new one.
@@ -155,15 +155,15 @@ pub struct Round {
     /// Their words.
     pub words: Vec<Testimony>,
     /// What most say, by the weight of their words: whether they agree with the indexer. Nothing of a draw, nor where fewer
-    /// than three stand against it.
+    /// than three members of our pool stand against it.
     most: Option<bool>,
 }
 
 impl Round {
-    fn of(words: Vec<Testimony>) -> Self {
+    fn of(words: Vec<Testimony>, is_member: impl Fn(&PeerId) -> bool) -> Self {
         let sum = |agrees: bool| words.iter().filter(|word| word.agrees == agrees).map(|word| word.weight).sum::<f64>();
         let (agreeing, disagreeing) = (sum(true), sum(false));
-        let is_accused = words.iter().filter(|word| !word.agrees).count() >= MAJORITY_MIN;
+        let is_accused = words.iter().filter(|word| !word.agrees && is_member(&word.by)).count() >= MAJORITY_MIN;
         let most = (agreeing != disagreeing).then_some(agreeing > disagreeing).filter(|agrees| *agrees || is_accused);
         Self { words, most }
     }
@@ -216,14 +216,20 @@ pub struct Standings {
 
 impl Standings {
     /// Weighs the reports of one round, and then writes down who stood with the majority; a draw has none, and one witness
-    /// is its own, which says nothing about it.
-    pub fn round(&mut self, reports: &[(PeerId, bool)], now: Mono, half_life: Duration) -> Round {
+    /// is its own, which says nothing about it. `is_member` tells the members of our pool from strangers.
+    pub fn round(
+        &mut self,
+        reports: &[(PeerId, bool)],
+        is_member: impl Fn(&PeerId) -> bool,
+        now: Mono,
+        half_life: Duration,
+    ) -> Round {
         let weighed = |(by, agrees): &(PeerId, bool)| Testimony {
             by: *by,
             agrees: *agrees,
             weight: self.weight(by, now, half_life),
         };
-        let round = Round::of(reports.iter().map(weighed).collect());
+        let round = Round::of(reports.iter().map(weighed).collect(), is_member);
         if let Some(most) = round.most.filter(|_| round.words.len() > 1) {
             for word in &round.words {
                 self.note(word.by, word.agrees == most, now, half_life);
@@ -408,7 +414,7 @@ mod tests {
         let mut standings = Standings::default();
         for second in 0..20 {
             let now = Mono::from_secs(second);
-            standings.round(&[(peer(1), true), (peer(2), true), (peer(3), false)], now, HALF_LIFE);
+            standings.round(&[(peer(1), true), (peer(2), true), (peer(3), false)], |_| true, now, HALF_LIFE);
         }
         let now = Mono::from_secs(20);
         assert_eq!(standings.weight(&peer(1), now, HALF_LIFE), 1.0);
@@ -422,7 +428,7 @@ mod tests {
     fn what_a_round_says_of_the_indexer_and_of_its_witnesses() {
         let round = |words: &[bool]| {
             let reports: Vec<(PeerId, bool)> = (1..).map(peer).zip(words.iter().copied()).collect();
-            let round = Standings::default().round(&reports, Mono::ZERO, HALF_LIFE);
+            let round = Standings::default().round(&reports, |_| true, Mono::ZERO, HALF_LIFE);
             let with = round.of_the_witnesses().filter(|(_, is_with)| *is_with).count();
             let against = round.of_the_witnesses().count() - with;
             (round.of_the_indexer(), with, against)
@@ -441,14 +447,30 @@ mod tests {
     }
 
     #[test]
+    fn strangers_speak_for_an_indexer_and_convict_none() {
+        let says = |agrees: bool, strangers: u16| {
+            let reports: Vec<(PeerId, bool)> = (1..=4).map(|number| (peer(number), agrees)).collect();
+            let is_member = |by: &PeerId| (1 + strangers..=4).any(|number| peer(number) == *by);
+            Standings::default().round(&reports, is_member, Mono::ZERO, HALF_LIFE).of_the_indexer()
+        };
+        assert_eq!((says(false, 1), says(false, 2)), (Some(false), None));
+        assert_eq!((says(true, 1), says(true, 4)), (Some(true), Some(true)));
+    }
+
+    #[test]
     fn three_heads_are_as_many_when_one_of_them_weighs_nothing() {
         let mut standings = Standings::default();
         for second in 0..20 {
-            standings.round(&[(peer(1), false), (peer(2), true), (peer(3), true)], Mono::from_secs(second), HALF_LIFE);
+            standings.round(
+                &[(peer(1), false), (peer(2), true), (peer(3), true)],
+                |_| true,
+                Mono::from_secs(second),
+                HALF_LIFE,
+            );
         }
         let mut says = |words: [(u16, bool); 4]| {
             let reports = words.map(|(number, agrees)| (peer(number), agrees));
-            standings.round(&reports, Mono::from_secs(20), HALF_LIFE).of_the_indexer()
+            standings.round(&reports, |_| true, Mono::from_secs(20), HALF_LIFE).of_the_indexer()
         };
         assert_eq!(says([(1, true), (2, false), (3, false), (4, true)]), None, "heavier, and two");
         assert_eq!(says([(1, false), (2, false), (3, false), (4, true)]), Some(false));
@@ -457,8 +479,8 @@ mod tests {
     #[test]
     fn one_witness_and_a_draw_say_nothing_about_witnesses() {
         let mut standings = Standings::default();
-        standings.round(&[(peer(1), false)], Mono::ZERO, HALF_LIFE);
-        standings.round(&[(peer(1), false), (peer(2), true)], Mono::ZERO, HALF_LIFE);
+        standings.round(&[(peer(1), false)], |_| true, Mono::ZERO, HALF_LIFE);
+        standings.round(&[(peer(1), false), (peer(2), true)], |_| true, Mono::ZERO, HALF_LIFE);
         assert_eq!(standings.weight(&peer(1), Mono::ZERO, HALF_LIFE), 1.0);
         assert_eq!(standings.weight(&peer(2), Mono::ZERO, HALF_LIFE), 1.0);
     }
@@ -468,7 +490,7 @@ mod tests {
         let mut standings = Standings::default();
         for number in 0..2 * STANDINGS_MAX as u16 {
             let now = Mono::from_secs(u64::from(number));
-            standings.round(&[(peer(2 * number), true), (peer(2 * number + 1), true)], now, HALF_LIFE);
+            standings.round(&[(peer(2 * number), true), (peer(2 * number + 1), true)], |_| true, now, HALF_LIFE);
         }
         assert_eq!(standings.by_peer.len(), STANDINGS_MAX);
     }
@@ -500,7 +522,7 @@ mod tests {
             let mut standings = Standings::default();
             for (second, words) in rounds.iter().enumerate() {
                 let reports: Vec<(PeerId, bool)> = (0u16..).map(peer).zip(words.iter().copied()).collect();
-                for word in standings.round(&reports, Mono::from_secs(second as u64 * 120), HALF_LIFE).words {
+                for word in standings.round(&reports, |_| true, Mono::from_secs(second as u64 * 120), HALF_LIFE).words {
                     prop_assert!((0.0..=1.0).contains(&word.weight), "{word:?}");
                 }
             }

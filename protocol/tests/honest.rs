@@ -1,8 +1,8 @@
 //! Over 30 days an honest indexer is never evicted for its score, and no honest node is ever refused for its own, at any fill,
 //! in a network of any size, while links work.
 //!
-//! Evidence is drawn as it comes to a node whose links work: some beats are late, some indexers restart, and a fifth of
-//! the witnesses are in league against the honest. `PROPTEST_CASES` says how many networks are lived through.
+//! Evidence is drawn as it comes to a node whose links work: some beats are late, some indexers restart, and of twenty others
+//! who are asked about them four are in league. `PROPTEST_CASES` says how many networks are lived through.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -29,8 +29,8 @@ const WEEK_TICKS: u64 = 7 * 86_400 / TICK_SECS;
 /// Indexers in one pool: as many as an indexer has.
 const POOL_MAX: usize = 10;
 
-/// Strangers who are asked as witnesses, and those of them who are in league: a fifth where there is one member.
-const STRANGERS: usize = 20;
+/// Other members, who are asked as witnesses, and those of them who are in league against the honest.
+const OTHERS: usize = 20;
 const IN_LEAGUE: usize = 4;
 
 /// A few in the gate; as many as asked for where somebody asks.
@@ -113,11 +113,12 @@ fn is_day_of(tick: u64, days: u64) -> bool {
     tick > 0 && tick.is_multiple_of(days * 86_400 / TICK_SECS)
 }
 
-/// A round of five of those who might be asked about an indexer: strangers, of whom the first ones are in league against it,
-/// and the other members.
-fn round(peer: PeerId, strangers: &[PeerId], members: &[PeerId], rng: &mut StdRng) -> Vec<(PeerId, bool)> {
-    let all: Vec<&PeerId> = strangers.iter().chain(members).filter(|other| **other != peer).collect();
-    let asked = rand::seq::index::sample(rng, all.len(), 5);
+/// A round of some of those who might be asked about an indexer: others, of whom the first ones are in league against it,
+/// and the honest ones.
+fn round(peer: PeerId, others: &[PeerId], members: &[PeerId], rng: &mut StdRng) -> Vec<(PeerId, bool)> {
+    let all: Vec<&PeerId> = others.iter().chain(members).filter(|one| **one != peer).collect();
+    let count = rng.random_range(2..=6);
+    let asked = rand::seq::index::sample(rng, all.len(), count);
     // An honest one may hear of a restart, or of a crowd, later than we do.
     asked.iter().map(|at| (*all[at], at >= IN_LEAGUE && rng.random_range(0..50) > 0)).collect()
 }
@@ -125,7 +126,7 @@ fn round(peer: PeerId, strangers: &[PeerId], members: &[PeerId], rng: &mut StdRn
 fn observe(
     book: &mut Book,
     (peer, honest): (PeerId, &Honest),
-    (strangers, members): (&[PeerId], &[PeerId]),
+    (others, members): (&[PeerId], &[PeerId]),
     tick: u64,
     born: &mut i64,
     rng: &mut StdRng,
@@ -159,13 +160,13 @@ fn observe(
     }
     match rng.random_range(0..50) {
         0..10 => book.observe(peer, &Observation::Challenged { good: 1, bad: 0, unfound: 0 }, now),
-        // One of five that an honest indexer names denies it; of a larger share nobody's word is worth anything.
+        // One of five that an honest indexer names always denies it.
         20..30 => {
-            let good = rng.random_range(0..5) > 0;
-            book.observe(peer, &Observation::Spot { by: peer, good }, now);
+            let asked = rng.random_range(0..others.len());
+            book.observe(peer, &Observation::Spot { by: others[asked], good: asked >= IN_LEAGUE }, now);
         }
         10..20 => book.observe(peer, &Observation::Recorded { good: rng.random_range(0..50) > 0 }, now),
-        30..34 => book.witnessed(peer, &round(peer, strangers, members, rng), now),
+        30..34 => book.witnessed(peer, &round(peer, others, members, rng), now),
         _ => {}
     }
 }
@@ -181,13 +182,14 @@ proptest! {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut book = Book::new(Settings::default());
         let peers: Vec<_> = indexers.iter().map(|_| Keys::generate(&mut rng).peer_id()).collect();
-        let strangers: Vec<_> = (0..STRANGERS).map(|_| Keys::generate(&mut rng).peer_id()).collect();
+        let others: Vec<_> = (0..OTHERS).map(|_| Keys::generate(&mut rng).peer_id()).collect();
         let members: Vec<Judged> = peers.iter().map(|peer| Judged { peer: *peer, hold: Hold::Loose }).collect();
-        book.set_members(&peers.iter().copied().collect::<BTreeSet<_>>());
+        // Strangers in league would convict nobody.
+        book.set_members(&peers.iter().chain(&others).copied().collect::<BTreeSet<_>>());
         let mut born = vec![0; indexers.len()];
         for tick in 0..DAYS * 86_400 / TICK_SECS {
             for ((peer, honest), born) in peers.iter().zip(&indexers).zip(&mut born) {
-                observe(&mut book, (*peer, honest), (&strangers, &peers), tick, born, &mut rng);
+                observe(&mut book, (*peer, honest), (&others, &peers), tick, born, &mut rng);
             }
             let evicted = book.judge(&members, Mono::from_secs(tick * TICK_SECS + 10));
             if let Some(eviction) = evicted.first() {

@@ -274,7 +274,8 @@ impl Book {
     /// Witnesses reported on an indexer, at the same time: who, and whether it says the same as the indexer. Each word
     /// counts as much as its witness was in agreement with the others so far.
     pub fn witnessed(&mut self, indexer: PeerId, reports: &[(PeerId, bool)], now: Mono) {
-        let round = self.witnesses.round(reports, now, self.settings.half_life);
+        let members = &self.members;
+        let round = self.witnesses.round(reports, |by| members.contains(by), now, self.settings.half_life);
         for Testimony { by, agrees, weight } in &round.words {
             self.observe(indexer, &Observation::Witness { by: *by, agrees: *agrees, weight: *weight }, now);
         }
@@ -362,17 +363,19 @@ impl Book {
         self.accounts.is_empty()
     }
 
-    /// One judgement of the members: those that go, worst first. Never the last, a seed only as [`Hold`] says and by itself,
-    /// for how many others carry us is known again at the next; and nobody while we suspect ourselves.
+    /// One judgement of the members: those that go, worst first. Never the last, a seed only as [`Hold`] says and by itself
+    /// where it is the worst, for how many others carry us is known again at the next; and nobody while we suspect ourselves.
     pub fn judge(&mut self, members: &[Judged], now: Mono) -> Vec<Eviction> {
         if self.is_self_suspect(now) {
             return Vec::new();
         }
         let mut condemned: Vec<Eviction> = members.iter().filter_map(|member| self.judge_one(*member, now)).collect();
-        condemned.sort_by(|one, other| one.score.high.total_cmp(&other.score.high));
         let is_seed =
             |eviction: &Eviction| members.iter().any(|one| one.peer == eviction.peer && one.hold == Hold::Seed);
-        if condemned.iter().all(is_seed) {
+        condemned.sort_by(|one, other| {
+            one.score.high.total_cmp(&other.score.high).then_with(|| is_seed(one).cmp(&is_seed(other)))
+        });
+        if condemned.first().is_some_and(is_seed) {
             condemned.truncate(1);
         } else {
             condemned.retain(|eviction| !is_seed(eviction));

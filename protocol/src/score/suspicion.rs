@@ -20,8 +20,8 @@
 //! The bound wants failures of an honest one that do not hang together. Where they may, something else bounds them: a record in
 //! the DHT is asked for minutes apart, so that a split passes before it convicts; the words of one round of witnesses are one
 //! check; what most members fail at the same time is not written down at all ([`super::Book`]); and what rests on another's
-//! word, testimony and spot checks, has a sum for each of those others, at most a third of [`SURE`], so that it takes
-//! three of them.
+//! word, testimony and spot checks, has a sum for each of those others, at most a third of [`SURE`]. Each of them may lie, so
+//! those by whom it is borne out count as much: the sums go as far below 0, and it takes three more against it than for it.
 //!
 //! # What follows
 //! The score of one that is caught is 0, until every sum has fallen below half of [`SURE`]: after a half-life without
@@ -38,13 +38,13 @@ pub const SURE: f64 = 20.7;
 /// Below this share of [`SURE`] one that was caught is so no longer.
 const RELEASED: f64 = 0.5;
 
-/// What rests on one other's word is at most this share of [`SURE`], rounded up so that three of them reach it.
+/// What rests on one other's word is at most this share of [`SURE`] either way, rounded up so that three of them reach it.
 const OF_ONE: f64 = 0.334;
 
 /// Others of whose words sums are kept, each way: more than a pool has. Past it the least is forgotten.
 const OTHERS_MAX: usize = 32;
 
-/// A sum that faded below this is none.
+/// A sum that faded to less than this is none.
 const SUM_MIN: f64 = 0.01;
 
 /// One way of checking what an indexer says or does.
@@ -120,7 +120,7 @@ pub struct Suspicions {
     is_caught: bool,
 }
 
-/// What speaks against it by one other's word.
+/// What speaks against it by one other's word; below 0 for it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct OfOne {
     #[serde(with = "crate::wire::text")]
@@ -160,7 +160,7 @@ impl Suspicions {
 
     fn weigh(&mut self, check: Check, sum: f64) {
         self.is_caught |= sum >= SURE;
-        self.set(check, sum.min(SURE));
+        self.set(check, sum.clamp(0.0, SURE));
     }
 
     /// Adds checks: so many failed, and then so many passed. One may count less than 1.
@@ -189,7 +189,7 @@ impl Suspicions {
         }
         for others in [&mut self.testimony, &mut self.spots] {
             others.iter_mut().for_each(|other| other.sum *= factor);
-            others.retain(|other| other.sum >= SUM_MIN);
+            others.retain(|other| other.sum.abs() >= SUM_MIN);
         }
         self.settle();
     }
@@ -198,7 +198,7 @@ impl Suspicions {
     pub(super) fn is_sane(&self) -> bool {
         let others = || self.testimony.iter().chain(&self.spots);
         self.sums.values().all(|sum| (0.0..=SURE).contains(sum))
-            && others().all(|other| (0.0..=OF_ONE * SURE).contains(&other.sum))
+            && others().all(|other| other.sum.abs() <= OF_ONE * SURE)
             && self.testimony.len() <= OTHERS_MAX
             && self.spots.len() <= OTHERS_MAX
     }
@@ -219,10 +219,11 @@ fn of_others(others: &mut Vec<OfOne>, other: PeerId, check: Check, good: bool) -
     let (passed, failed) = check.steps();
     let step = if good { passed } else { failed };
     let before = others.iter().position(|known| known.other == other).map(|at| others.swap_remove(at).sum);
-    let sum = (before.unwrap_or(0.0) + step).min(OF_ONE * SURE);
-    if sum >= SUM_MIN {
+    let sum = (before.unwrap_or(0.0) + step).clamp(-OF_ONE * SURE, OF_ONE * SURE);
+    if sum.abs() >= SUM_MIN {
         if others.len() >= OTHERS_MAX {
-            let least = (0..others.len()).min_by(|one, next| others[*one].sum.total_cmp(&others[*next].sum));
+            let least =
+                (0..others.len()).min_by(|one, next| others[*one].sum.abs().total_cmp(&others[*next].sum.abs()));
             least.map(|at| others.swap_remove(at));
         }
         others.push(OfOne { other, sum });
@@ -324,6 +325,35 @@ mod tests {
             assert!(!run(1, tell) && !run(2, tell));
             assert!(run(3, tell) && run(OTHERS_MAX as u32 + 10, tell));
         }
+    }
+
+    #[test]
+    fn those_who_bear_it_out_count_as_much_as_those_who_do_not() {
+        let is_caught = |against: u32, of: u32, tell: fn(&mut Suspicions, PeerId, bool)| {
+            let mut suspicions = Suspicions::default();
+            for _ in 0..100 {
+                (0..of).for_each(|other| tell(&mut suspicions, peer(other), other >= against));
+            }
+            suspicions.is_caught()
+        };
+        for tell in [Suspicions::testify, Suspicions::spot] {
+            // A fifth of the nodes that an indexer names may be in league against it; and whoever lies to one witness alone.
+            assert!(!is_caught(4, 20, tell) && !is_caught(3, 6, tell) && !is_caught(5, 8, tell));
+            assert!(is_caught(3, 3, tell) && is_caught(6, 8, tell) && is_caught(12, 20, tell));
+        }
+    }
+
+    #[test]
+    fn the_others_that_count_least_are_forgotten_first() {
+        let mut suspicions = Suspicions::default();
+        for _ in 0..100 {
+            (0..OTHERS_MAX as u32).for_each(|other| suspicions.spot(peer(other), true));
+        }
+        (0..10).for_each(|other| suspicions.spot(peer(1_000 + other), false));
+        assert_eq!(suspicions.of(Check::Spot), 0.0);
+        assert!(
+            suspicions.is_sane() && suspicions.spots.iter().filter(|other| other.sum < 0.0).count() >= OTHERS_MAX - 1
+        );
     }
 
     #[test]

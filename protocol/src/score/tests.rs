@@ -383,6 +383,12 @@ fn two_in_league_convict_nobody() {
 }
 
 #[test]
+fn three_that_deceive_one_witness_do_not_make_a_liar_of_it_where_others_bear_it_out() {
+    // 1, 2 and 3 tell 9 alone another fill than everybody else.
+    assert_eq!(caught_by_witnesses(9, |by, about| !(by == 9 && about <= 3)), Vec::<u16>::new());
+}
+
+#[test]
 fn one_hostile_witness_convicts_nobody_however_few_there_are() {
     for count in 2..=4 {
         let caught = caught_by_witnesses(count, |by, _| by != 1);
@@ -564,6 +570,22 @@ fn where_all_are_caught_a_seed_is_the_last() {
         let first = (0..3).find_map(|_| book.judge(&members, Mono::from_secs(300)).pop());
         assert_eq!(first.map(|eviction| eviction.peer), Some(peer(loose)));
     }
+}
+
+#[test]
+fn a_seed_that_lies_goes_before_one_that_is_merely_poor() {
+    let (mut book, now) = old_and_poor();
+    let members =
+        [(1, Hold::Loose), (2, Hold::Seed), (3, Hold::Loose)].map(|(number, hold)| Judged { peer: peer(number), hold });
+    for second in (0..300).step_by(TICK as usize) {
+        [2, 3]
+            .iter()
+            .for_each(|number| book.observe(peer(*number), &answered(20, 0.5), now + Duration::from_secs(second)));
+    }
+    let later = now + Duration::from_secs(300);
+    book.observe(peer(2), &Observation::Exposed, later);
+    let first = (0..3).find_map(|_| book.judge(&members, later).pop());
+    assert_eq!(first.map(|eviction| eviction.peer), Some(peer(2)));
 }
 
 #[test]

@@ -340,10 +340,10 @@ impl Member {
             let capacity = if response.suggest_migrate { 0 } else { response.max_nodes };
             host.loads.hear(world.id(peer), Load { sessions: response.peer_count, capacity }, now.mono);
         }
-        let (is_challenged, ahead) =
-            (!given.challenged.is_empty(), self.clocks.of(&world.id(peer)).unwrap_or_default());
-        let (life, is_time) = (beat.life, beat.dht.answered(is_challenged, ahead));
-        if is_challenged && !beat.challenges.is_doubted() {
+        let ahead = self.clocks.of(&world.id(peer)).unwrap_or_default();
+        let is_batch = !given.challenged.is_empty() && !beat.challenges.is_doubted();
+        let (life, is_time) = (beat.life, beat.dht.answered(is_batch, ahead));
+        if is_batch {
             self.ask_witnesses(peer, given, now.mono, world);
         }
         if is_time {
