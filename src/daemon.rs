@@ -226,13 +226,14 @@ impl Door {
         let mut door =
             Self { address, files: Vec::new(), end: CancellationToken::new(), serving: Vec::new(), socket: None };
         if let Some((listener, file)) = socket {
+            door.tell(names.1, &format!("{}\n", absolute(file.path()).display()))?;
             // Whoever reaches it is on this machine.
             door.serve(Listener::Unix(listener), router(Ipv4Addr::LOCALHOST.into()));
-            door.tell(names.1, &format!("{}\n", absolute(file.path()).display()))?;
             door.socket = Some(file);
         }
-        door.serve(Listener::Tcp(listener), router(address.ip()));
+        // Told before it answers: whoever got an answer is found by the commands, too.
         door.tell(names.0, &format!("{address}\n"))?;
+        door.serve(Listener::Tcp(listener), router(address.ip()));
         Ok(door)
     }
 

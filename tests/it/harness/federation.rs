@@ -197,6 +197,8 @@ impl Federation {
     /// Waits for page 4's "converged" among those that run.
     #[track_caller]
     pub(crate) fn until_converged(&self) {
+        // One that does not answer yet does not say that it is an indexer.
+        self.running().for_each(Member::until_listening);
         let indexers = self.running().filter(|member| member.is_indexer()).count();
         let others = u32::try_from(indexers.saturating_sub(1)).unwrap();
         for member in self.running() {
