@@ -160,12 +160,12 @@ fn observe(
     }
     match rng.random_range(0..50) {
         0..10 => book.observe(peer, &Observation::Challenged { good: 1, bad: 0, unfound: 0 }, now),
+        10..20 => book.observe(peer, &Observation::Recorded { good: rng.random_range(0..50) > 0 }, now),
         // One of five that an honest indexer names always denies it.
         20..30 => {
             let asked = rng.random_range(0..others.len());
             book.observe(peer, &Observation::Spot { by: others[asked], good: asked >= IN_LEAGUE }, now);
         }
-        10..20 => book.observe(peer, &Observation::Recorded { good: rng.random_range(0..50) > 0 }, now),
         30..34 => book.witnessed(peer, &round(peer, others, members, rng), now),
         _ => {}
     }
