@@ -225,13 +225,14 @@ impl Pool {
     pub fn members(&self) -> impl Iterator<Item = Judged> + '_ {
         let usable = self.usable().count();
         self.members.iter().map(move |(peer, member)| {
-            let others = usable - usize::from(is_usable_member(member));
+            let carries = is_usable_member(member);
+            let others = usable - usize::from(carries);
             let hold = match member.sticky {
                 false => Hold::Loose,
                 true if others < self.without_seed_min() => Hold::NeededSeed,
                 true => Hold::Seed,
             };
-            Judged { peer: *peer, hold }
+            Judged { peer: *peer, hold, carries }
         })
     }
 

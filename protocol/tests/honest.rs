@@ -183,7 +183,7 @@ proptest! {
         let mut book = Book::new(Settings::default());
         let peers: Vec<_> = indexers.iter().map(|_| Keys::generate(&mut rng).peer_id()).collect();
         let others: Vec<_> = (0..OTHERS).map(|_| Keys::generate(&mut rng).peer_id()).collect();
-        let members: Vec<Judged> = peers.iter().map(|peer| Judged { peer: *peer, hold: Hold::Loose }).collect();
+        let members: Vec<Judged> = peers.iter().map(|peer| Judged { peer: *peer, hold: Hold::Loose, carries: true }).collect();
         // Strangers in league would convict nobody.
         book.set_members(&peers.iter().chain(&others).copied().collect::<BTreeSet<_>>());
         let mut born = vec![0; indexers.len()];

@@ -627,6 +627,18 @@ fn a_seed_that_the_judge_evicts_goes_and_rests_unless_it_is_the_last() {
 }
 
 #[test]
+fn a_member_carries_us_while_it_answers_and_does_not_leave() {
+    let mut bench = Bench::with([1, 2], []);
+    let carries = |bench: &Bench| bench.pool.members().map(|member| (member.peer, member.carries)).collect::<Vec<_>>();
+    assert!(carries(&bench).iter().all(|(_, carries)| *carries));
+    bench.feed(Input::Left { peer: peer(1), alternatives: Vec::new() });
+    bench.feed(Input::Left { peer: peer(2), alternatives: Vec::new() });
+    assert_eq!(carries(&bench), [(peer(2), false)], "kept until another answers");
+    let (joining, _) = Bench::new([], [1]);
+    assert_eq!(carries(&joining), [(peer(1), false)]);
+}
+
+#[test]
 fn a_full_pool_is_not_too_small_to_lose_a_seed_that_lies() {
     let mut bench = Bench::with([], 1..=3);
     (bench.pool.settings.min_indexer, bench.pool.settings.max_indexer) = (3, 3);
@@ -1655,6 +1667,13 @@ fn any_input() -> impl Strategy<Value = Input> {
     ]
 }
 
+/// What the judge is told of a member, and whether [`crate::score::Book::judge`] could let it go.
+fn judged(pool: &Pool, peer: &PeerId) -> Option<(Judged, bool)> {
+    let member = pool.members().find(|member| member.peer == *peer)?;
+    let is_carried = pool.members().any(|other| other.peer != *peer && other.carries);
+    Some((member, member.hold != Hold::NeededSeed && is_carried))
+}
+
 proptest! {
     #[test]
     fn whatever_happens_the_pool_keeps_its_promises(
@@ -1681,6 +1700,7 @@ proptest! {
             }
             let carried = pool.answering().len();
             let is_eviction = matches!(input, Input::Evicted { .. });
+            let judged = if let Input::Evicted { peer } = &input { judged(&pool, peer) } else { None };
             for action in fed(&mut pool, input, now, rng.random()) {
                 match action {
                     Action::Start { peer, .. } => prop_assert!(running.insert(peer), "started twice"),
@@ -1702,6 +1722,9 @@ proptest! {
                     Action::Close { peer } => prop_assert!(running.contains(&peer), "closed, not started"),
                     Action::SetNeed { .. } | Action::AskDht | Action::Note(_) => {}
                 }
+            }
+            if let Some((member, may_go)) = judged {
+                prop_assert_eq!(running.contains(&member.peer), !may_go, "the ledger would tell something else");
             }
             let vouched = pool.known.values().filter(|known| known.about.is_vouched).count();
             prop_assert!(vouched <= VOUCHED_MAX + 10, "those that were members when others spoke for them");

@@ -87,6 +87,8 @@ pub struct Judged {
     pub peer: PeerId,
     /// What it may be evicted for.
     pub hold: Hold,
+    /// It answers, and neither leaves nor asks us to move: one such stays, however bad.
+    pub carries: bool,
 }
 
 /// What a member of the pool may be evicted for.
@@ -363,34 +365,42 @@ impl Book {
         self.accounts.is_empty()
     }
 
-    /// One judgement of the members: those that go, worst first. Never the last, a seed only as [`Hold`] says and by itself
-    /// where it is the worst, for how many others carry us is known again at the next; and nobody while we suspect ourselves.
+    /// One judgement of the members: those that go, worst first. Never the last that carries us, a seed only as [`Hold`] says
+    /// and by itself where it is the worst, for how many others carry us is known again at the next; and nobody while we
+    /// suspect ourselves.
     pub fn judge(&mut self, members: &[Judged], now: Mono) -> Vec<Eviction> {
         if self.is_self_suspect(now) {
             return Vec::new();
         }
-        let mut condemned: Vec<Eviction> = members.iter().filter_map(|member| self.judge_one(*member, now)).collect();
-        let is_seed =
-            |eviction: &Eviction| members.iter().any(|one| one.peer == eviction.peer && one.hold == Hold::Seed);
-        condemned.sort_by(|one, other| {
-            one.score.high.total_cmp(&other.score.high).then_with(|| is_seed(one).cmp(&is_seed(other)))
-        });
+        let mut condemned: Vec<(Judged, Score)> =
+            members.iter().filter_map(|member| Some((*member, self.judge_one(*member, now)?))).collect();
+        let is_seed = |(member, _): &(Judged, Score)| member.hold == Hold::Seed;
+        condemned
+            .sort_by(|one, other| one.1.high.total_cmp(&other.1.high).then_with(|| is_seed(one).cmp(&is_seed(other))));
         if condemned.first().is_some_and(is_seed) {
             condemned.truncate(1);
         } else {
-            condemned.retain(|eviction| !is_seed(eviction));
+            condemned.retain(|one| !is_seed(one));
         }
-        condemned.truncate(members.len().saturating_sub(1));
-        for eviction in &condemned {
-            self.decide(&eviction.peer, Decision::Evicted, now);
-            if let Some(account) = self.accounts.get_mut(&eviction.peer) {
+        let mut carriers = members.iter().filter(|member| member.carries).count();
+        condemned.retain(|(member, _)| {
+            let others = carriers - usize::from(member.carries);
+            if others > 0 {
+                carriers = others;
+            }
+            others > 0
+        });
+        for (member, _) in &condemned {
+            self.decide(&member.peer, Decision::Evicted, now);
+            if let Some(account) = self.accounts.get_mut(&member.peer) {
                 account.below = 0;
             }
         }
-        condemned
+        condemned.into_iter().map(|(member, score)| Eviction { peer: member.peer, score }).collect()
     }
 
-    fn judge_one(&mut self, member: Judged, now: Mono) -> Option<Eviction> {
+    /// The score for which it would go.
+    fn judge_one(&mut self, member: Judged, now: Mono) -> Option<Score> {
         let settings = &self.settings;
         let account = self.accounts.get_mut(&member.peer)?;
         let facts = account.evidence.facts(now, settings);
@@ -409,7 +419,7 @@ impl Book {
         } else if !is_below && before > 0 {
             account.decide(Decision::Above, now, settings);
         }
-        (in_a_row >= needed).then_some(Eviction { peer: member.peer, score })
+        (in_a_row >= needed).then_some(score)
     }
 
     /// What the database keeps.

@@ -466,8 +466,13 @@ fn old_and_poor() -> (Book, Mono) {
     (book, now)
 }
 
+/// A member that answers.
+fn judged(number: u16, hold: Hold) -> Judged {
+    Judged { peer: peer(number), hold, carries: true }
+}
+
 fn members(hold: Hold) -> [Judged; 2] {
-    [Judged { peer: peer(1), hold }, Judged { peer: peer(2), hold: Hold::Loose }]
+    [judged(1, hold), judged(2, Hold::Loose)]
 }
 
 #[test]
@@ -534,7 +539,7 @@ fn a_sticky_one_is_evicted_once_it_is_caught_lying() {
 fn seeds_go_one_in_a_judgement_and_after_all_others() {
     let mut book = Book::default();
     let judged: Vec<Judged> = [(1, Hold::Seed), (2, Hold::Seed), (3, Hold::Loose), (4, Hold::Loose)]
-        .map(|(number, hold)| Judged { peer: peer(number), hold })
+        .map(|(number, hold)| judged(number, hold))
         .into();
     for second in (0..300).step_by(TICK as usize) {
         judged.iter().for_each(|one| book.observe(one.peer, &answered(20, 0.5), Mono::from_secs(second)));
@@ -562,7 +567,7 @@ fn where_all_are_caught_a_seed_is_the_last() {
     for loose in 1..=3 {
         let mut book = Book::default();
         let hold = |number| if number == loose { Hold::Loose } else { Hold::Seed };
-        let members = [1, 2, 3].map(|number| Judged { peer: peer(number), hold: hold(number) });
+        let members = [1, 2, 3].map(|number| judged(number, hold(number)));
         for second in (0..300).step_by(TICK as usize) {
             members.iter().for_each(|one| book.observe(one.peer, &answered(20, 0.5), Mono::from_secs(second)));
         }
@@ -575,8 +580,7 @@ fn where_all_are_caught_a_seed_is_the_last() {
 #[test]
 fn a_seed_that_lies_goes_before_one_that_is_merely_poor() {
     let (mut book, now) = old_and_poor();
-    let members =
-        [(1, Hold::Loose), (2, Hold::Seed), (3, Hold::Loose)].map(|(number, hold)| Judged { peer: peer(number), hold });
+    let members = [(1, Hold::Loose), (2, Hold::Seed), (3, Hold::Loose)].map(|(number, hold)| judged(number, hold));
     for second in (0..300).step_by(TICK as usize) {
         [2, 3]
             .iter()
@@ -591,10 +595,26 @@ fn a_seed_that_lies_goes_before_one_that_is_merely_poor() {
 #[test]
 fn at_least_one_member_stays_however_bad_all_are() {
     let (mut book, now) = old_and_bad();
-    let all = [Judged { peer: peer(1), hold: Hold::Loose }, Judged { peer: peer(3), hold: Hold::Loose }];
+    let all = [judged(1, Hold::Loose), judged(3, Hold::Loose)];
     book.accounts.insert(peer(3), book.accounts[&peer(1)].clone());
     let evicted: usize = (0..3).map(|_| book.judge(&all, now).len()).sum();
     assert_eq!(evicted, 1);
+}
+
+#[test]
+fn the_only_one_that_carries_us_stays_until_another_does_and_the_ledger_tells_no_eviction() {
+    let (mut book, now) = old_and_bad();
+    let silent = Judged { carries: false, ..judged(2, Hold::Loose) };
+    let evictions = |book: &Book| {
+        let told = book.explain(&peer(1), Now { mono: now, wall: wall(0) }).unwrap();
+        told.ledger.decisions().filter(|decided| decided.what == Decision::Evicted).count()
+    };
+    for _ in 0..5 {
+        assert_eq!(book.judge(&[judged(1, Hold::Loose), silent], now), []);
+    }
+    assert_eq!(evictions(&book), 0);
+    assert_eq!(book.judge(&members(Hold::Loose), now).len(), 1, "it was found wanting often enough");
+    assert_eq!(evictions(&book), 1);
 }
 
 #[test]
@@ -803,7 +823,7 @@ proptest! {
                     book.observe(peer(number), &Observation::Challenged { good: 1, bad: 0, unfound: 0 }, now);
                 }
             }
-            let judged = [1, 2].map(|number| Judged { peer: peer(number), hold: Hold::Loose });
+            let judged = [1, 2].map(|number| judged(number, Hold::Loose));
             prop_assert_eq!(book.judge(&judged, now), vec![], "at {}", now);
         }
         let score = book.score(&peer(1), Mono::from_secs(2 * 24 * 3_600)).unwrap();
@@ -964,7 +984,7 @@ proptest! {
                 let reports: Vec<_> = witnesses.iter().map(|at| (peer(100 + at as u16), at >= 10)).collect();
                 book.witnessed(peer(1), &reports, now);
             }
-            let judged = [1, 2].map(|number| Judged { peer: peer(number), hold: Hold::Loose });
+            let judged = [1, 2].map(|number| judged(number, Hold::Loose));
             prop_assert_eq!(book.judge(&judged, now), vec![], "at {}", now);
         }
         let score = book.score(&peer(1), Mono::from_secs(24 * 3_600)).unwrap();
