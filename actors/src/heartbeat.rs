@@ -442,6 +442,7 @@ impl State {
             born_at: response.born_at,
         });
         if !given.challenged.is_empty() {
+            self.challenges.answered();
             let verdict = judge_challenges(
                 &self.context.own.peer_id,
                 &given.challenged,

@@ -502,13 +502,15 @@ pub struct Challenges {
     ticks_left: u32,
     /// Batches that follow each other without a pause.
     doubted: u32,
+    /// The last batch was not answered.
+    is_owed: bool,
 }
 
 impl Challenges {
     /// The first batch comes after the first beat, which makes the session that the challenge asks about.
     #[must_use]
     pub fn new(settings: &Settings, rng: &mut impl Rng) -> Self {
-        Self { ticks_left: 1 + draw_ticks(settings, rng), doubted: 0 }
+        Self { ticks_left: 1 + draw_ticks(settings, rng), doubted: 0, is_owed: false }
     }
 
     /// The batches that go now follow a failed check: they ask the indexer again, and nobody else about it.
@@ -523,14 +525,23 @@ impl Challenges {
         self.ticks_left = self.ticks_left.min(1);
     }
 
-    /// Called once a tick: the peers to challenge now, ourselves first; empty on most ticks.
+    /// The last batch was answered, rightly or not.
+    pub fn answered(&mut self) {
+        self.is_owed = false;
+    }
+
+    /// Called once a tick: the peers to challenge now, ourselves first; empty on most ticks. A batch whose beat was refused
+    /// goes with the next one: by refusing those alone a liar would never be asked.
     pub fn draw(&mut self, own: &PeerId, known: &[PeerId], settings: &Settings, rng: &mut impl Rng) -> Vec<PeerId> {
-        self.ticks_left = self.ticks_left.saturating_sub(1);
-        if self.ticks_left > 0 {
-            return Vec::new();
+        if !self.is_owed {
+            self.ticks_left = self.ticks_left.saturating_sub(1);
+            if self.ticks_left > 0 {
+                return Vec::new();
+            }
+            self.ticks_left = if self.doubted > 0 { 1 } else { draw_ticks(settings, rng) };
+            self.doubted = self.doubted.saturating_sub(1);
         }
-        self.ticks_left = if self.doubted > 0 { 1 } else { draw_ticks(settings, rng) };
-        self.doubted = self.doubted.saturating_sub(1);
+        self.is_owed = true;
         let mut others: Vec<PeerId> = known.iter().filter(|peer| *peer != own).copied().collect();
         let mut batch = vec![*own];
         while batch.len() <= settings.challenge_others as usize && !others.is_empty() {
@@ -600,9 +611,9 @@ impl DhtChallenge {
         }
     }
 
-    /// Whether the question that goes now asks for it.
+    /// Whether the question that goes now asks for it: where it is due, and where the last that asked was refused.
     pub fn draw(&mut self) -> bool {
-        let is_due = self.stage == DhtStage::Due;
+        let is_due = matches!(self.stage, DhtStage::Due | DhtStage::Asked { answers: 0 });
         if is_due {
             self.stage = DhtStage::Asked { answers: 0 };
         }
@@ -1047,6 +1058,7 @@ mod tests {
             if batch.is_empty() {
                 continue;
             }
+            challenges.answered();
             assert_eq!(batch[0], own);
             assert_eq!(batch.iter().collect::<std::collections::HashSet<_>>().len(), 3, "none twice");
             assert!((1..=10).contains(&pause));
@@ -1162,7 +1174,7 @@ mod tests {
             assert_eq!(is_time, batch == DHT_BATCHES_FIRST, "early for the first time");
         }
         challenge.looked(true);
-        assert!(challenge.draw() && !challenge.draw(), "one question asks");
+        assert!(challenge.draw());
         challenge
     }
 
@@ -1250,6 +1262,7 @@ mod tests {
             while challenges.draw(&peer(1), &[], &settings, &mut rng).is_empty() {
                 ticks += 1;
             }
+            challenges.answered();
             ticks
         };
         ticks(&mut challenges);
@@ -1259,6 +1272,34 @@ mod tests {
         }
         let later: u32 = (0..20).map(|_| ticks(&mut challenges)).sum();
         assert!(later > 40, "{later}: chance draws again");
+    }
+
+    #[test]
+    fn a_batch_whose_beat_was_refused_goes_with_the_next_one() {
+        let (settings, mut rng) = (Settings::default(), rng());
+        for is_doubted in [false, true] {
+            let mut challenges = Challenges::new(&settings, &mut rng);
+            while challenges.draw(&peer(1), &[], &settings, &mut rng).is_empty() {}
+            if is_doubted {
+                challenges.answered();
+                challenges.doubt();
+                assert_eq!(challenges.draw(&peer(1), &[], &settings, &mut rng), [peer(1)]);
+            }
+            let before = challenges.clone();
+            for _ in 0..20 {
+                assert_eq!(challenges.draw(&peer(1), &[], &settings, &mut rng), [peer(1)]);
+            }
+            assert_eq!(challenges, before, "what is asked again is one batch");
+        }
+    }
+
+    #[test]
+    fn a_dht_challenge_whose_beat_was_refused_is_asked_again_until_it_is_answered() {
+        let key = OwnRecordKey { peer_id: &peer(1), did: "did:key:zParis", newest_seq: 9 };
+        let mut challenge = asked_dht();
+        assert!((0..20).all(|_| challenge.draw()));
+        assert_eq!(challenge.heard(&response(1), &key, wall(0)), None, "the first of three answers without a word");
+        assert!(!challenge.draw(), "one that was answered is asked once");
     }
 
     #[test]

@@ -392,6 +392,7 @@ impl Pool {
         member.about.is_vouched = false;
         member.missed = 0;
         member.is_busy = false;
+        member.heard = now;
         if was != Life::Answering {
             if self.ladder.is_none_or(|ladder| ladder.step >= ASKS_AFTER.len()) {
                 self.ladder = Some(Ladder { from: now, step: 0 });
@@ -512,9 +513,11 @@ impl Pool {
         member.about.rhythm.retry_after(wait, now);
         // One that answers and finds us too eager is still a member; one that has no room yet is none to count on.
         member.is_busy = member.life != Life::Answering;
+        let is_out = wait >= LIFE || (!member.is_busy && now + wait >= member.heard + LIFE);
         self.hear(others, Source::Indexer(peer), now, rng);
-        // Whoever is to wait for longer than a session lives has none there: it was banned, or its key was revoked.
-        if wait >= LIFE {
+        // Whoever is to wait for longer than a session lives has none there: it was banned, its key was revoked, or it is put
+        // off again and again.
+        if is_out {
             self.suspect(peer, now, rng);
         }
     }

@@ -75,6 +75,7 @@ impl Pool {
             asked: None,
             deaf_until: Mono::ZERO,
             is_busy: false,
+            heard: now,
             is_told_referent: referent,
             low: None,
         };

@@ -67,6 +67,8 @@ pub(super) struct Member {
     pub(super) asked: Option<Mono>,
     pub(super) deaf_until: Mono,
     pub(super) is_busy: bool,
+    /// When it answered last, or was taken in.
+    pub(super) heard: Mono,
     pub(super) is_told_referent: bool,
     pub(super) low: Option<f64>,
 }

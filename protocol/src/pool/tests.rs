@@ -691,6 +691,23 @@ fn a_member_that_is_turned_away_for_longer_than_a_session_lives_is_none_to_count
 }
 
 #[test]
+fn a_member_that_puts_us_off_again_and_again_is_none_to_count_on_once_its_session_is_over() {
+    let mut bench = Bench::with(1..=3, []);
+    bench.answered(1);
+    let answered = bench.now;
+    let state = |bench: &mut Bench, after: u64| {
+        bench.now = answered + secs(after);
+        bench.feed(Input::Busy { peer: peer(1), retry_after: secs(1), alternatives: Vec::new() });
+        bench.state(1)
+    };
+    assert_eq!(state(&mut bench, 60), Some(State::Answering));
+    assert_eq!(state(&mut bench, LIFE.as_secs() - 2), Some(State::Answering));
+    assert_eq!(state(&mut bench, LIFE.as_secs() - 1), Some(State::Suspect));
+    bench.answered(1);
+    assert_eq!(bench.state(1), Some(State::Answering));
+}
+
+#[test]
 fn a_busy_candidate_is_left_alone_for_as_long_as_it_says() {
     let mut bench = Bench::with([], [1]);
     bench.feed(Input::Candidates { from: peer(1), candidates: infos([5]) });

@@ -290,6 +290,7 @@ impl Member {
         };
         self.book.observe(id, &answered, now.mono);
         if !given.challenged.is_empty() {
+            beat.challenges.answered();
             let settings = &world.scenario.heartbeat;
             let ahead = self.clocks.of(&id).unwrap_or_default();
             let verdict =
