@@ -802,7 +802,7 @@ async fn g4_g35_concurrent_askers_each_have_a_stream_of_their_own() {
 }
 
 #[tokio::test]
-async fn after_many_connections_nothing_is_kept_of_them() {
+async fn g42_after_many_connections_nothing_is_kept_of_them() {
     let mut server = Member::start(Plan::default()).await;
     for _ in 0..40 {
         let mut client = Member::start(Plan::default()).await;

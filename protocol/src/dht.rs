@@ -981,7 +981,7 @@ mod tests {
     }
 
     #[test]
-    fn over_16_claims_those_nearest_to_the_key_stay() {
+    fn g41_over_16_claims_those_nearest_to_the_key_stay() {
         let key = name_key();
         let mut near: Vec<_> = (1..=20).map(|seed| claim(seed, 1)).collect();
         let place = Sha256::digest(key.to_bytes());

@@ -825,5 +825,23 @@ mod tests {
         let old = format!(r#"{{"seq":1,"peer_id":"{id}","indexers_binded":["a","b"]}}"#);
         let heartbeat: Heartbeat = json::parse(old.as_bytes(), 1024).unwrap();
         assert!(!serde_json::to_string(&heartbeat).unwrap().contains("indexers_binded"));
+        let full = Heartbeat {
+            record: Some(RawValue::from_string("{}".to_owned()).unwrap()),
+            values: Some(DhtValues {
+                pid: RawValue::from_string("{}".to_owned()).unwrap(),
+                name: RawValue::from_string("{}".to_owned()).unwrap(),
+            }),
+            challenges: vec![id],
+            challenge_did: Some("did:key:zParis".to_owned()),
+            probe: true,
+            presence: Some(RawValue::from_string("{}".to_owned()).unwrap()),
+            ..heartbeat
+        };
+        let told: std::collections::BTreeMap<String, serde_json::Value> =
+            serde_json::from_str(&serde_json::to_string(&full).unwrap()).unwrap();
+        // Whom it challenges is itself or one that it names; how many it needs is a number. Nothing lists its indexers.
+        let fields =
+            "challenge_did challenges did name need peer_id presence probe record referent seq timestamp values";
+        assert_eq!(told.keys().map(String::as_str).collect::<Vec<_>>().join(" "), fields);
     }
 }

@@ -110,7 +110,7 @@ mod tests {
     }
 
     on_both! {
-        async fn g01_members_survive_a_restart_whole(place) {
+        async fn members_survive_a_restart_whole(place) {
             let store = place.open().await;
             let unknown = MemberRow {
                 addresses: vec![],

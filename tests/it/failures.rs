@@ -167,12 +167,45 @@ fn f6_g8_a_frozen_indexer_is_found_by_its_silence_and_delays_no_beat_to_another(
 }
 
 #[test]
+fn g8_a_beat_that_waits_for_its_answer_delays_no_beat_to_another() {
+    /// Much longer than what five beats to the other may take.
+    const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+    let federation = Federation::started(2, &["paris"], |spec| spec.set("heartbeat.answer_within", "\"30s\""));
+    federation.until_converged();
+    let paris = federation.member("paris");
+    until_true("paris counts on both", PATIENCE, || paris.status().pool_answering == 2);
+    let beats = |name: &str| {
+        let peer = &federation.member(name).peer_id;
+        paris.indexers().into_iter().find(|it| it.peer_id.to_string() == *peer).map_or(0, |it| it.beats)
+    };
+    federation.member("indexer-2").signal(Signal::SIGSTOP);
+    // After two of its beats one to the frozen is under way.
+    let begun = beats("indexer-1") + 2;
+    until_true("indexer-1 is beaten to", ticks(3), || beats("indexer-1") >= begun);
+    let frozen = beats("indexer-2");
+    let under_way = Instant::now();
+    until_true("indexer-1 is beaten to meanwhile", ticks(3), || beats("indexer-1") >= begun + 3);
+    assert!(under_way.elapsed() < ANSWER_WITHIN - ticks(3));
+    assert_eq!(beats("indexer-2"), frozen, "and nothing was heard of the frozen one");
+}
+
+#[test]
 fn f12_an_indexer_that_leaves_politely_costs_no_node_its_minimum() {
-    let mut federation = Federation::converged(3, &["paris", "lyon"]);
+    // A pool of three that shall not have fewer, and a fourth indexer: whoever left before another came would be one short.
+    let mut federation = Federation::started(4, &["paris", "lyon"], |spec| {
+        spec.set("pool.min_indexer", "3").set("pool.max_indexer", "3").set("pool.standby", "1")
+    });
+    federation.until_converged();
     for node in ["paris", "lyon"] {
-        until_true(&format!("{node} knows all"), PATIENCE, || federation.member(node).status().pool_answering == 3);
+        until_true(&format!("{node} has three"), PATIENCE, || federation.member(node).status().pool_answering == 3);
     }
-    federation.member("indexer-2").signal(Signal::SIGTERM);
+    let in_pool = |node: &str, id: &str| state_of(federation.member(node), id) == Some(MemberState::Answering);
+    let victim = ["indexer-2", "indexer-3", "indexer-4"].into_iter().find(|name| {
+        let id = &federation.member(name).peer_id;
+        in_pool("paris", id) && in_pool("lyon", id)
+    });
+    let victim = victim.expect("pools of three of four have two in common, and one of these is no seed");
+    federation.member(victim).signal(Signal::SIGTERM);
     let asked = Instant::now();
     while asked.elapsed() < TICK * 3 {
         for node in ["paris", "lyon"] {
@@ -181,20 +214,23 @@ fn f12_an_indexer_that_leaves_politely_costs_no_node_its_minimum() {
             assert_ne!(status.standing, Standing::Isolated, "{node}");
         }
     }
-    until_true("indexer-2 has ended", PATIENCE, || !federation.member_mut("indexer-2").is_alive());
-    assert_eq!(federation.member_mut("indexer-2").reaped_code(), Some(0));
-    // What was announced is no evidence against the one that comes back.
-    federation.member_mut("indexer-2").start();
-    let id = federation.member("indexer-2").peer_id.clone();
-    until_true("paris counts on indexer-2 again", PATIENCE, || {
+    until_true("it has ended", PATIENCE, || !federation.member_mut(victim).is_alive());
+    assert_eq!(federation.member_mut(victim).reaped_code(), Some(0));
+    // What was announced is no evidence against the one that comes back, and is needed when another goes.
+    federation.member_mut(victim).start();
+    federation.member(victim).until_ready();
+    let other =
+        ["indexer-2", "indexer-3", "indexer-4"].into_iter().find(|name| *name != victim).expect("there are two");
+    federation.member(other).signal(Signal::SIGTERM);
+    let id = federation.member(victim).peer_id.clone();
+    until_true("paris counts on it again", PATIENCE, || {
         state_of(federation.member("paris"), &id) == Some(MemberState::Answering)
     });
     let pool = federation.member("paris").indexers();
     let score = |id: &str| pool.iter().find(|found| found.peer_id.to_string() == id).and_then(|found| found.score);
-    let (restarted, other) = (score(&id), score(&federation.member("indexer-3").peer_id));
-    if let (Some(restarted), Some(other)) = (restarted, other) {
-        assert!(restarted > other - 15.0, "restarted {restarted}, never restarted {other}");
-    }
+    let other = pool.iter().find(|it| it.peer_id.to_string() != id && it.score.is_some()).and_then(|it| it.score);
+    let (restarted, other) = (score(&id).expect("it has a score"), other.expect("the others have scores"));
+    assert!(restarted > other - 15.0, "restarted {restarted}, never restarted {other}");
 }
 
 #[test]

@@ -1,21 +1,24 @@
 //! Peers that hold the key and misbehave: refused on that stream, counted, and nobody else is hurt.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
-use actors::swarm::streams::Patience;
+use actors::swarm::streams::{Patience, Value};
 use libp2p::Multiaddr;
 use protocol::{
     Timestamp,
     identity::Keys,
     presence::token::{PresenceToken, epoch_of},
     signed::Verified,
-    wire::{AuditRequest, AuditResponse, GetValue, HeartbeatResponse, Protocol, RefusalCode, Role},
+    wire::{
+        AuditRequest, AuditResponse, GetValue, HeartbeatResponse, Protocol, PublishReceipt, RefusalCode, Refused, Role,
+        WitnessRequest,
+    },
 };
 use serde_json::value::RawValue;
 use tokio::{runtime::Runtime, task::JoinSet};
 
 use crate::{
-    harness::{Federation, Member, PATIENCE, Spec},
+    harness::{Federation, Member, PATIENCE, Spec, until_true},
     thin::{Error, Thin},
 };
 
@@ -109,13 +112,16 @@ fn g18_g19_what_is_forged_expired_or_anothers_is_refused_and_nobody_else_is_hurt
         assert_eq!(code(ask(anothers).await), RefusalCode::NotYours);
 
         let mut with_anothers_record = question.clone();
-        with_anothers_record.record = Some(RawValue::from_string(honest.sign(LIFE).text().to_owned()).unwrap());
+        with_anothers_record.record = Some(honest.sign(LIFE).record());
         assert_eq!(code(ask(with_anothers_record).await), RefusalCode::NotYours);
 
         let mut too_long = question.clone();
-        let year = liar.sign(Duration::from_secs(365 * 86_400));
-        too_long.record = Some(RawValue::from_string(year.text().to_owned()).unwrap());
+        too_long.record = Some(liar.sign(Duration::from_secs(365 * 86_400)).record());
         assert_eq!(code(ask(too_long).await), RefusalCode::Clock, "its clock may be wrong: no strike");
+
+        let mut over = question.clone();
+        over.record = Some(liar.sign_until(Timestamp::now() - Duration::from_secs(60)).record());
+        assert_eq!(code(ask(over).await), RefusalCode::Clock, "nor for one that is over");
 
         let mut forged = question.clone();
         let text = liar.sign(LIFE).text().replace("thin-2", "thin-1");
@@ -142,16 +148,79 @@ fn g21_malformed_values_end_their_stream_and_no_other() {
         let mut beats = thin.beats(&link).await.unwrap();
         beats.beat_with(&thin.sign(LIFE), true).await.unwrap();
         let deep = format!("{}1{}", "[".repeat(17), "]".repeat(17));
-        for text in ["{", "{\"key\":1}", "{\"key\":\"a\",\"key\":\"b\"}", &deep, "nonsense"] {
-            let mut io = link.open(Protocol::Get).await.unwrap();
-            io.write_text(text.as_bytes(), PATIENCE).await.unwrap();
-            let answer =
-                io.read(Patience::within(PATIENCE), |value| String::from_utf8_lossy(value.bytes).into_owned()).await;
-            assert!(matches!(answer, Ok(None) | Err(_)), "{text}: {answer:?}");
+        for protocol in [Protocol::Get, Protocol::Heartbeat] {
+            for text in ["{", "{\"key\":1,\"seq\":\"a\"}", "{\"key\":\"a\",\"key\":\"b\"}", &deep, "nonsense"] {
+                let mut io = link.open(protocol).await.unwrap();
+                io.write_text(text.as_bytes(), PATIENCE).await.unwrap();
+                let answer = io.read(Patience::within(PATIENCE), said).await;
+                assert!(matches!(answer, Ok(None) | Err(_)), "{}: {text}: {answer:?}", protocol.id());
+            }
         }
+        // What is published is answered one by one: a malformed record by one receipt, and the stream goes on.
+        let mut io = link.open(Protocol::Publish).await.unwrap();
+        for text in ["{", &deep, "nonsense"] {
+            io.write_text(text.as_bytes(), PATIENCE).await.unwrap();
+            let receipt = io.read(Patience::within(PATIENCE), receipt).await.unwrap().unwrap();
+            assert!(!receipt.accepted && receipt.reason.is_some(), "{text}: {receipt:?}");
+        }
+        let next = thin.sign(LIFE);
+        io.write_text(next.text().as_bytes(), PATIENCE).await.unwrap();
+        assert!(io.read(Patience::within(PATIENCE), receipt).await.unwrap().unwrap().accepted);
         assert!(beats.beat().await.is_ok(), "the heartbeat's stream goes on");
     });
-    assert_eq!(member.metric("muster_bad_inputs_total"), 5.0, "each was counted");
+    assert_eq!(member.metric("muster_bad_inputs_total"), 10.0, "each was counted");
+}
+
+fn said(value: Value<'_>) -> String {
+    String::from_utf8_lossy(value.bytes).into_owned()
+}
+
+fn receipt(value: Value<'_>) -> PublishReceipt {
+    serde_json::from_slice(value.bytes).unwrap_or_else(|error| panic!("{error}: {}", said(value)))
+}
+
+#[test]
+fn g21_records_are_counted_together_whatever_streams_they_come_on() {
+    let mut federation = Federation::new();
+    federation.add(Spec::indexer("indexer-1").set("behaviour.publishes", "1")).start();
+    let member = federation.member("indexer-1");
+    member.until_ready();
+    Runtime::new().unwrap().block_on(async {
+        let thin = thin(member, 1);
+        let link = thin.connect(&address(member)).await.unwrap();
+        thin.beats(&link).await.unwrap().beat().await.unwrap();
+        // The profile of one machine takes ten times the limit.
+        for number in 1..=11 {
+            let mut io = link.open(Protocol::Publish).await.unwrap();
+            io.write_text(thin.sign(LIFE).text().as_bytes(), PATIENCE).await.unwrap();
+            let answer = io.read(Patience::within(PATIENCE), said).await.unwrap().unwrap();
+            io.close().await;
+            let is_refused = serde_json::from_str::<Refused>(&answer).is_ok_and(|it| it.refused == RefusalCode::Limit);
+            assert_eq!(is_refused, number == 11, "record {number}: {answer}");
+        }
+    });
+}
+
+#[test]
+fn g13_a_stranger_is_told_nothing_of_an_indexer_and_who_is_known_hears_facts_and_no_score() {
+    let federation = Federation::converged(2, &["paris"]);
+    let [asked, about, paris] = ["indexer-1", "indexer-2", "paris"].map(|name| federation.member(name));
+    until_true("paris counts on both", PATIENCE, || paris.status().pool_answering == 2);
+    let question = WitnessRequest { indexer_peer_id: about.peer_id.parse().unwrap(), is_try: false };
+    Runtime::new().unwrap().block_on(async {
+        let thin = thin(asked, 1);
+        for member in [asked, paris] {
+            let link = thin.connect(&address(member)).await.unwrap();
+            let refused: Result<serde_json::Value, _> = link.ask(Protocol::Witness, &question).await;
+            assert_eq!(code(refused), RefusalCode::UnknownPeer, "{}", member.name);
+        }
+        let link = thin.connect(&address(asked)).await.unwrap();
+        thin.beats(&link).await.unwrap().beat().await.unwrap();
+        let report: BTreeMap<String, serde_json::Value> = link.ask(Protocol::Witness, &question).await.unwrap();
+        let facts = ["seen", "born_at", "fill_rate", "connected"];
+        assert!(report.keys().all(|field| facts.contains(&field.as_str())), "{report:?}");
+        assert_eq!(report["seen"], true, "{report:?}");
+    });
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod guard;
 mod harness;
 mod hostile;
 mod join;
+mod lessons;
 mod liars;
 mod logs;
 mod manifests;

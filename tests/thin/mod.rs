@@ -368,9 +368,13 @@ impl Thin {
 
     /// Signs the record and the values beside it, for so long from now.
     pub(crate) fn sign(&self, life: Duration) -> Signed {
-        let now = Timestamp::now();
+        self.sign_until(Timestamp::now() + life)
+    }
+
+    /// The same, until then.
+    pub(crate) fn sign_until(&self, expiry_date: Timestamp) -> Signed {
         let (did, pub_key, peer_id) = (self.did.clone(), self.keys.pub_key().to_owned(), self.keys.peer_id());
-        let (seq, expiry_date) = (next_seq(0, now), now + life);
+        let seq = next_seq(0, Timestamp::now());
         let record = PeerRecord {
             name: self.name.clone(),
             did: did.clone(),
@@ -516,6 +520,11 @@ impl Link {
 
 impl Signed {
     /// The record as it was signed.
+    pub(crate) fn record(&self) -> Box<RawValue> {
+        self.record.clone()
+    }
+
+    /// Its text.
     pub(crate) fn text(&self) -> &str {
         self.record.get()
     }

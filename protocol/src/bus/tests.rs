@@ -62,6 +62,9 @@ fn g34_one_envelope_is_read_however_it_is_spelled() {
     for envelope in envelopes {
         assert_eq!(read(VerbIn::CreateResource, envelope.as_bytes()), Ok(expected.clone()), "{envelope}");
     }
+    let untyped = format!(r#"{{"from_app":"shop","user":"ann","groups":["ops"],"payload":{resource}}}"#);
+    let what = What::Put { kind: None, text: resource.to_owned(), spread: false };
+    assert_eq!(read(VerbIn::CreateResource, untyped.as_bytes()), Ok(Order { what, ..expected }));
 }
 
 #[test]
@@ -270,7 +273,7 @@ fn our_own_words_are_known_by_their_signature() {
 }
 
 #[test]
-fn a_forged_origin_is_refused() {
+fn g38_a_forged_origin_is_refused() {
     let bytes = announcement().write(&keys(1), now()).unwrap();
     let text = String::from_utf8(bytes).unwrap();
     let changed = text.replace("\"ann\"", "\"eve\"");

@@ -198,6 +198,26 @@ fn we_are_never_in_our_own_pool() {
 }
 
 #[test]
+fn g29_the_room_that_the_dht_tells_weighs_when_the_pool_chooses() {
+    let mut bench = Bench::with([1], []);
+    let found = |numbers: std::ops::RangeInclusive<u16>, fill_rate| {
+        numbers.map(move |number| Found { info: info(number), fill_rate: Some(fill_rate) })
+    };
+    bench.feed(Input::Dht { found: found(101..=110, 0.5).chain(found(201..=210, 1.0)).collect() });
+    let known = |number: &u16| bench.pool.known.get(&peer(*number)).is_some_and(|known| known.probing.is_none());
+    let (half_full, full): (Vec<u16>, Vec<u16>) =
+        ((101..=110).filter(known).collect(), (201..=210).filter(known).collect());
+    let mut chosen = 0_u32;
+    for _ in 0..1_000 {
+        let first = bench.pool.candidates(1, bench.now, &mut bench.rng);
+        chosen += u32::from(half_full.iter().any(|number| first == [peer(*number)]));
+    }
+    let (most, least) = (0.25 * half_full.len() as f64, 0.05 * full.len() as f64);
+    let expected = 1_000.0 * most / (most + least);
+    assert!((f64::from(chosen) - expected).abs() < 60.0, "{chosen}, expected {expected}");
+}
+
+#[test]
 fn members_that_do_not_answer_soon_do_not_hold_the_others_up() {
     let (mut bench, actions) = Bench::new(1..=5, [8]);
     assert_eq!(probes(&actions), [peer(8)], "a standby is made ready from the first moment");

@@ -690,6 +690,7 @@ fn g23_a_beat_copies_no_record() {
     for n in 1..=5 {
         bed.beat(&referent(n), 20).unwrap();
     }
+    assert!(Arc::ptr_eq(&held, bed.registry.by_peer(&peer(1), now(20)).unwrap()), "it is the one of before");
     assert_eq!(Arc::strong_count(&held), 2, "the session's and ours");
 }
 
