@@ -44,6 +44,10 @@ enum Lie {
     NeverFound,
     /// It takes no record.
     NoRecord,
+    /// It finds no record in the DHT.
+    NoDht,
+    /// As a witness it says of everybody else what nobody else says.
+    Witness,
     /// It claims nodes that it does not have: of the tokens that an auditor counts it has none.
     Crowd,
 }
@@ -80,8 +84,8 @@ impl Lie {
             max_nodes: 100,
             born_at,
             challenges: challenges.collect(),
-            dht_found: shown.map(|_| true),
-            dht_payload: shown.map(|held| held.text.clone()),
+            dht_found: shown.map(|_| !matches!(self, Self::NoDht)),
+            dht_payload: shown.filter(|_| !matches!(self, Self::NoDht)).map(|held| held.text.clone()),
             witnesses: Vec::new(),
             suggestions: Vec::new(),
             suggest_migrate: false,
@@ -89,15 +93,34 @@ impl Lie {
     }
 }
 
+/// Whom one sees as a witness, and what it says of their start: all of a test began at one time.
+#[derive(Clone)]
+struct Eyes {
+    sees: Arc<[PeerId]>,
+    born_at: Timestamp,
+}
+
+impl Eyes {
+    fn of(sees: &[PeerId]) -> Self {
+        Self { sees: sees.into(), born_at: Timestamp::now() }
+    }
+
+    fn report(&self, lie: Lie, about: PeerId) -> WitnessReport {
+        let seen = self.sees.contains(&about);
+        // A restart that nobody else has seen.
+        let born_at = if matches!(lie, Lie::Witness) { self.born_at + Duration::from_secs(30) } else { self.born_at };
+        WitnessReport { seen, connected: Some(seen), born_at: seen.then_some(born_at), fill_rate: seen.then_some(0.5) }
+    }
+}
+
 /// Answers every heartbeat on every stream until the test ends, and testifies that it is connected to these and saw nobody
 /// else.
-async fn serve(lie: Lie, sees: Arc<[PeerId]>, mut inbound: mpsc::Receiver<Inbound>) {
-    let born_at = Timestamp::now();
+async fn serve(lie: Lie, eyes: Eyes, mut inbound: mpsc::Receiver<Inbound>) {
     while let Some(Inbound { protocol, stream, .. }) = inbound.recv().await {
         match protocol {
             Protocol::Audit => drop(tokio::spawn(show_no_tokens(stream))),
-            Protocol::Witness => drop(tokio::spawn(testify(stream, Arc::clone(&sees)))),
-            _ => drop(tokio::spawn(answer_beats(stream, lie, born_at))),
+            Protocol::Witness => drop(tokio::spawn(testify(stream, lie, eyes.clone()))),
+            _ => drop(tokio::spawn(answer_beats(stream, lie, eyes.born_at))),
         }
     }
 }
@@ -115,14 +138,11 @@ async fn answer_beats(mut stream: Io, lie: Lie, born_at: Timestamp) {
     }
 }
 
-async fn testify(mut stream: Io, sees: Arc<[PeerId]>) {
+async fn testify(mut stream: Io, lie: Lie, eyes: Eyes) {
     let read = stream.read(Patience::idle(SILENCE), |value| serde_json::from_slice::<WitnessRequest>(value.bytes));
     if let Ok(Some(Ok(asked))) = read.await {
-        let seen = sees.contains(&asked.indexer_peer_id);
         // Whoever asks has gone if this fails, and asks again.
-        let _ = stream
-            .write(&WitnessReport { seen, connected: Some(seen), ..WitnessReport::default() }, WRITE_WITHIN)
-            .await;
+        let _ = stream.write(&eyes.report(lie, asked.indexer_peer_id), WRITE_WITHIN).await;
     }
 }
 
@@ -140,16 +160,16 @@ fn start(member: &Member, seed: u8, lie: Lie) -> Thin {
         Lie::Crowd => &[Protocol::Heartbeat, Protocol::Audit][..],
         _ => &[Protocol::Heartbeat],
     };
-    start_with(member, seed, lie, protocols, Arc::new([]))
+    start_with(member, seed, lie, protocols, Eyes::of(&[]))
 }
 
-fn start_with(member: &Member, seed: u8, lie: Lie, protocols: &[Protocol], sees: Arc<[PeerId]>) -> Thin {
+fn start_with(member: &Member, seed: u8, lie: Lie, protocols: &[Protocol], eyes: Eyes) -> Thin {
     let text = fs::read_to_string(member.dir.join("swarm.key")).unwrap();
     let key: PreSharedKey = text.parse().unwrap();
     let network = Network { key: Some(*key.as_bytes()), id: "opencloud".to_owned() };
     let (keys, name) = (Keys::from_seed([seed; 32]), format!("thin-{seed}"));
     let (thin, inbound) = Thin::start_serving(keys, &name, &network, protocols).unwrap();
-    tokio::spawn(serve(lie, sees, inbound));
+    tokio::spawn(serve(lie, eyes, inbound));
     thin
 }
 
@@ -203,6 +223,7 @@ fn f8_indexers_that_lie_are_out_of_the_pool_and_one_that_does_not_stays() {
         (Lie::NeverFound, Check::OwnId),
         (Lie::NoRecord, Check::Record),
         (Lie::Crowd, Check::Presence),
+        (Lie::NoDht, Check::Dht),
     ];
     let (honest, liars) = runtime.block_on(async {
         let honest = start(paris, 1, Lie::None);
@@ -225,7 +246,8 @@ fn f8_indexers_that_lie_are_out_of_the_pool_and_one_that_does_not_stays() {
             .all(|id| paris.events(0).iter().any(|event| event.kind == "member_joined" && event.subject == *id))
     });
     for (id, (lie, check)) in ids.iter().zip(kinds) {
-        until_true(&format!("{lie:?} is out"), PATIENCE, || {
+        // Who fails in the DHT is asked again ten beats later, and caught by the ninth time.
+        until_true(&format!("{lie:?} is out"), 4 * PATIENCE, || {
             !paris.indexers().iter().any(|indexer| indexer.peer_id.to_string() == *id)
         });
         let score = until("it is explained", PATIENCE, || explained(paris, id)?.explained?.score);
@@ -250,12 +272,12 @@ fn f8_an_indexer_whose_record_names_peers_that_never_saw_it_is_caught_and_one_wh
     let [at_indexer, at_paris]: [Multiaddr; 2] = [indexer, paris].map(|member| member.address().parse().unwrap());
     let protocols = &[Protocol::Heartbeat, Protocol::Witness];
     let honest_id = Keys::from_seed([1; 32]).peer_id();
-    let sees: Arc<[PeerId]> = Arc::new([honest_id, indexer.status().peer_id]);
+    let eyes = Eyes::of(&[honest_id, indexer.status().peer_id]);
     let runtime = Runtime::new().unwrap();
     let thins: Vec<Thin> = runtime.block_on(async {
         // An honest one, a liar, and four that both name.
         let mut thins: Vec<Thin> =
-            (1..=6).map(|seed| start_with(paris, seed, Lie::None, protocols, Arc::clone(&sees))).collect();
+            (1..=6).map(|seed| start_with(paris, seed, Lie::None, protocols, eyes.clone())).collect();
         // Only a witness that ran for all the time of which a record may speak contradicts it.
         thins[2..].iter_mut().for_each(|witness| witness.born_at -= SEEN_WITHIN + Duration::from_secs(60));
         thins
@@ -298,4 +320,40 @@ fn f8_an_indexer_whose_record_names_peers_that_never_saw_it_is_caught_and_one_wh
     let stays = paris.indexers().into_iter().find(|indexer| indexer.peer_id == honest_id);
     assert!(stays.is_some_and(|indexer| indexer.score.is_some_and(|score| score > 50.0)), "the honest one stays");
     drop((links, beats));
+}
+
+#[test]
+fn f8_a_witness_that_says_of_all_what_nobody_else_says_is_caught_and_those_it_accuses_stay() {
+    let federation = Federation::started(1, &["paris"], |spec| quick(spec).set("pool.max_indexer", "10"));
+    federation.until_converged();
+    let paris = federation.member("paris");
+    let address: Multiaddr = paris.address().parse().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let seeds = 1..=6;
+    let ids: Vec<PeerId> = seeds.clone().map(|seed| Keys::from_seed([seed; 32]).peer_id()).collect();
+    let eyes = Eyes::of(&ids);
+    let links = runtime.block_on(async {
+        let mut links = Vec::new();
+        for seed in seeds {
+            let lie = if seed == 1 { Lie::Witness } else { Lie::None };
+            let thin = start_with(paris, seed, lie, &[Protocol::Heartbeat, Protocol::Witness], eyes.clone());
+            links.push((thin.connect(&address).await.unwrap(), thin));
+        }
+        links
+    });
+    let (liar, honest) = ids.split_first().unwrap();
+    // Nobody is asked about a peer of which we heard for less than a minute.
+    until_true("the liar is out", 6 * PATIENCE, || {
+        explained(paris, &liar.to_string())
+            .and_then(|view| view.explained?.score)
+            .is_some_and(|score| score.suspicions.is_caught())
+            && !paris.indexers().iter().any(|indexer| indexer.peer_id == *liar)
+    });
+    let score = explained(paris, &liar.to_string()).and_then(|view| view.explained?.score).unwrap();
+    assert_eq!(score.suspicions.sums().map(|(check, _)| check).collect::<Vec<_>>(), [Check::Testimony], "{score:?}");
+    for id in honest {
+        let stays = paris.indexers().into_iter().find(|indexer| indexer.peer_id == *id);
+        assert!(stays.is_some_and(|indexer| indexer.score.is_some_and(|score| score > 50.0)), "{id} stays");
+    }
+    drop(links);
 }
