@@ -373,7 +373,7 @@ impl State {
         let now = self.seat.now();
         let settings = &self.context.settings.heartbeat;
         let own = &self.context.own;
-        let challenges = self.challenges.draw(&own.peer_id, &[], settings, &mut self.rng);
+        let challenges = self.challenges.draw(&own.peer_id, &[], settings, now.mono, &mut self.rng);
         let asker = Asker { name: own.name.clone(), did: own.did.clone(), peer_id: own.peer_id };
         if !challenges.is_empty() {
             // Its answer tells times of its own clock; ours is told long before it comes.
@@ -441,8 +441,8 @@ impl State {
             max_nodes: response.max_nodes,
             born_at: response.born_at,
         });
+        self.challenges.answered(!given.challenged.is_empty(), now.mono);
         if !given.challenged.is_empty() {
-            self.challenges.answered();
             let verdict = judge_challenges(
                 &self.context.own.peer_id,
                 &given.challenged,
@@ -607,7 +607,9 @@ impl State {
     /// To wait as long as one was asked to is no failure, and spends no restart.
     fn wait_politely(&mut self, secs: u64, alternatives: Vec<protocol::wire::AddrInfo>) {
         debug!(indexer = %self.peer, secs, "asked to wait");
-        self.orders.rhythm.retry_after(Duration::from_secs(secs), self.seat.now().mono);
+        let wait = Duration::from_secs(secs);
+        self.orders.rhythm.retry_after(wait, self.seat.now().mono);
+        self.dht.refused(wait);
         self.line = Line::Closed;
         self.deadline = None;
         self.tell_busy(secs, alternatives);

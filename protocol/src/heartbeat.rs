@@ -46,6 +46,12 @@ pub const DHT_BATCHES: u32 = 5;
 /// So many for the first time, and where we did not find it ourselves: some four minutes.
 const DHT_BATCHES_FIRST: u32 = 2;
 
+/// After an answer our session there is sure to live for so long: three quarters of its life.
+const SESSION_SURE: Duration = Duration::from_secs(90);
+
+/// Our record is sure to be found for so long after we found it: half of what we sign it for.
+const RECORD_SURE: Duration = Duration::from_secs(60);
+
 /// Answers, the wrong one among them, after which we look for the record again, to ask with the next. An honest indexer that
 /// cannot see it says so one tick later, some four minutes after it said so last: the nine that convict span half an hour,
 /// however often it is challenged meanwhile.
@@ -504,13 +510,15 @@ pub struct Challenges {
     doubted: u32,
     /// The last batch was not answered.
     is_owed: bool,
+    /// The last answer.
+    answered: Option<Mono>,
 }
 
 impl Challenges {
     /// The first batch comes after the first beat, which makes the session that the challenge asks about.
     #[must_use]
     pub fn new(settings: &Settings, rng: &mut impl Rng) -> Self {
-        Self { ticks_left: 1 + draw_ticks(settings, rng), doubted: 0, is_owed: false }
+        Self { ticks_left: draw_ticks(settings, rng), doubted: 0, is_owed: false, answered: None }
     }
 
     /// The batches that go now follow a failed check: they ask the indexer again, and nobody else about it.
@@ -525,14 +533,27 @@ impl Challenges {
         self.ticks_left = self.ticks_left.min(1);
     }
 
-    /// The last batch was answered, rightly or not.
-    pub fn answered(&mut self) {
-        self.is_owed = false;
+    /// A beat was answered, with the last batch (`is_batch`) or without one.
+    pub fn answered(&mut self, is_batch: bool, now: Mono) {
+        self.is_owed &= !is_batch;
+        self.answered = Some(now);
     }
 
     /// Called once a tick: the peers to challenge now, ourselves first; empty on most ticks. A batch whose beat was refused
-    /// goes with the next one: by refusing those alone a liar would never be asked.
-    pub fn draw(&mut self, own: &PeerId, known: &[PeerId], settings: &Settings, rng: &mut impl Rng) -> Vec<PeerId> {
+    /// goes with the next one: by refusing those alone a liar would never be asked. None goes where no session is sure to be
+    /// left, for it would ask an honest one for what it cannot know.
+    pub fn draw(
+        &mut self,
+        own: &PeerId,
+        known: &[PeerId],
+        settings: &Settings,
+        now: Mono,
+        rng: &mut impl Rng,
+    ) -> Vec<PeerId> {
+        if self.answered.is_none_or(|at| now.since(at) > SESSION_SURE) {
+            self.is_owed = false;
+            return Vec::new();
+        }
         if !self.is_owed {
             self.ticks_left = self.ticks_left.saturating_sub(1);
             if self.ticks_left > 0 {
@@ -578,7 +599,9 @@ enum DhtStage {
     /// We look it up ourselves.
     Looking,
     /// It is there: the next question asks for it.
-    Due,
+    Due {
+        answers: u32,
+    },
     Asked {
         answers: u32,
     },
@@ -605,19 +628,29 @@ impl DhtChallenge {
         if self.stage != DhtStage::Looking {
             return;
         }
-        self.stage = DhtStage::Due;
+        self.stage = DhtStage::Due { answers: 0 };
         if !is_there {
             *self = Self::default();
         }
     }
 
-    /// Whether the question that goes now asks for it: where it is due, and where the last that asked was refused.
+    /// Whether the question that goes now asks for it.
     pub fn draw(&mut self) -> bool {
-        let is_due = matches!(self.stage, DhtStage::Due | DhtStage::Asked { answers: 0 });
-        if is_due {
-            self.stage = DhtStage::Asked { answers: 0 };
+        let DhtStage::Due { answers } = self.stage else { return false };
+        self.stage = DhtStage::Asked { answers };
+        true
+    }
+
+    /// A beat was refused for so long, and with it ended what the indexer looked up for us: it is asked again. Answers without
+    /// a word count on, or one would put us off by a refusal now and then. After a wait in which our record may run out we look
+    /// it up again ourselves.
+    pub fn refused(&mut self, wait: Duration) {
+        match self.stage {
+            DhtStage::Idle => {}
+            _ if wait > RECORD_SURE => *self = Self { batches: DHT_BATCHES, again_in: None, stage: DhtStage::Idle },
+            DhtStage::Asked { answers } => self.stage = DhtStage::Due { answers },
+            DhtStage::Looking | DhtStage::Due { .. } => {}
         }
-        is_due
     }
 
     /// What an answer says to it: right, wrong, or nothing yet. Three answers without a word are wrong. Comes before
@@ -1050,22 +1083,24 @@ mod tests {
         let own = peer(1);
         let known = [own, peer(2), peer(3), peer(4)];
         let mut challenges = Challenges::new(&settings, &mut rng);
-        assert!(challenges.draw(&own, &known, &settings, &mut rng).is_empty());
+        assert!(challenges.draw(&own, &known, &settings, Mono::ZERO, &mut rng).is_empty());
+        challenges.answered(false, Mono::ZERO);
         let (mut pause, mut seen) = (0, std::collections::BTreeSet::new());
         for _ in 0..2_000 {
             pause += 1;
-            let batch = challenges.draw(&own, &known, &settings, &mut rng);
+            let batch = challenges.draw(&own, &known, &settings, Mono::ZERO, &mut rng);
             if batch.is_empty() {
                 continue;
             }
-            challenges.answered();
+            challenges.answered(true, Mono::ZERO);
             assert_eq!(batch[0], own);
             assert_eq!(batch.iter().collect::<std::collections::HashSet<_>>().len(), 3, "none twice");
             assert!((1..=10).contains(&pause));
             seen.insert(std::mem::take(&mut pause));
         }
         assert_eq!(seen.len(), 10, "every pause occurs");
-        let lonely = challenges.draw(&own, &[], &Settings { challenge_every_max: 1, ..settings }, &mut rng);
+        let every = Settings { challenge_every_max: 1, ..settings };
+        let lonely = challenges.draw(&own, &[], &every, Mono::ZERO, &mut rng);
         assert!(lonely.is_empty() || lonely == [own]);
     }
 
@@ -1259,10 +1294,11 @@ mod tests {
         let mut challenges = Challenges::new(&settings, &mut rng);
         let mut ticks = |challenges: &mut Challenges| {
             let mut ticks = 1;
-            while challenges.draw(&peer(1), &[], &settings, &mut rng).is_empty() {
+            while challenges.draw(&peer(1), &[], &settings, Mono::ZERO, &mut rng).is_empty() {
+                challenges.answered(false, Mono::ZERO);
                 ticks += 1;
             }
-            challenges.answered();
+            challenges.answered(true, Mono::ZERO);
             ticks
         };
         ticks(&mut challenges);
@@ -1274,32 +1310,74 @@ mod tests {
         assert!(later > 40, "{later}: chance draws again");
     }
 
+    /// One to which a batch went, at this time.
+    fn challenged(rng: &mut StdRng) -> Challenges {
+        let settings = Settings::default();
+        let mut challenges = Challenges::new(&settings, rng);
+        while challenges.draw(&peer(1), &[], &settings, Mono::ZERO, rng).is_empty() {
+            challenges.answered(false, Mono::ZERO);
+        }
+        challenges
+    }
+
     #[test]
     fn a_batch_whose_beat_was_refused_goes_with_the_next_one() {
         let (settings, mut rng) = (Settings::default(), rng());
         for is_doubted in [false, true] {
-            let mut challenges = Challenges::new(&settings, &mut rng);
-            while challenges.draw(&peer(1), &[], &settings, &mut rng).is_empty() {}
+            let mut challenges = challenged(&mut rng);
             if is_doubted {
-                challenges.answered();
+                challenges.answered(true, Mono::ZERO);
                 challenges.doubt();
-                assert_eq!(challenges.draw(&peer(1), &[], &settings, &mut rng), [peer(1)]);
+                assert_eq!(challenges.draw(&peer(1), &[], &settings, Mono::ZERO, &mut rng), [peer(1)]);
             }
             let before = challenges.clone();
-            for _ in 0..20 {
-                assert_eq!(challenges.draw(&peer(1), &[], &settings, &mut rng), [peer(1)]);
+            for second in 1..=SESSION_SURE.as_secs() {
+                let now = Mono::from_secs(second);
+                assert_eq!(challenges.draw(&peer(1), &[], &settings, now, &mut rng), [peer(1)]);
             }
             assert_eq!(challenges, before, "what is asked again is one batch");
         }
     }
 
     #[test]
-    fn a_dht_challenge_whose_beat_was_refused_is_asked_again_until_it_is_answered() {
+    fn nobody_is_challenged_before_its_first_answer_or_when_the_session_may_be_over() {
+        let (settings, mut rng) = (Settings::default(), rng());
+        let mut newcomer = Challenges::new(&settings, &mut rng);
+        assert!((0..100).all(|_| newcomer.draw(&peer(1), &[], &settings, Mono::ZERO, &mut rng).is_empty()));
+        let mut challenges = challenged(&mut rng);
+        let late = Mono::ZERO + SESSION_SURE + Duration::from_secs(1);
+        assert!(challenges.draw(&peer(1), &[], &settings, late, &mut rng).is_empty());
+        challenges.answered(false, late);
+        let before = challenges.clone();
+        assert!(!before.is_owed, "chance draws the next");
+    }
+
+    #[test]
+    fn a_dht_challenge_that_a_refusal_ended_is_asked_again_and_silence_counts_on() {
         let key = OwnRecordKey { peer_id: &peer(1), did: "did:key:zParis", newest_seq: 9 };
+        let silent = response(1);
         let mut challenge = asked_dht();
-        assert!((0..20).all(|_| challenge.draw()));
-        assert_eq!(challenge.heard(&response(1), &key, wall(0)), None, "the first of three answers without a word");
-        assert!(!challenge.draw(), "one that was answered is asked once");
+        for heard in [None, None, Some(false)] {
+            for _ in 0..20 {
+                challenge.refused(RECORD_SURE);
+                assert!(challenge.draw() && !challenge.draw());
+            }
+            assert_eq!(challenge.heard(&silent, &key, wall(0)), heard);
+        }
+    }
+
+    #[test]
+    fn after_a_long_wait_we_look_for_our_record_again_before_we_ask_for_it() {
+        let long = RECORD_SURE + Duration::from_secs(1);
+        let mut challenge = asked_dht();
+        challenge.refused(long);
+        assert!(!challenge.draw());
+        assert!(challenge.answered(false, SignedDuration::ZERO), "with the next answer");
+        challenge.looked(true);
+        assert!(challenge.draw());
+        let mut idle = DhtChallenge::default();
+        idle.refused(long);
+        assert_eq!(idle, DhtChallenge::default(), "nothing was asked");
     }
 
     #[test]

@@ -168,8 +168,7 @@ fn f6_g8_a_frozen_indexer_is_found_by_its_silence_and_delays_no_beat_to_another(
 
 #[test]
 fn g8_a_beat_that_waits_for_its_answer_delays_no_beat_to_another() {
-    /// Much longer than what five beats to the other may take.
-    const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+    // Its answer is waited for much longer than five beats to the other may take.
     let federation = Federation::started(2, &["paris"], |spec| spec.set("heartbeat.answer_within", "\"30s\""));
     federation.until_converged();
     let paris = federation.member("paris");
@@ -183,9 +182,7 @@ fn g8_a_beat_that_waits_for_its_answer_delays_no_beat_to_another() {
     let begun = beats("indexer-1") + 2;
     until_true("indexer-1 is beaten to", ticks(3), || beats("indexer-1") >= begun);
     let frozen = beats("indexer-2");
-    let under_way = Instant::now();
     until_true("indexer-1 is beaten to meanwhile", ticks(3), || beats("indexer-1") >= begun + 3);
-    assert!(under_way.elapsed() < ANSWER_WITHIN - ticks(3));
     assert_eq!(beats("indexer-2"), frozen, "and nothing was heard of the frozen one");
 }
 
@@ -197,7 +194,11 @@ fn f12_an_indexer_that_leaves_politely_costs_no_node_its_minimum() {
     });
     federation.until_converged();
     for node in ["paris", "lyon"] {
-        until_true(&format!("{node} has three"), PATIENCE, || federation.member(node).status().pool_answering == 3);
+        until_true(&format!("{node} has three, and one more at hand"), PATIENCE, || {
+            let member = federation.member(node);
+            let has_standby = member.indexers().iter().any(|indexer| indexer.state == MemberState::Standby);
+            member.status().pool_answering == 3 && has_standby
+        });
     }
     let in_pool = |node: &str, id: &str| state_of(federation.member(node), id) == Some(MemberState::Answering);
     let victim = ["indexer-2", "indexer-3", "indexer-4"].into_iter().find(|name| {

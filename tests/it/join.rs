@@ -126,12 +126,14 @@ fn a_peer_is_not_asked_for_what_its_hello_does_not_list_and_the_words_name_it() 
 
 #[test]
 fn f3_a_seed_that_dies_for_good_costs_nothing_and_a_node_restarts_without_it() {
-    let mut federation = Federation::converged(3, &["paris", "lyon"]);
+    let mut federation = Federation::started(3, &["paris", "lyon"], |spec| spec.set("pool.min_indexer", "2"));
+    federation.until_converged();
     for node in ["paris", "lyon"] {
         until_true(&format!("{node} counts on all"), PATIENCE, || federation.member(node).status().pool_answering == 3);
     }
-    federation.member_mut("indexer-1").kill();
     let lyon = federation.member("lyon").did.clone();
+    until_true("paris finds lyon", PATIENCE, || !federation.member("paris").records(&lyon).is_empty());
+    federation.member_mut("indexer-1").kill();
     let killed = Instant::now();
     while killed.elapsed() < ticks(3) {
         let paris = federation.member("paris");

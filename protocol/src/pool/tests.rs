@@ -1738,7 +1738,12 @@ proptest! {
             let carried = pool.answering().len();
             let is_eviction = matches!(input, Input::Evicted { .. });
             let judged = if let Input::Evicted { peer } = &input { judged(&pool, peer) } else { None };
-            for action in fed(&mut pool, input, now, rng.random()) {
+            let actions = fed(&mut pool, input, now, rng.random());
+            if let Some((member, may_go)) = judged {
+                let is_gone = stopped(&actions).contains(&(member.peer, Why::Evicted));
+                prop_assert_eq!(is_gone, may_go, "the ledger would tell something else");
+            }
+            for action in actions {
                 match action {
                     Action::Start { peer, .. } => prop_assert!(running.insert(peer), "started twice"),
                     Action::Stop { peer, .. } => prop_assert!(running.remove(&peer), "stopped, not started"),
@@ -1759,9 +1764,6 @@ proptest! {
                     Action::Close { peer } => prop_assert!(running.contains(&peer), "closed, not started"),
                     Action::SetNeed { .. } | Action::AskDht | Action::Note(_) => {}
                 }
-            }
-            if let Some((member, may_go)) = judged {
-                prop_assert_eq!(running.contains(&member.peer), !may_go, "the ledger would tell something else");
             }
             let vouched = pool.known.values().filter(|known| known.about.is_vouched).count();
             prop_assert!(vouched <= VOUCHED_MAX + 10, "those that were members when others spoke for them");

@@ -374,6 +374,8 @@ impl Book {
         }
         let mut condemned: Vec<(Judged, Score)> =
             members.iter().filter_map(|member| Some((*member, self.judge_one(*member, now)?))).collect();
+        let mut carriers = members.iter().filter(|member| member.carries).count();
+        condemned.retain(|(member, _)| carriers > usize::from(member.carries));
         let is_seed = |(member, _): &(Judged, Score)| member.hold == Hold::Seed;
         condemned
             .sort_by(|one, other| one.1.high.total_cmp(&other.1.high).then_with(|| is_seed(one).cmp(&is_seed(other))));
@@ -382,7 +384,6 @@ impl Book {
         } else {
             condemned.retain(|one| !is_seed(one));
         }
-        let mut carriers = members.iter().filter(|member| member.carries).count();
         condemned.retain(|(member, _)| {
             let others = carriers - usize::from(member.carries);
             if others > 0 {

@@ -21,7 +21,8 @@
 //! the DHT is asked for minutes apart, so that a split passes before it convicts; the words of one round of witnesses are one
 //! check; what most members fail at the same time is not written down at all ([`super::Book`]); and what rests on another's
 //! word, testimony and spot checks, has a sum for each of those others, at most a third of [`SURE`]. Each of them may lie, so
-//! those by whom it is borne out count as much: the sums go as far below 0, and it takes three more against it than for it.
+//! those by whom it is borne out count as much: the sums go as far below 0, and it takes three more against it than for it while
+//! all is fresh, or four.
 //!
 //! # What follows
 //! The score of one that is caught is 0, until every sum has fallen below half of [`SURE`]: after a half-life without

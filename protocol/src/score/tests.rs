@@ -578,6 +578,15 @@ fn where_all_are_caught_a_seed_is_the_last() {
 }
 
 #[test]
+fn one_that_is_kept_because_it_carries_us_alone_keeps_no_seed_that_lies() {
+    let (mut book, now) = old_and_bad();
+    book.accounts.insert(peer(3), book.accounts[&peer(1)].clone());
+    let members = [judged(1, Hold::Loose), Judged { carries: false, ..judged(3, Hold::Seed) }];
+    let gone: Vec<_> = (0..3).flat_map(|_| book.judge(&members, now)).map(|eviction| eviction.peer).collect();
+    assert_eq!(gone, [peer(3)]);
+}
+
+#[test]
 fn a_seed_that_lies_goes_before_one_that_is_merely_poor() {
     let (mut book, now) = old_and_poor();
     let members = [(1, Hold::Loose), (2, Hold::Seed), (3, Hold::Loose)].map(|(number, hold)| judged(number, hold));

@@ -215,7 +215,7 @@ impl Member {
         let settings = &world.scenario.heartbeat;
         let Some(beat) = self.beats.get_mut(&peer) else { return };
         beat.line = Line::Open { stream };
-        let challenges = beat.challenges.draw(&own, &[], settings, &mut self.rng);
+        let challenges = beat.challenges.draw(&own, &[], settings, now.mono, &mut self.rng);
         let seq = beat.conversation.ask();
         let challenge_did = beat.dht.draw().then(|| asker.did.clone());
         let ask = Ask { seq, need, referent: beat.referent, challenges, challenge_did, probe: false };
@@ -289,8 +289,8 @@ impl Member {
             born_at: response.born_at,
         };
         self.book.observe(id, &answered, now.mono);
+        beat.challenges.answered(!given.challenged.is_empty(), now.mono);
         if !given.challenged.is_empty() {
-            beat.challenges.answered();
             let settings = &world.scenario.heartbeat;
             let ahead = self.clocks.of(&id).unwrap_or_default();
             let verdict =
@@ -377,6 +377,7 @@ impl Member {
         let (now, id, retry_after) = (self.now(world).mono, world.id(peer), Duration::from_secs(secs));
         let Some(beat) = self.beats.get_mut(&peer) else { return };
         beat.rhythm.retry_after(retry_after, now);
+        beat.dht.refused(retry_after);
         beat.line = Line::Closed;
         beat.waiting = None;
         self.take(Input::Busy { peer: id, retry_after, alternatives }, world);
