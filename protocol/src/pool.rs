@@ -39,7 +39,7 @@ use crate::{
 
 pub use self::{
     choice::{Choice, choose, quick_score, weight},
-    settings::Settings,
+    settings::{MAX_INDEXER_MAX, Settings},
     words::{Action, Event, Found, Input, Owner, Probed, Ranked, Reach, Shown, State, Why},
 };
 

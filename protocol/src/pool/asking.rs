@@ -5,7 +5,10 @@ use std::time::Duration;
 use libp2p_identity::PeerId;
 use rand::{Rng, RngExt as _};
 
-use super::{ASKS_AFTER, Action, Event, Pool, known::Life};
+use super::{
+    ASKS_AFTER, Action, Event, Pool,
+    known::{Backoff, Life},
+};
 use crate::time::Mono;
 
 /// More candidates than that are not asked for: the wire's most.
@@ -28,6 +31,11 @@ impl Pool {
         let at_hand = at_hand.unwrap_or_else(|| self.at_hand(now));
         let lacks_standby = wanted == 0 && at_hand < self.settings.standby as usize && self.asked.is_empty();
         let ask_all = std::mem::take(&mut self.ask_all) && wanted > at_hand;
+        if ask_all && let Some(dht) = &mut self.dht {
+            // Those that are left may know nobody else. The pause may have grown while nothing was wanted.
+            let first = self.settings.backoff_first;
+            *dht = Backoff { pause: first, at: dht.at.min(now + first) };
+        }
         let mut left = (self.settings.asks_per_minute as usize).saturating_sub(self.asked.len());
         if !ask_all {
             left = left.min(usize::from((is_step_due && wanted > 0) || lacks_standby));

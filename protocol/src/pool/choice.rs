@@ -39,17 +39,23 @@ pub fn weight(fill_rate: Option<f64>) -> f64 {
     (fill * (1.0 - fill)).max(0.05)
 }
 
-/// Chooses up to `count` by weight, none twice; with `is_diverse` none from a subnet already chosen while others are
-/// left.
+/// Chooses up to `count` by weight, none twice; where subnets are to differ none from one of those that are `taken`, or were
+/// just chosen, while others are left.
 #[must_use]
-pub fn choose(choices: &[Choice], count: usize, is_diverse: bool, rng: &mut impl Rng) -> Vec<PeerId> {
+pub fn choose(
+    choices: &[Choice],
+    count: usize,
+    mut taken: Option<BTreeSet<Subnet>>,
+    rng: &mut impl Rng,
+) -> Vec<PeerId> {
     // Sorting by u^(1/w) draws by weight without replacement (Efraimidis and Spirakis, 2006).
     let mut drawn: Vec<(f64, &Choice)> =
         choices.iter().map(|choice| (rng.random::<f64>().powf(1.0 / weight(choice.fill_rate)), choice)).collect();
     drawn.sort_by(|(one, _), (other, _)| other.total_cmp(one));
-    let mut subnets = BTreeSet::new();
-    let is_new = |choice: &Choice| !is_diverse || choice.subnet.is_none_or(|subnet| subnets.insert(subnet));
-    let mut is_new = is_new;
+    let mut is_new = |choice: &Choice| match (&mut taken, choice.subnet) {
+        (Some(taken), Some(subnet)) => taken.insert(subnet),
+        _ => true,
+    };
     let (mut chosen, mut rest) = (Vec::new(), Vec::new());
     for (_, choice) in drawn {
         if is_new(choice) { chosen.push(choice.peer) } else { rest.push(choice.peer) }

@@ -12,6 +12,7 @@ use rand::Rng;
 
 use super::Why;
 use crate::{
+    addr::Subnet,
     heartbeat::{Rhythm, jittered},
     offload::FILL_HIGH,
     time::Mono,
@@ -27,8 +28,12 @@ pub(super) const HEARSAY_FAILURES_MAX: u32 = 3;
 /// A candidate of which nobody spoke for this long makes room for others.
 pub(super) const HEARSAY_LIFE: Duration = Duration::from_secs(600);
 
-/// A remembered indexer is forgotten after this many failed probes in a row while others answered: some hours.
+/// A remembered indexer is forgotten after this many failed probes in a row while others answered, and once nobody spoke of
+/// it for [`REMEMBERED_LIFE`]: until a split heals all tries to reach the other half fail.
 pub(super) const REMEMBERED_FAILURES_MAX: u32 = 16;
+
+/// See [`REMEMBERED_FAILURES_MAX`].
+pub(super) const REMEMBERED_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 /// A successful probe is good for this many refreshes.
 pub(super) const REFRESHES_GOOD: u32 = 2;
@@ -224,6 +229,13 @@ impl Backoff {
 pub(super) struct Ladder {
     pub(super) from: Mono,
     pub(super) step: usize,
+}
+
+impl About {
+    /// Of the address that is tried first.
+    pub(super) fn subnet(&self) -> Option<Subnet> {
+        self.addrs.first().and_then(Subnet::of_addr)
+    }
 }
 
 impl Known {

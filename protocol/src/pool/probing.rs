@@ -7,10 +7,13 @@ use rand::{Rng, RngExt as _};
 
 use super::{
     Action, Choice, Event, PROBE_LOST_AFTER, Pool, Probed, choose,
-    known::{Good, HEARSAY_FAILURES_MAX, HEARSAY_LIFE, Known, REMEMBERED_FAILURES_MAX, Seen, Source, best_first},
+    known::{
+        About, Good, HEARSAY_FAILURES_MAX, HEARSAY_LIFE, Known, REMEMBERED_FAILURES_MAX, REMEMBERED_LIFE, Seen, Source,
+        best_first,
+    },
     quick_score,
 };
-use crate::{addr::Subnet, heartbeat::jittered, time::Mono};
+use crate::{heartbeat::jittered, time::Mono};
 
 impl Pool {
     /// Starts the probes that are worth it; tells how many candidates are at hand, where that is known.
@@ -129,15 +132,14 @@ impl Pool {
         let (fresh, failed): (Vec<_>, Vec<_>) = own.into_iter().partition(|(_, known)| known.failures == 0);
         let choices: Vec<Choice> = hearsay
             .into_iter()
-            .map(|(peer, known)| Choice {
-                peer: *peer,
-                fill_rate: known.about.fill_rate,
-                subnet: known.about.addrs.first().and_then(Subnet::of_addr),
-            })
+            .map(|(peer, known)| Choice { peer: *peer, fill_rate: known.about.fill_rate, subnet: known.about.subnet() })
             .collect();
+        let taken = self.members.values().map(|member| &member.about);
+        let taken = taken.chain(self.known.values().filter(|known| self.is_good(known, now)).map(|known| &known.about));
+        let taken = taken.filter_map(About::subnet).collect();
         let ids = |own: Vec<(&PeerId, &Known)>| own.into_iter().map(|(peer, _)| *peer).collect::<Vec<_>>();
         let mut chosen = ids(fresh);
-        chosen.extend(choose(&choices, count, self.owner.is_diverse, rng));
+        chosen.extend(choose(&choices, count, self.owner.is_diverse.then_some(taken), rng));
         chosen.extend(ids(failed));
         chosen.truncate(count);
         chosen
@@ -208,7 +210,7 @@ impl Pool {
         if known.about.remembered {
             if is_alone {
                 known.failures = failures.max(1);
-            } else if known.failures >= REMEMBERED_FAILURES_MAX {
+            } else if known.failures >= REMEMBERED_FAILURES_MAX && now.since(known.heard) >= REMEMBERED_LIFE {
                 self.forget(peer);
             }
         } else if known.failures >= HEARSAY_FAILURES_MAX && now.since(known.heard) >= HEARSAY_LIFE {

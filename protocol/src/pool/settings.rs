@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Most members that a node may be told to want.
+pub const MAX_INDEXER_MAX: u32 = 100;
+
 /// How the pool is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// With fewer answering members than this, the node says that it is isolated; at least 1.
     pub min_indexer: u32,
-    /// How many members a node wants; twice as many are the most there ever are, and what an indexer wants.
+    /// How many members a node wants, at most [`MAX_INDEXER_MAX`]; twice as many are the most there ever are, and what an
+    /// indexer wants.
     pub max_indexer: u32,
     /// A member that did not answer for the first time after this long no longer counts, and others are sought.
     #[serde(with = "crate::time::text")]

@@ -8,7 +8,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     asking::{OTHERS_ASKED, VOUCHED_MAX},
-    known::{ADDRS_MAX, REMEMBERED_FAILURES_MAX, SEED_PAUSE_MAX},
+    known::{ADDRS_MAX, REMEMBERED_FAILURES_MAX, REMEMBERED_LIFE, SEED_PAUSE_MAX},
     *,
 };
 use crate::{
@@ -468,6 +468,73 @@ fn whom_nobody_reaches_is_forgotten_as_before_and_no_word_keeps_it_for_ever() {
         bench.feed(Input::Probed { peer: peer(2), outcome: Probed::Unreachable });
     }
     assert_eq!(bench.state(2), None, "its friends' word is worn out");
+}
+
+#[test]
+fn f14_departed_ones_are_tried_now_and_then_for_a_day_and_then_forgotten() {
+    let mut bench = Bench::with(1..=5, []);
+    for number in [1, 2] {
+        bench.feed(Input::BudgetSpent { peer: peer(number) });
+    }
+    for number in 6..=8 {
+        bench.feed(Input::Inbound { info: info(number) });
+        bench.probed(number, 0.3);
+    }
+    let (begin, mut last) = (bench.now, [bench.now; 2]);
+    let mut forgotten = Vec::new();
+    while bench.now.since(begin) < REMEMBERED_LIFE + secs(600) {
+        // All members answer and so does the standby: nobody is wanted.
+        (3..=8).for_each(|number| drop(bench.answered(number)));
+        (6..=8).for_each(|number| drop(bench.probed(number, 0.3)));
+        assert!(bench.now.since(begin) < secs(10) || bench.pool.need() == 0);
+        let actions = bench.wait(secs(10));
+        for (number, last) in [1, 2].into_iter().zip(&mut last) {
+            if probes(&actions).contains(&peer(number)) {
+                assert!(bench.now.since(*last) < secs(900), "{number} was not tried for {:?}", bench.now.since(*last));
+                *last = bench.now;
+                let actions = bench.feed(Input::Probed { peer: peer(number), outcome: Probed::Unreachable });
+                let is_forgotten = actions.contains(&Action::Forget { peer: peer(number) });
+                forgotten.extend(is_forgotten.then(|| (number, bench.now.since(begin) >= REMEMBERED_LIFE)));
+            }
+        }
+    }
+    forgotten.sort_unstable();
+    assert_eq!(forgotten, [(1, true), (2, true)], "and not before");
+    assert!(![1, 2].iter().any(|number| bench.pool.known.contains_key(&peer(*number))));
+}
+
+#[test]
+fn when_a_member_goes_and_nobody_is_at_hand_the_dht_is_asked_within_seconds() {
+    let mut bench = Bench::with(1..=5, []);
+    let is_asked = |actions: &[Action]| actions.contains(&Action::AskDht);
+    assert!(!is_asked(&bench.wait(secs(600))), "nobody is missing");
+    bench.feed(Input::BudgetSpent { peer: peer(2) });
+    assert!(is_asked(&bench.wait(secs(3))), "the pause that grew meanwhile is over");
+}
+
+#[test]
+fn who_is_to_join_comes_from_a_subnet_without_a_member_while_others_are_left() {
+    for (has_other, is_diverse) in [(true, true), (false, true), (true, false)] {
+        let mut chosen = BTreeSet::new();
+        for seed in 0..20 {
+            let mut bench = Bench::with(1..=4, []);
+            bench.pool.owner.is_diverse = is_diverse;
+            let near = |number: u16| {
+                let addr = format!("/ip4/51.0.1.{number}/tcp/4001").parse().unwrap();
+                AddrInfo { id: peer(number), addrs: vec![addr] }
+            };
+            let others = if has_other { infos([21]) } else { Vec::new() };
+            for AddrInfo { id, addrs } in (11..=16).map(near).chain(others) {
+                let mut known = known::Known::new(known::Source::Dht, None);
+                known.about.addrs = addrs;
+                bench.pool.known.insert(id, known);
+            }
+            let mut rng = StdRng::seed_from_u64(seed);
+            chosen.extend(bench.pool.candidates(1, bench.now, &mut rng));
+        }
+        let is_other_alone = chosen == BTreeSet::from([peer(21)]);
+        assert_eq!(is_other_alone, has_other && is_diverse, "member 1 is in the subnet of the others");
+    }
 }
 
 #[test]
@@ -1119,7 +1186,7 @@ fn g16_choices_are_spread_over_ipv6_subnets_as_over_ipv4_ones() {
     let choices = [choice(1, "2001:db8:7::1"), choice(2, "2001:db8:7:1::1"), choice(3, "2001:db8:8::1")];
     for seed in 0..64 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let chosen = choose(&choices, 2, true, &mut rng);
+        let chosen = choose(&choices, 2, Some(BTreeSet::new()), &mut rng);
         assert!(chosen.contains(&peer(3)), "one of each /48: {chosen:?}");
     }
 }
@@ -1139,7 +1206,7 @@ fn g29_choices_are_random_by_weight_and_not_a_sort() {
     let choices = [choice(1, 0.0), choice(2, 0.5), choice(3, 0.2)];
     let (mut rng, mut first) = (StdRng::seed_from_u64(5), [0u32; 3]);
     for _ in 0..20_000 {
-        let chosen = choose(&choices, 1, false, &mut rng);
+        let chosen = choose(&choices, 1, None, &mut rng);
         first[choices.iter().position(|choice| choice.peer == chosen[0]).unwrap()] += 1;
     }
     let share = first.map(|count| f64::from(count) / 20_000.0);
@@ -1158,10 +1225,13 @@ fn choices_are_spread_over_subnets_while_others_are_left() {
     let choices = [near(1), near(2), near(3), at(4, "/ip4/51.1.2.1/tcp/1"), at(5, "/ip6/2001:db8:1::1/tcp/1")];
     for seed in 0..50 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let chosen = choose(&choices, 3, true, &mut rng);
+        let chosen = choose(&choices, 3, Some(BTreeSet::new()), &mut rng);
         assert!(chosen.contains(&peer(4)) && chosen.contains(&peer(5)), "{chosen:?}");
-        let all = choose(&choices, 9, true, &mut rng);
+        let all = choose(&choices, 9, Some(BTreeSet::new()), &mut rng);
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 5, "none twice, none lost");
+        let taken = [1, 4].iter().filter_map(|number| choices[number - 1].subnet).collect();
+        let other = choose(&choices, 1, Some(taken), &mut rng);
+        assert_eq!(other, [peer(5)], "where a member is already comes last");
     }
 }
 
@@ -1604,6 +1674,27 @@ fn f14_halves_of_a_network_find_each_other_again() {
     two.is_frozen = false;
     world.run(secs(70));
     assert!(world.answering(11).contains(&2));
+}
+
+#[test]
+fn f14_halves_find_each_other_again_when_the_only_seed_is_gone() {
+    let mut world = World::new(3);
+    world.start(1, true, &[]);
+    for indexer in [2, 3, 4] {
+        world.start(indexer, true, &[1]);
+    }
+    world.start(11, false, &[1]);
+    world.run(secs(60));
+    assert_eq!(world.answering(11).len(), 4);
+    world.kill(1);
+    world.kill(2);
+    // For longer than 16 probes of either take.
+    world.run(secs(4 * 3_600));
+    assert_eq!(world.answering(11), [3, 4].into());
+    // It returns silently: nobody is told, and nobody is named to it.
+    world.peers.get_mut(&2).unwrap().is_up = true;
+    world.run(secs(300));
+    assert_eq!(world.answering(11), [2, 3, 4].into());
 }
 
 #[test]
