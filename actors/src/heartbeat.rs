@@ -15,7 +15,7 @@ use protocol::{
     diversity::{Named, Spread},
     heartbeat::{
         Ask, Asker, Challenges, Conversation, DhtChallenge, Given, Heard, OwnRecordKey, Rhythm, Verdict,
-        judge_challenges,
+        judge_challenge,
     },
     json,
     presence::token::{PresenceToken, Presenter},
@@ -373,9 +373,9 @@ impl State {
         let now = self.seat.now();
         let settings = &self.context.settings.heartbeat;
         let own = &self.context.own;
-        let challenges = self.challenges.draw(&own.peer_id, &[], settings, now.mono, &mut self.rng);
+        let is_challenge = self.challenges.draw(settings, now.mono, &mut self.rng);
         let asker = Asker { name: own.name.clone(), did: own.did.clone(), peer_id: own.peer_id };
-        if !challenges.is_empty() {
+        if is_challenge {
             // Its answer tells times of its own clock; ours is told long before it comes.
             let ask = claim::Msg::ClockOf { peer: self.peer, reply: self.seat.reply(Msg::Clock) };
             inform(&self.context.addresses.claim, Class::Control, ask);
@@ -383,7 +383,7 @@ impl State {
         let seq = self.conversation.ask();
         let Orders { need, referent, signed, .. } = &self.orders;
         let challenge_did = self.dht.draw().then(|| own.did.clone());
-        let ask = Ask { seq, need: *need, referent: *referent, challenges, challenge_did, probe: false };
+        let ask = Ask { seq, need: *need, referent: *referent, is_challenge, challenge_did, probe: false };
         let record = signed.as_ref().map(|signed| &signed.own);
         let mut question = asker.question(ask, record, self.conversation.acked(), now.wall);
         question.presence = self.token(seq, now.wall);
@@ -443,17 +443,15 @@ impl State {
         });
         self.challenges.answered(!given.challenged.is_empty(), now.mono);
         if !given.challenged.is_empty() {
-            let verdict = judge_challenges(
+            let verdict = judge_challenge(
                 &self.context.own.peer_id,
-                &given.challenged,
                 &response.challenges,
                 self.clock_ahead,
                 now.wall,
                 &self.context.settings.heartbeat,
             );
-            let Verdict { good, bad, unfound } = verdict;
-            self.observe(Observation::Challenged { good, bad, unfound });
-            if unfound > 0 {
+            self.observe(verdict.into());
+            if verdict == Verdict::Unfound {
                 self.challenges.doubt();
             }
         }

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::{
     record::PeerRecord,
     restarts,
+    score::Observation,
     signed::Verified,
     time::Mono,
     trace::Traceparent,
@@ -88,8 +89,6 @@ pub struct Settings {
     pub challenge_every_min: u32,
     /// Most ticks from one batch of challenges to the next.
     pub challenge_every_max: u32,
-    /// Most peers other than ourselves in one batch.
-    pub challenge_others: u32,
     /// A challenged peer must have been seen this recently.
     #[serde(with = "crate::time::text")]
     pub seen_within: Duration,
@@ -115,7 +114,6 @@ impl Default for Settings {
             ceiling_within: Duration::from_secs(60),
             challenge_every_min: 1,
             challenge_every_max: 10,
-            challenge_others: 2,
             seen_within: Duration::from_secs(120),
             record_life: Duration::from_secs(120),
             spot_every: 5,
@@ -276,8 +274,8 @@ pub struct Ask {
     pub need: u32,
     /// The indexer represents the node in search.
     pub referent: bool,
-    /// Given by [`Challenges::draw`].
-    pub challenges: Vec<PeerId>,
+    /// Given by [`Challenges::draw`]: whether it finds us is asked, too.
+    pub is_challenge: bool,
     /// A DID to look up in the DHT; see [`DhtChallenge`].
     pub challenge_did: Option<String>,
     /// An answer is wanted, a session is not.
@@ -305,7 +303,7 @@ impl Asker {
             need: ask.need,
             record,
             values,
-            challenges: ask.challenges,
+            challenges: if ask.is_challenge { vec![self.peer_id] } else { Vec::new() },
             challenge_did: ask.challenge_did,
             referent: ask.referent,
             probe: ask.probe,
@@ -539,36 +537,24 @@ impl Challenges {
         self.answered = Some(now);
     }
 
-    /// Called once a tick: the peers to challenge now, ourselves first; empty on most ticks. A batch whose beat was refused
-    /// goes with the next one: by refusing those alone a liar would never be asked. None goes where no session is sure to be
-    /// left, for it would ask an honest one for what it cannot know.
-    pub fn draw(
-        &mut self,
-        own: &PeerId,
-        known: &[PeerId],
-        settings: &Settings,
-        now: Mono,
-        rng: &mut impl Rng,
-    ) -> Vec<PeerId> {
+    /// Called once a tick: whether a batch goes now; none does on most ticks. One whose beat was refused goes with the next:
+    /// by refusing those alone a liar would never be asked. None goes where no session is sure to be left, for it would ask
+    /// an honest one for what it cannot know.
+    pub fn draw(&mut self, settings: &Settings, now: Mono, rng: &mut impl Rng) -> bool {
         if self.answered.is_none_or(|at| now.since(at) > SESSION_SURE) {
             self.is_owed = false;
-            return Vec::new();
+            return false;
         }
         if !self.is_owed {
             self.ticks_left = self.ticks_left.saturating_sub(1);
             if self.ticks_left > 0 {
-                return Vec::new();
+                return false;
             }
             self.ticks_left = if self.doubted > 0 { 1 } else { draw_ticks(settings, rng) };
             self.doubted = self.doubted.saturating_sub(1);
         }
         self.is_owed = true;
-        let mut others: Vec<PeerId> = known.iter().filter(|peer| *peer != own).copied().collect();
-        let mut batch = vec![*own];
-        while batch.len() <= settings.challenge_others as usize && !others.is_empty() {
-            batch.push(others.swap_remove(rng.random_range(0..others.len())));
-        }
-        batch
+        true
     }
 }
 
@@ -696,49 +682,43 @@ fn draw_ticks(settings: &Settings, rng: &mut impl Rng) -> u32 {
     rng.random_range(least..=settings.challenge_every_max.max(least))
 }
 
-/// What the answers to a batch of challenges say of the indexer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// Answers that were right.
-    pub good: u32,
-    /// Answers that were wrong or were not given.
-    pub bad: u32,
-    /// Those of them that do not know us. The others tell a time that cannot be: so does an honest one whose clock, or
-    /// ours, was set since the hello.
-    pub unfound: u32,
+/// What the answer to a challenge says of the indexer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It finds us, and saw us lately.
+    Found,
+    /// It does not know us, or does not say.
+    Unfound,
+    /// It finds us, and tells a time that cannot be: so does an honest one whose clock, or ours, was set since the hello.
+    WrongTime,
 }
 
-/// Judges the answers. We know about ourselves, so that answer must be there and right. Of others we know nothing for
-/// sure: their answers are evidence only when they contradict themselves.
+impl From<Verdict> for Observation {
+    fn from(verdict: Verdict) -> Self {
+        let (good, bad) = (u32::from(verdict == Verdict::Found), u32::from(verdict != Verdict::Found));
+        Self::Challenged { good, bad, unfound: u32::from(verdict == Verdict::Unfound) }
+    }
+}
+
+/// Judges the answer about ourselves, whom it serves. Of others we would know nothing for sure; decision 0020.
 ///
 /// `clock_ahead` is how far the indexer's clock is before ours, as its hello told.
 #[must_use]
-pub fn judge_challenges(
+pub fn judge_challenge(
     own: &PeerId,
-    challenged: &[PeerId],
     answers: &[ChallengeAnswer],
     clock_ahead: SignedDuration,
     now: Timestamp,
     settings: &Settings,
 ) -> Verdict {
-    let mut verdict = Verdict::default();
-    for peer in challenged {
-        let answer = answers.iter().find(|answer| answer.peer_id == *peer);
-        let age =
-            answer.and_then(|answer| answer.last_seen).map(|seen| now.duration_since(seen).saturating_add(clock_ahead));
-        let is_found = answer.is_some_and(|answer| answer.found);
-        let is_right = match (is_found, age) {
-            (true, Some(age)) => is_recent(age, settings),
-            _ => false,
-        };
-        match (peer == own, is_found, is_right) {
-            (true, _, true) => verdict.good += 1,
-            (true, _, false) | (false, true, false) => verdict.bad += 1,
-            (false, _, _) => {}
-        }
-        verdict.unfound += u32::from(peer == own && !is_found);
+    let Some(answer) = answers.iter().find(|answer| answer.peer_id == *own && answer.found) else {
+        return Verdict::Unfound;
+    };
+    let age = answer.last_seen.map(|seen| now.duration_since(seen).saturating_add(clock_ahead));
+    match age.is_some_and(|age| is_recent(age, settings)) {
+        true => Verdict::Found,
+        false => Verdict::WrongTime,
     }
-    verdict
 }
 
 fn is_recent(age: SignedDuration, settings: &Settings) -> bool {
@@ -1080,53 +1060,41 @@ mod tests {
     #[test]
     fn challenges_come_every_one_to_ten_ticks_and_never_on_the_first() {
         let (settings, mut rng) = (Settings::default(), rng());
-        let own = peer(1);
-        let known = [own, peer(2), peer(3), peer(4)];
         let mut challenges = Challenges::new(&settings, &mut rng);
-        assert!(challenges.draw(&own, &known, &settings, Mono::ZERO, &mut rng).is_empty());
+        assert!(!challenges.draw(&settings, Mono::ZERO, &mut rng));
         challenges.answered(false, Mono::ZERO);
         let (mut pause, mut seen) = (0, std::collections::BTreeSet::new());
         for _ in 0..2_000 {
             pause += 1;
-            let batch = challenges.draw(&own, &known, &settings, Mono::ZERO, &mut rng);
-            if batch.is_empty() {
+            if !challenges.draw(&settings, Mono::ZERO, &mut rng) {
                 continue;
             }
             challenges.answered(true, Mono::ZERO);
-            assert_eq!(batch[0], own);
-            assert_eq!(batch.iter().collect::<std::collections::HashSet<_>>().len(), 3, "none twice");
             assert!((1..=10).contains(&pause));
             seen.insert(std::mem::take(&mut pause));
         }
         assert_eq!(seen.len(), 10, "every pause occurs");
-        let every = Settings { challenge_every_max: 1, ..settings };
-        let lonely = challenges.draw(&own, &[], &every, Mono::ZERO, &mut rng);
-        assert!(lonely.is_empty() || lonely == [own]);
     }
 
     #[test]
     fn g12_our_own_presence_must_be_told_and_be_recent() {
         let settings = Settings::default();
         let (own, other) = (peer(1), peer(2));
-        let check = |answers: &[ChallengeAnswer], ahead, good, bad| {
+        let check = |answers: &[ChallengeAnswer], ahead, expected| {
             let ahead = SignedDuration::from_secs(ahead);
-            let verdict = judge_challenges(&own, &[own, other], answers, ahead, wall(0), &settings);
-            assert_eq!((verdict.good, verdict.bad), (good, bad), "{answers:?}");
-            let is_unfound = answers.iter().all(|answer| answer.peer_id != own || !answer.found);
-            assert_eq!(verdict.unfound, u32::from(is_unfound), "{answers:?}");
+            assert_eq!(judge_challenge(&own, answers, ahead, wall(0), &settings), expected, "{answers:?}");
         };
-        check(&[answer_of(own, true, Some(0))], 0, 1, 0);
-        check(&[answer_of(own, true, Some(-150))], 0, 1, 0);
-        check(&[answer_of(own, true, Some(-151))], 0, 0, 1);
-        check(&[answer_of(own, true, Some(31))], 0, 0, 1);
-        check(&[answer_of(own, true, Some(300))], 300, 1, 0);
-        check(&[answer_of(own, true, None)], 0, 0, 1);
-        check(&[answer_of(own, false, None)], 0, 0, 1);
-        check(&[], 0, 0, 1);
-        // What it says of others cannot be checked here, unless it contradicts itself.
-        check(&[answer_of(own, true, Some(0)), answer_of(other, false, None)], 0, 1, 0);
-        check(&[answer_of(own, true, Some(0)), answer_of(other, true, Some(-5))], 0, 1, 0);
-        check(&[answer_of(own, true, Some(0)), answer_of(other, true, Some(-9_999))], 0, 1, 1);
+        check(&[answer_of(own, true, Some(0))], 0, Verdict::Found);
+        check(&[answer_of(own, true, Some(-150))], 0, Verdict::Found);
+        check(&[answer_of(own, true, Some(-151))], 0, Verdict::WrongTime);
+        check(&[answer_of(own, true, Some(30))], 0, Verdict::Found);
+        check(&[answer_of(own, true, Some(31))], 0, Verdict::WrongTime);
+        check(&[answer_of(own, true, Some(300))], 300, Verdict::Found);
+        check(&[answer_of(own, true, None)], 0, Verdict::WrongTime);
+        check(&[answer_of(own, false, None)], 0, Verdict::Unfound);
+        check(&[answer_of(own, false, Some(0))], 0, Verdict::Unfound);
+        check(&[answer_of(other, true, Some(0))], 0, Verdict::Unfound);
+        check(&[], 0, Verdict::Unfound);
     }
 
     proptest! {
@@ -1294,7 +1262,7 @@ mod tests {
         let mut challenges = Challenges::new(&settings, &mut rng);
         let mut ticks = |challenges: &mut Challenges| {
             let mut ticks = 1;
-            while challenges.draw(&peer(1), &[], &settings, Mono::ZERO, &mut rng).is_empty() {
+            while !challenges.draw(&settings, Mono::ZERO, &mut rng) {
                 challenges.answered(false, Mono::ZERO);
                 ticks += 1;
             }
@@ -1314,7 +1282,7 @@ mod tests {
     fn challenged(rng: &mut StdRng) -> Challenges {
         let settings = Settings::default();
         let mut challenges = Challenges::new(&settings, rng);
-        while challenges.draw(&peer(1), &[], &settings, Mono::ZERO, rng).is_empty() {
+        while !challenges.draw(&settings, Mono::ZERO, rng) {
             challenges.answered(false, Mono::ZERO);
         }
         challenges
@@ -1328,12 +1296,12 @@ mod tests {
             if is_doubted {
                 challenges.answered(true, Mono::ZERO);
                 challenges.doubt();
-                assert_eq!(challenges.draw(&peer(1), &[], &settings, Mono::ZERO, &mut rng), [peer(1)]);
+                assert!(challenges.draw(&settings, Mono::ZERO, &mut rng));
             }
             let before = challenges.clone();
             for second in 1..=SESSION_SURE.as_secs() {
                 let now = Mono::from_secs(second);
-                assert_eq!(challenges.draw(&peer(1), &[], &settings, now, &mut rng), [peer(1)]);
+                assert!(challenges.draw(&settings, now, &mut rng));
             }
             assert_eq!(challenges, before, "what is asked again is one batch");
         }
@@ -1343,10 +1311,10 @@ mod tests {
     fn nobody_is_challenged_before_its_first_answer_or_when_the_session_may_be_over() {
         let (settings, mut rng) = (Settings::default(), rng());
         let mut newcomer = Challenges::new(&settings, &mut rng);
-        assert!((0..100).all(|_| newcomer.draw(&peer(1), &[], &settings, Mono::ZERO, &mut rng).is_empty()));
+        assert!((0..100).all(|_| !newcomer.draw(&settings, Mono::ZERO, &mut rng)));
         let mut challenges = challenged(&mut rng);
         let late = Mono::ZERO + SESSION_SURE + Duration::from_secs(1);
-        assert!(challenges.draw(&peer(1), &[], &settings, late, &mut rng).is_empty());
+        assert!(!challenges.draw(&settings, late, &mut rng));
         challenges.answered(false, late);
         let before = challenges.clone();
         assert!(!before.is_owed, "chance draws the next");

@@ -7,6 +7,7 @@ use multiaddr::{Multiaddr, Protocol};
 use protocol::{
     addr::{Range, Seed},
     identity::Did,
+    pool::MAX_INDEXER_MAX,
     time::text,
 };
 use tracing_subscriber::EnvFilter;
@@ -96,7 +97,7 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("files.psk", Path),
     ("files.data", Path),
     ("pool.min_indexer", Whole(1, 100)),
-    ("pool.max_indexer", Whole(1, 100)),
+    ("pool.max_indexer", Whole(1, MAX_INDEXER_MAX as u64)),
     ("pool.joining_within", Span(10, 60_000)),
     ("pool.probe_within", Span(10, 60_000)),
     ("pool.probes_max", Whole(1, 256)),
@@ -127,7 +128,6 @@ pub(super) const EXPECTED: &[(&str, Expected)] = &[
     ("heartbeat.ceiling_within", Span(1_000, 3_600_000)),
     ("heartbeat.challenge_every_min", Whole(1, 1_000)),
     ("heartbeat.challenge_every_max", Whole(1, 1_000)),
-    ("heartbeat.challenge_others", Whole(0, 16)),
     ("heartbeat.seen_within", Span(1_000, 3_600_000)),
     ("heartbeat.record_life", Span(2_000, 600_000)),
     ("heartbeat.spot_every", Whole(1, 1_000)),

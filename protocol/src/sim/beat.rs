@@ -17,7 +17,7 @@ use super::{
 use crate::{
     heartbeat::{
         self, Ask, Challenges, Conversation, DhtChallenge, Given, Heard, OwnRecordKey, RESTARTS, Rhythm, Verdict,
-        judge_challenges,
+        judge_challenge,
     },
     offload::Load,
     pool::Input,
@@ -210,15 +210,15 @@ impl Member {
     }
 
     fn beat(&mut self, peer: u32, stream: u64, world: &mut World) {
-        let (me, own, now, need) = (self.own.at, self.own.peer, self.now(world), self.pool.need());
+        let (me, now, need) = (self.own.at, self.now(world), self.pool.need());
         let (asker, signed) = (&self.own.asker, self.signed.clone());
         let settings = &world.scenario.heartbeat;
         let Some(beat) = self.beats.get_mut(&peer) else { return };
         beat.line = Line::Open { stream };
-        let challenges = beat.challenges.draw(&own, &[], settings, now.mono, &mut self.rng);
+        let is_challenge = beat.challenges.draw(settings, now.mono, &mut self.rng);
         let seq = beat.conversation.ask();
         let challenge_did = beat.dht.draw().then(|| asker.did.clone());
-        let ask = Ask { seq, need, referent: beat.referent, challenges, challenge_did, probe: false };
+        let ask = Ask { seq, need, referent: beat.referent, is_challenge, challenge_did, probe: false };
         let record = signed.as_ref().map(|signed| &signed.own);
         let heartbeat = asker.question(ask, record, beat.conversation.acked(), now.wall);
         beat.rhythm.sent(now.mono, settings, &mut self.rng);
@@ -293,11 +293,9 @@ impl Member {
         if !given.challenged.is_empty() {
             let settings = &world.scenario.heartbeat;
             let ahead = self.clocks.of(&id).unwrap_or_default();
-            let verdict =
-                judge_challenges(&self.own.peer, &given.challenged, &response.challenges, ahead, now.wall, settings);
-            let Verdict { good, bad, unfound } = verdict;
-            self.book.observe(id, &Observation::Challenged { good, bad, unfound }, now.mono);
-            if unfound > 0 {
+            let verdict = judge_challenge(&self.own.peer, &response.challenges, ahead, now.wall, settings);
+            self.book.observe(id, &verdict.into(), now.mono);
+            if verdict == Verdict::Unfound {
                 beat.challenges.doubt();
                 let name = world.names[peer as usize].clone();
                 world.note(self.own.at, format_args!("{name} answered a challenge wrongly"));
