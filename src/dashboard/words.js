@@ -304,6 +304,7 @@ const WORDS = {
   decision_asked_others: ["others were asked", "autres interrogés"],
   decision_excused_by_ourselves: ["excused: the fault may be ours", "excusé : la faute est peut-être la nôtre"],
   decision_excused_by_others: ["excused: others reach it", "excusé : d’autres l’atteignent"],
+  decision_excused_as_common: ["excused: most members failed it", "excusé : la plupart ont échoué"],
   seen: ["What was seen", "Ce qui fut vu"],
   seen_answered: ["answered", "a répondu"],
   seen_missed: ["did not answer", "n’a pas répondu"],

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Peers whose last sign of life tells whether we ourselves are cut off; more than any pool has.
-const OUTCOMES_MAX: usize = 64;
+const OUTCOMES_MAX: usize = 256;
 
 /// Share of the peers asked lately that may be silent before it is us whom we suspect.
 pub const SILENT_SHARE_MAX: f64 = 0.5;
@@ -43,17 +43,18 @@ pub struct Row {
     pub facts: Facts,
 }
 
-/// Whether it is we who are cut off: when of the peers asked lately more than half gave no answer at their last probe.
+/// Whether it is we who are cut off: when of the members asked lately more than half did not answer their last beat.
 ///
-/// Each peer counts once, so that one dead peer that is asked more often does not outvote those that answer.
+/// Each counts once, so that one dead peer that is asked more often does not outvote those that answer. Candidates do not
+/// count: one that does not answer a probe may be gone for long, and tells nothing about our link (decision 0021).
 #[derive(Clone, Debug, Default)]
 pub struct SelfSuspect {
     outcomes: BTreeMap<PeerId, (Mono, bool)>,
 }
 
 impl SelfSuspect {
-    /// A heartbeat or a probe was answered or not.
-    pub fn probed(&mut self, peer: PeerId, answered: bool, now: Mono, settings: &Settings) {
+    /// A beat was answered or not.
+    pub fn beaten(&mut self, peer: PeerId, answered: bool, now: Mono, settings: &Settings) {
         self.outcomes.retain(|_, (at, _)| now.since(*at) <= settings.suspect_window);
         if self.outcomes.len() < OUTCOMES_MAX || self.outcomes.contains_key(&peer) {
             self.outcomes.insert(peer, (now, answered));
@@ -184,7 +185,7 @@ impl Book {
     pub fn set_settings(&mut self, settings: Settings) {
         let before = std::mem::replace(&mut self.settings, settings);
         for account in self.accounts.values_mut() {
-            account.ledger.fold(usize::MAX, &before);
+            account.ledger.end_rules(&before);
         }
     }
 
@@ -192,17 +193,17 @@ impl Book {
     /// others reach who did not answer us.
     pub fn observe(&mut self, peer: PeerId, observation: &Observation, now: Mono) {
         match observation {
-            Observation::Answered { .. } => self.ourselves.probed(peer, true, now, &self.settings),
+            Observation::Answered { .. } => self.ourselves.beaten(peer, true, now, &self.settings),
             Observation::Missed => {
-                self.ourselves.probed(peer, false, now, &self.settings);
+                self.ourselves.beaten(peer, false, now, &self.settings);
                 if let Some(excuse) = self.excuse(&peer, now) {
                     return self.decide(&peer, excuse, now);
                 }
             }
             _ => {}
         }
-        if self.is_common(&peer, observation, now) {
-            return self.decide(&peer, Decision::ExcusedByOurselves, now);
+        if let Some(check) = self.common(&peer, observation, now) {
+            return self.decide(&peer, Decision::ExcusedAsCommon { check }, now);
         }
         if !self.accounts.contains_key(&peer) && !self.make_room() {
             return;
@@ -217,13 +218,14 @@ impl Book {
         }
     }
 
-    /// It failed a check of its own word that most members failed lately: the fault may be ours, our clock's or our record's.
-    fn is_common(&mut self, peer: &PeerId, observation: &Observation, now: Mono) -> bool {
+    /// The check of its own word that it failed, where most members failed it lately: the fault may be ours, our clock's or
+    /// our record's.
+    fn common(&mut self, peer: &PeerId, observation: &Observation, now: Mono) -> Option<Check> {
         let check = match observation {
             Observation::Challenged { unfound: 1.., .. } => Check::OwnId,
             Observation::Recorded { good: false } => Check::Record,
             Observation::Dht { good: false } => Check::Dht,
-            _ => return false,
+            _ => return None,
         };
         if let Some(account) = self.accounts.get_mut(peer) {
             account.failed.insert(check, now);
@@ -231,7 +233,7 @@ impl Book {
         let members = || self.accounts.values().filter(|account| account.is_member);
         let has_failed =
             |account: &&Account| account.failed.get(&check).is_some_and(|at| now.since(*at) <= FAILED_TOGETHER);
-        members().filter(has_failed).count() * 2 > members().count()
+        (members().filter(has_failed).count() * 2 > members().count()).then_some(check)
     }
 
     /// Its answer was slow, and most other members are quick: else the fault may be in our own link.
@@ -290,11 +292,6 @@ impl Book {
                 self.observe(by, &Observation::Testified { about: indexer, good }, now);
             }
         }
-    }
-
-    /// A probe of a peer that is no member: it tells about ourselves only.
-    pub fn probed(&mut self, peer: PeerId, answered: bool, now: Mono) {
-        self.ourselves.probed(peer, answered, now, &self.settings);
     }
 
     /// Who is a member now: their evidence is never forgotten for want of room, and a verdict on others begins anew.

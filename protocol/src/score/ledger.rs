@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::{Facts, Observation, Score, Settings, evidence::Evidence, score};
+use super::{Check, Facts, Observation, Score, Settings, evidence::Evidence, score};
 use crate::time::{Mono, Now};
 
 /// Observations kept one by one: half an hour of beats, challenges and witnesses of a member, in some 20 KiB.
@@ -86,6 +86,11 @@ pub enum Decision {
     ExcusedByOurselves,
     /// A missed answer was not written down: others reach it, so the fault is in the link between us.
     ExcusedByOthers,
+    /// A failed check was not written down: most members failed it lately, so the fault may be ours.
+    ExcusedAsCommon {
+        /// Which.
+        check: Check,
+    },
 }
 
 impl fmt::Display for Decision {
@@ -103,6 +108,9 @@ impl fmt::Display for Decision {
             Self::AskedOthers { answered, reach } => write!(f, "{reach} of {answered} others reach it"),
             Self::ExcusedByOurselves => f.write_str("missed answers excused: most peers do not answer us"),
             Self::ExcusedByOthers => f.write_str("missed answers excused: others reach it"),
+            Self::ExcusedAsCommon { check } => {
+                write!(f, "failed the check of {} as most members did: excused", check.name())
+            }
         }
     }
 }
@@ -124,7 +132,7 @@ pub struct Decided {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {
     base: Evidence,
-    /// Observations that the base holds.
+    /// Observations that the base holds, changes of the rules among them.
     folded: u64,
     entries: VecDeque<Entry>,
     decisions: VecDeque<Decided>,
@@ -153,9 +161,17 @@ impl Ledger {
         }
     }
 
+    /// Other rules follow: what was seen by those of `before` becomes part of the base, and what was decided by them is
+    /// computed no more. The change counts as one observation, which tells decisions before and after it apart.
+    pub fn end_rules(&mut self, before: &Settings) {
+        self.fold(usize::MAX, before);
+        self.folded += 1;
+    }
+
     /// Writes a decision down; at the bound the oldest goes. The same excuse twice in a row is one.
     pub fn decide(&mut self, what: Decision, verdict: Option<Verdict>, at: Mono) {
-        let is_excuse = matches!(what, Decision::ExcusedByOurselves | Decision::ExcusedByOthers);
+        let is_excuse =
+            matches!(what, Decision::ExcusedByOurselves | Decision::ExcusedByOthers | Decision::ExcusedAsCommon { .. });
         if is_excuse && self.decisions.back().is_some_and(|last| last.what == what) {
             return;
         }

@@ -54,7 +54,7 @@ fn beats(book: &mut Book, from: u64, to: u64) -> Mono {
 /// Somebody else answers, so that we need not suspect ourselves.
 fn others_answer(book: &mut Book, now: Mono) {
     for number in 100..103 {
-        book.probed(peer(number), true, now);
+        book.observe(peer(number), &answered(20, 0.5), now);
     }
 }
 
@@ -430,6 +430,25 @@ fn what_most_members_fail_at_the_same_time_is_held_against_none() {
 }
 
 #[test]
+fn a_check_that_most_members_failed_is_told_as_such() {
+    let mut book = Book::default();
+    book.set_members(&(1..=3).map(peer).collect());
+    let now = Mono::from_secs(60);
+    (1..=3).for_each(|number| book.observe(peer(number), &answered(20, 0.5), now));
+    (1..=3).for_each(|number| book.observe(peer(number), &Observation::Dht { good: false }, now));
+    let told = |number| {
+        let told = book.explain(&peer(number), Now { mono: now, wall: wall(0) }).unwrap();
+        told.ledger.decisions().map(|decided| decided.what).collect::<Vec<_>>()
+    };
+    assert_eq!(told(1), [], "it was the only one");
+    for number in [2, 3] {
+        assert_eq!(told(number), [Decision::ExcusedAsCommon { check: Check::Dht }]);
+    }
+    let words = Decision::ExcusedAsCommon { check: Check::Dht }.to_string();
+    assert_eq!(words, "failed the check of DHT as most members did: excused");
+}
+
+#[test]
 fn a_time_that_cannot_be_is_no_lie_for_a_clock_may_have_been_set() {
     let mut book = Book::default();
     for second in (0..3_600).step_by(TICK as usize) {
@@ -627,19 +646,20 @@ fn the_only_one_that_carries_us_stays_until_another_does_and_the_ledger_tells_no
 }
 
 #[test]
-fn when_most_probes_fail_we_suspect_ourselves_and_judge_nobody() {
+fn when_most_beats_fail_we_suspect_ourselves_and_judge_nobody() {
     let (mut book, now) = old_and_bad();
-    let before = book.facts(&peer(2), now);
-    for number in [2, 3, 4] {
-        book.probed(peer(number), false, now);
+    for number in [3, 4] {
+        book.observe(peer(number), &Observation::Missed, now);
     }
+    assert!(!book.is_self_suspect(now), "exactly half is not more than half");
+    let before = book.facts(&peer(2), now);
+    book.observe(peer(2), &Observation::Missed, now);
     assert!(book.is_self_suspect(now), "3 of 4");
+    assert_eq!(book.facts(&peer(2), now), before, "no score is lost");
     for _ in 0..10 {
         assert_eq!(book.judge(&members(Hold::Loose), now), []);
     }
-    book.observe(peer(2), &Observation::Missed, now);
-    assert_eq!(book.facts(&peer(2), now), before, "no score is lost");
-    book.probed(peer(3), true, now);
+    book.observe(peer(3), &answered(20, 0.5), now);
     assert!(!book.is_self_suspect(now), "exactly half is not more than half");
     assert!(!book.is_self_suspect(now + Duration::from_secs(61)), "nothing was asked lately");
 }
@@ -648,10 +668,10 @@ fn when_most_probes_fail_we_suspect_ourselves_and_judge_nobody() {
 fn one_dead_peer_asked_often_does_not_make_us_suspect_ourselves() {
     let (settings, mut ourselves) = (Settings::default(), SelfSuspect::default());
     for second in 0..20 {
-        ourselves.probed(peer(1), false, Mono::from_secs(second), &settings);
+        ourselves.beaten(peer(1), false, Mono::from_secs(second), &settings);
     }
     assert!(ourselves.is_suspect(Mono::from_secs(20), &settings), "nobody else was asked");
-    ourselves.probed(peer(2), true, Mono::from_secs(20), &settings);
+    ourselves.beaten(peer(2), true, Mono::from_secs(20), &settings);
     assert!(!ourselves.is_suspect(Mono::from_secs(20), &settings));
 }
 
@@ -660,14 +680,14 @@ fn the_silent_are_a_share_of_those_asked_lately_and_one_alone_tells_nothing() {
     let (settings, mut ourselves) = (Settings::default(), SelfSuspect::default());
     let now = Mono::from_secs(10);
     assert_eq!(ourselves.silent_share(now, &settings), None, "nobody was asked");
-    ourselves.probed(peer(1), false, now, &settings);
+    ourselves.beaten(peer(1), false, now, &settings);
     assert_eq!(ourselves.silent_share(now, &settings), None, "it may be its link or ours");
-    ourselves.probed(peer(2), false, now, &settings);
+    ourselves.beaten(peer(2), false, now, &settings);
     assert_eq!(ourselves.silent_share(now, &settings), Some(1.0));
-    ourselves.probed(peer(1), true, now, &settings);
+    ourselves.beaten(peer(1), true, now, &settings);
     assert_eq!(ourselves.silent_share(now, &settings), Some(SILENT_SHARE_MAX));
     assert!(!ourselves.is_suspect(now, &settings), "what is shown and what is judged by agree");
-    ourselves.probed(peer(1), true, now + Duration::from_secs(60), &settings);
+    ourselves.beaten(peer(1), true, now + Duration::from_secs(60), &settings);
     let later = now + Duration::from_secs(61);
     assert_eq!(ourselves.silent_share(later, &settings), Some(0.0), "one that answers tells that the link is there");
 }
@@ -952,6 +972,25 @@ fn a_decision_whose_events_are_folded_keeps_its_bounds_and_is_not_computed_again
     assert!(decided.verdict.is_some());
     assert_eq!(explained.ledger.verdict(decided, &explained.settings), None);
     assert!(explained.holds());
+}
+
+#[test]
+fn what_was_decided_before_a_change_of_rules_is_not_computed_by_the_new_ones() {
+    let (mut book, now) = old_and_bad();
+    book.judge(&members(Hold::Loose), now);
+    let rules = Settings { threshold_max: 70.0, threshold_first: 10.0, ..book.settings().clone() };
+    book.set_settings(rules.clone());
+    let explain = |book: &Book| book.explain(&peer(1), Now { mono: now, wall: wall(0) }).unwrap();
+    let told = explain(&book);
+    let before = *told.ledger.decisions().last().unwrap();
+    assert_eq!((told.settings.clone(), told.ledger.verdict(&before, &rules)), (rules.clone(), None));
+    assert!(told.holds());
+    book.decide(&peer(1), Decision::Removed, now);
+    let told = explain(&book);
+    let after = *told.ledger.decisions().last().unwrap();
+    assert!(after.verdict.is_some() && after.verdict != before.verdict, "other rules, another threshold");
+    assert_eq!(told.ledger.verdict(&after, &rules), after.verdict, "what is decided by them is computed again");
+    assert!(told.holds());
 }
 
 #[test]
