@@ -67,15 +67,14 @@ impl Rounds {
         Some(peer)
     }
 
-    /// A peer is to be audited for another reason: whether it may be, which counts it as audited.
+    /// A peer is to be audited for another reason: whether it may be, which counts it as audited. Who is no member is
+    /// forgotten with the next turn: nobody is audited for that reason more than once in an epoch anyway.
     pub fn may(&mut self, peer: &PeerId, now: Mono) -> bool {
-        let is_rested = |last: &mut Mono| {
-            let is_rested = now.since(*last) >= self.settings.again;
-            *last = if is_rested { now } else { *last };
-            is_rested
-        };
-        // Who is no member is audited once in an epoch at the most anyway.
-        self.last.get_mut(peer).is_none_or(is_rested)
+        let is_rested = self.last.get(peer).is_none_or(|last| now.since(*last) >= self.settings.again);
+        if is_rested {
+            self.last.insert(*peer, now);
+        }
+        is_rested
     }
 }
 
@@ -157,5 +156,19 @@ mod tests {
         let mut is_audited = |second: &u64| rounds.due(&[(peer(1), 100)], &evidence, at(*second)).is_some();
         let seen: Vec<u64> = (300..=1_500).step_by(20).filter(|second| is_audited(second)).collect();
         assert_eq!(seen, [300, 640, 980, 1_320]);
+    }
+
+    #[test]
+    fn an_audit_for_another_reason_counts_for_a_member_that_had_no_turn_yet() {
+        let (mut rounds, mut evidence) = (Rounds::default(), Evidence::default());
+        let members = [(peer(1), 100)];
+        assert_eq!(rounds.due(&members, &evidence, at(0)), None);
+        assert!(rounds.may(&peer(1), at(10)));
+        if let Some(evaded) = audit::evaded(100) {
+            evidence.add(peer(1), &evaded);
+        }
+        assert!(evidence.sum(&peer(1)) > 0.0);
+        let again = (20..=1_000).step_by(20).find(|second| rounds.due(&members, &evidence, at(*second)).is_some());
+        assert_eq!(again, Some(340), "330 s after the first, though it is suspected");
     }
 }
