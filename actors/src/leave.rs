@@ -82,8 +82,8 @@ pub(crate) fn heard(context: &Context, leave: &Leave) {
     }
     inform(&to.registry, Class::Control, registry::Msg::Left { peer });
     inform(&to.suggestions, Class::Control, suggestions::Msg::Gone { peer });
-    let alternatives = leave.alternatives.clone();
-    inform(&to.pool, Class::Control, pool::Msg::Left { peer, alternatives });
+    let (restart, alternatives) = (leave.restart, leave.alternatives.clone());
+    inform(&to.pool, Class::Control, pool::Msg::Left { peer, restart, alternatives });
 }
 
 /// The time of our record: a leave that seems five minutes old, or to come, would be believed by nobody.

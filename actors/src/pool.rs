@@ -43,8 +43,8 @@ use crate::{
     witness,
 };
 
-/// Members and some that are being stopped: twice the hard bound of the largest pool.
-const CHILDREN_MAX: usize = 64;
+/// Members and as many that are being stopped: twice the hard bound of the largest pool.
+const CHILDREN_MAX: usize = 4 * protocol::pool::MAX_INDEXER_MAX as usize;
 
 /// Probes, questions for candidates and to others, and leaves under way at once.
 const TASKS_MAX: usize = 64;
@@ -253,6 +253,8 @@ pub enum Msg {
     Left {
         /// Who.
         peer: PeerId,
+        /// It says that it comes back.
+        restart: bool,
         /// Others that it names.
         alternatives: Vec<AddrInfo>,
     },
@@ -384,7 +386,7 @@ impl Actor for Pool {
             Msg::Busy { peer, retry_after, alternatives } => {
                 state.take(Input::Busy { peer, retry_after, alternatives }).await?;
             }
-            Msg::Left { peer, alternatives } => state.left(peer, alternatives).await?,
+            Msg::Left { peer, restart, alternatives } => state.left(peer, restart, alternatives).await?,
             Msg::Candidates { from, candidates } => state.take(Input::Candidates { from, candidates }).await?,
             Msg::Heard { candidates } => state.heard(candidates).await?,
             Msg::Listed { found } => state.take(Input::Dht { found }).await?,
@@ -627,12 +629,19 @@ impl State {
         }
     }
 
-    async fn left(&mut self, peer: PeerId, alternatives: Vec<AddrInfo>) -> Result<(), ActorProcessingErr> {
+    async fn left(
+        &mut self,
+        peer: PeerId,
+        restart: bool,
+        alternatives: Vec<AddrInfo>,
+    ) -> Result<(), ActorProcessingErr> {
         if !self.machine.is_member(&peer) {
             return Ok(());
         }
-        let announced = score::Msg::Observed { peer, observation: protocol::score::Observation::RestartAnnounced };
-        inform(&self.context.addresses.score, Class::Control, announced);
+        if restart {
+            let announced = score::Msg::Observed { peer, observation: protocol::score::Observation::RestartAnnounced };
+            inform(&self.context.addresses.score, Class::Control, announced);
+        }
         self.take(Input::Left { peer, alternatives }).await
     }
 

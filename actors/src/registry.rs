@@ -137,8 +137,8 @@ pub enum Msg {
         from: PeerId,
         /// Without its record.
         heartbeat: Box<Heartbeat>,
-        /// Its record, when it is news.
-        carried: Option<Box<Carried>>,
+        /// Its record, when it is news, or why it was refused.
+        carried: Result<Option<Box<Carried>>, Refused>,
         /// It is an indexer.
         is_indexer: bool,
         /// The answer.
@@ -371,7 +371,7 @@ impl State {
         &mut self,
         from: PeerId,
         heartbeat: &Heartbeat,
-        carried: Option<Box<Carried>>,
+        carried: Result<Option<Box<Carried>>, Refused>,
         is_indexer: bool,
     ) -> Result<HeartbeatResponse, Refused> {
         let now = self.seat.now();
@@ -382,6 +382,7 @@ impl State {
         // Nor may a beat that was on its way when its sender was revoked begin a session anew.
         self.context.check_revoked(&from)?;
         self.admit(from, now.mono)?;
+        let carried = carried?;
         let beat = self.sessions.beat(from, heartbeat, is_indexer, &self.book, now, &mut self.rng);
         let is_fault = matches!(&beat, Err(BeatError::NotYours { .. } | BeatError::Name(_) | BeatError::Did(_)));
         self.admission.beat(from, if is_fault { Conduct::Bad } else { Conduct::Good }, now.mono);

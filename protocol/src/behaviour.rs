@@ -60,7 +60,7 @@ const LOOKS_MAX: usize = 16;
 pub enum Kind {
     /// Heartbeats, probes included.
     Heartbeat,
-    /// Published records.
+    /// Published records, and leaves.
     Publish,
     /// Look-ups, questions for candidates and to witnesses, audits.
     Get,
@@ -76,19 +76,18 @@ impl Kind {
 
     /// As which kind a request of this protocol counts.
     ///
-    /// Nothing for hello and leave, one of which fits on a connection, and for results, which are asked for.
+    /// Nothing for hello, one of which fits on a connection, and for results, which are asked for.
     #[must_use]
     pub const fn of(protocol: Protocol) -> Option<Self> {
         match protocol {
             Protocol::Heartbeat => Some(Self::Heartbeat),
-            Protocol::Publish => Some(Self::Publish),
+            Protocol::Publish | Protocol::Leave => Some(Self::Publish),
             Protocol::Get | Protocol::Candidates | Protocol::Witness | Protocol::Audit => Some(Self::Get),
             Protocol::Search => Some(Self::Search),
             Protocol::Bandwidth => Some(Self::Bandwidth),
             // Events are counted by the member that takes them, whichever its role; see [`crate::event`].
             // Echoes count for nothing unless we sent the beacon.
             Protocol::Hello
-            | Protocol::Leave
             | Protocol::SearchResponse
             | Protocol::Echo
             | Protocol::Revoke

@@ -4,24 +4,23 @@ use std::time::{Duration, Instant};
 
 use protocol::{
     PeerId,
-    behaviour::Offence,
     dht::{NameClaim, PidValue},
     json,
     presence::token::PresenceToken,
     record::PeerRecord,
     session::Values,
-    signed::{Claimed, SignedError, SignedObject as _, Verified},
+    signed::{Claimed, SignedObject as _, Verified},
     trace::{Outcome, Work},
     wire::{DhtValues, Heartbeat, HeartbeatResponse, Protocol, RefusalCode, Refused},
 };
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use super::{ASK_WITHIN, ServeError, WRITE_WITHIN};
+use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, blame};
 use crate::{
     audit,
     context::{Context, inform},
-    gate, lookup, peers,
+    lookup, peers,
     registry::{self, Carried},
     supervision::{Class, Reply},
     swarm::streams::{Io, Patience},
@@ -114,8 +113,10 @@ async fn answer(
     mut heartbeat: Heartbeat,
     held_seq: Option<u64>,
 ) -> Result<HeartbeatResponse, Refused> {
-    let carried = carried(context, from, &mut heartbeat, held_seq)?.map(Box::new);
-    let named = carried.as_ref().map(|carried| (carried.record.name.clone(), carried.record.did.clone()));
+    // A beat whose record is refused counts like any other: the registry hears of it.
+    let carried = carried(context, from, &mut heartbeat, held_seq).map(|carried| carried.map(Box::new));
+    let record = carried.as_ref().ok().and_then(|carried| carried.as_ref()).map(|carried| &carried.record);
+    let named = record.map(|record| (record.name.clone(), record.did.clone()));
     let heartbeat = Box::new(heartbeat);
     let (reply, answer) = Reply::channel();
     let beat = registry::Msg::Beat { from, heartbeat, carried, is_indexer, reply };
@@ -151,13 +152,6 @@ fn presented(
             blame(context, peer, &error);
             None
         }
-    }
-}
-
-fn blame(context: &Context, peer: PeerId, error: &SignedError) {
-    if error.is_strike() {
-        let offended = gate::Msg::Offended { peer, offence: Offence::BadSignature };
-        inform(&context.addresses.gate, Class::Control, offended);
     }
 }
 

@@ -22,8 +22,10 @@ use futures::FutureExt as _;
 use protocol::{
     PeerId,
     bandwidth::ProbeError,
+    behaviour::Offence,
     event::Verb,
     json::JsonError,
+    signed::SignedError,
     wire::{Protocol, RefusalCode, Refused},
 };
 use tokio::{sync::mpsc, task::JoinSet};
@@ -139,6 +141,14 @@ pub(crate) async fn known(context: &Context, peer: PeerId) -> Result<(), Refused
 pub(crate) async fn admit(context: &Context, peer: PeerId, protocol: Protocol) -> Result<(), Refused> {
     let ask = |reply| gate::Msg::Request { peer, protocol, reply };
     context.addresses.gate.ask(Class::Search, ask, ASK_WITHIN).await.unwrap_or_else(|error| Err(busy(&error)))
+}
+
+/// Whoever signed falsely gets its strikes.
+fn blame(context: &Context, peer: PeerId, error: &SignedError) {
+    if error.is_strike() {
+        let offended = gate::Msg::Offended { peer, offence: Offence::BadSignature };
+        inform(&context.addresses.gate, Class::Control, offended);
+    }
 }
 
 /// Our own misfortune, in the words of the wire.

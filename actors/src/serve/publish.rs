@@ -2,16 +2,15 @@
 
 use protocol::{
     PeerId,
-    behaviour::Offence,
     record::PeerRecord,
     signed::Verified,
     wire::{Protocol, PublishReceipt},
 };
 
-use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, busy, refuse};
+use super::{ASK_WITHIN, ServeError, WRITE_WITHIN, admit, blame, busy, refuse};
 use crate::{
-    context::{Context, inform},
-    gate, registry,
+    context::Context,
+    registry,
     supervision::Class,
     swarm::streams::{Io, Patience},
 };
@@ -34,10 +33,7 @@ pub(super) async fn serve(context: &Context, peer: PeerId, mut io: Io) -> Result
                 }
             }
             Err(error) => {
-                if error.is_strike() {
-                    let offended = gate::Msg::Offended { peer, offence: Offence::BadSignature };
-                    inform(&context.addresses.gate, Class::Control, offended);
-                }
+                blame(context, peer, &error);
                 PublishReceipt { seq: 0, accepted: false, reason: Some(error.to_string()), record_seq: 0 }
             }
         };

@@ -202,8 +202,9 @@ impl Host {
     ) -> Result<HeartbeatResponse, Refused> {
         let peer = world.id(from);
         let held = self.streams.get(&from).filter(|(known, _)| *known == stream).and_then(|(_, held)| *held);
-        let carried = self.carried(&mut heartbeat, signed, held, now)?;
+        let carried = self.carried(&mut heartbeat, signed, held, now);
         self.admit(own, from, now.mono, world)?;
+        let carried = carried?;
         let sought = heartbeat.challenge_did.take().is_some();
         let is_indexer = world.is_indexer[from as usize];
         let beat = self.registry.beat(peer, &heartbeat, is_indexer, &self.book, now, rng);
