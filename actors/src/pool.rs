@@ -265,10 +265,15 @@ pub enum Msg {
         /// Whom.
         candidates: Vec<AddrInfo>,
     },
-    /// Indexers came to us, or were heard in the local network.
+    /// Indexers came to us, or said to all that they are there.
     Heard {
         /// Who and where.
         candidates: Vec<AddrInfo>,
+    },
+    /// Members were heard of in the local network, from whomever.
+    Local {
+        /// Who and where.
+        found: Vec<AddrInfo>,
     },
     /// The DHT named indexers.
     Listed {
@@ -389,6 +394,7 @@ impl Actor for Pool {
             Msg::Left { peer, restart, alternatives } => state.left(peer, restart, alternatives).await?,
             Msg::Candidates { from, candidates } => state.take(Input::Candidates { from, candidates }).await?,
             Msg::Heard { candidates } => state.heard(candidates).await?,
+            Msg::Local { found } => state.take(Input::Local { found }).await?,
             Msg::Listed { found } => state.take(Input::Dht { found }).await?,
             Msg::Probed { peer, outcome } => state.take(Input::Probed { peer, outcome }).await?,
             Msg::Scores(scores) => state.scores(scores).await?,

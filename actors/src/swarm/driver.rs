@@ -3,6 +3,9 @@
 //! An actor's handler cannot poll a swarm, so this loop does. It owns every connection's standing (greeted or not),
 //! every running query and everybody who waits for a stream; all three are bounded and end with the task.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     time::{Duration, Instant},
@@ -867,13 +870,17 @@ impl Driver {
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
                 self.on_identified(connection_id, peer_id, &info.listen_addrs);
             }
-            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
-                for (peer, addr) in found {
-                    let heard = AddrInfo { id: peer, addrs: vec![addr::split_peer(&addr).0] };
-                    inform(&self.context.addresses.pool, Class::Control, pool::Msg::Heard { candidates: vec![heard] });
-                }
-            }
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_discovered(found),
             _ => {}
+        }
+    }
+
+    /// Whoever is in the local network can name anybody, and as many as it likes: it is told as hearsay, one by one so that
+    /// none is beyond what is taken of one answer, and is the first to be missed under load.
+    fn on_discovered(&self, found: Vec<(PeerId, Multiaddr)>) {
+        for (peer, addr) in found {
+            let found = vec![AddrInfo { id: peer, addrs: vec![addr::split_peer(&addr).0] }];
+            inform(&self.context.addresses.pool, Class::History, pool::Msg::Local { found });
         }
     }
 

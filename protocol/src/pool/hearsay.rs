@@ -38,10 +38,12 @@ impl Pool {
         }
         let fill = fill.filter(|fill| (0.0..=1.0).contains(fill));
         if let Some(known) = self.known.get_mut(&id) {
-            let is_new = if source == Source::Inbound && !known.about.seed {
-                renew(&mut known.about.addrs, addrs)
-            } else {
-                merge(&mut known.about.addrs, addrs)
+            let is_ours = known.about.seed || known.about.remembered;
+            let is_new = match source {
+                Source::Inbound if !known.about.seed => renew(&mut known.about.addrs, addrs),
+                // Nobody signs what the local network says: it may name strangers, and not move those whom we chose.
+                Source::Local if is_ours => false,
+                _ => merge(&mut known.about.addrs, addrs),
             };
             known.about.fill_rate = fill.or(known.about.fill_rate);
             known.heard = now;

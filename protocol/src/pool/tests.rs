@@ -8,7 +8,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     asking::{OTHERS_ASKED, VOUCHED_MAX},
-    known::{ADDRS_MAX, REMEMBERED_FAILURES_MAX, REMEMBERED_LIFE, SEED_PAUSE_MAX},
+    known::{ADDRS_MAX, REMEMBERED_FAILURES_MAX, REMEMBERED_LIFE, SEED_PAUSE_MAX, Source},
     *,
 };
 use crate::{
@@ -637,6 +637,49 @@ fn where_a_member_listens_is_remembered_as_it_says_it_and_the_address_that_we_ch
         let many = (100..120).flat_map(|number| info(number).addrs).collect();
         let addrs = told(&bench.feed(Input::Inbound { info: AddrInfo { id: peer(1), addrs: many } })).unwrap();
         assert_eq!((addrs.len(), &addrs[0]), (ADDRS_MAX, &old));
+    }
+}
+
+#[test]
+fn what_the_local_network_says_is_hearsay_and_moves_nobody_whom_we_chose() {
+    let mut bench = Bench::with([1], []);
+    let local = |info: AddrInfo| Input::Local { found: vec![info] };
+    let moved = |number: u16| AddrInfo { id: peer(number), addrs: info(55).addrs };
+    let actions = bench.feed(local(moved(1)));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Remember { .. })), "nothing is written down");
+    assert_eq!(bench.pool.members[&peer(1)].about.addrs, info(1).addrs, "a member says itself where it lives");
+    for (number, is_seed) in [(20, true), (21, false)] {
+        bench.pool.enter(info(number), is_seed, !is_seed);
+        bench.pool.known.get_mut(&peer(number)).unwrap().failures = 4;
+        bench.feed(local(moved(number)));
+        let known = &bench.pool.known[&peer(number)];
+        assert_eq!((&known.about.addrs, known.failures), (&info(number).addrs, 4), "we chose it: {number}");
+    }
+    bench.feed(Input::Candidates { from: peer(1), candidates: infos([9]) });
+    bench.feed(local(moved(9)));
+    bench.pool.known.get_mut(&peer(9)).unwrap().failures = 2;
+    bench.feed(local(moved(9)));
+    let known = &bench.pool.known[&peer(9)];
+    assert_eq!(known.about.addrs, [info(9).addrs, info(55).addrs].concat(), "behind what others said");
+    assert_eq!(known.failures, 2, "that it is spoken of does not say that it is there");
+}
+
+#[test]
+fn the_local_network_takes_no_places_but_its_own_and_names_nobody_without_an_address() {
+    let mut bench = Bench::with([1], []);
+    for addrs in [Vec::new(), vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()]] {
+        bench.feed(Input::Local { found: vec![AddrInfo { id: peer(7), addrs }] });
+        assert!(!bench.pool.known.contains_key(&peer(7)), "it cannot be reached from here");
+    }
+    for number in 100..140 {
+        bench.feed(Input::Local { found: vec![info(number)] });
+    }
+    let most = bench.pool.settings.candidates_per_source_max as usize;
+    let of_local = bench.pool.known.values().filter(|known| known.about.source == Source::Local).count();
+    assert_eq!((of_local, most), (16, 16));
+    for number in 200..216 {
+        bench.feed(Input::Inbound { info: info(number) });
+        assert!(bench.pool.known.contains_key(&peer(number)), "{number}");
     }
 }
 

@@ -148,7 +148,7 @@ pub enum Input {
         /// What it named.
         found: Vec<Found>,
     },
-    /// The local network was heard.
+    /// The local network was heard: hearsay that nobody signed.
     Local {
         /// Whom.
         found: Vec<AddrInfo>,
