@@ -2,9 +2,12 @@
 //!
 //! Owns [`protocol::presence::audit::Evidence`] and [`protocol::presence::rounds::Rounds`]. Pool says who its members are and
 //! what they claim, suggestions who there is, claim whether our clock may judge. It tells score of an indexer that is exposed
-//! or cleared, suggestions and registry too where we are an indexer, and health what happened. A restart forgets the
-//! evidence: an indexer under suspicion begins anew, and what was proved stands in the score. Bounds: those of the two;
-//! `AUDITS_MAX` at once.
+//! or cleared, suggestions and registry who all are exposed where we are an indexer, and health what happened. A restart
+//! forgets the evidence, and tells those two that nobody is exposed: an indexer under suspicion begins anew, and what was
+//! proved stands in the score. Bounds: those of the two; `AUDITS_MAX` at once.
+
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -126,7 +129,7 @@ impl Actor for Auditor {
         let settings = &context.settings.audit;
         let tick = settings.every.min(settings.again).min(TICK_MAX);
         let timer = seat.after(tick, Msg::Tick);
-        Ok(State {
+        let state = State {
             rng: seat.rng(),
             evidence: Evidence::default(),
             rounds: Rounds::new(settings.clone()),
@@ -137,7 +140,10 @@ impl Actor for Auditor {
             timer,
             seat,
             context,
-        })
+        };
+        // The evidence that good audits would take back went with a former life: whom that exposed, nobody would ever clear.
+        state.tell_exposed();
+        Ok(state)
     }
 
     async fn handle(
@@ -257,7 +263,7 @@ impl State {
             Verdict::Cleared => {
                 info!(indexer = %peer, "its claims fit again");
                 self.context.note("indexer_cleared", peer, in_words(&finding));
-                self.tell_of(peer, false);
+                self.tell_exposed();
                 self.observe(peer, Observation::Cleared);
             }
         }
@@ -269,7 +275,7 @@ impl State {
             warn!(indexer = %peer, ?finding, "claims far more nodes than it has tokens for");
             self.context.note("indexer_exposed", peer, in_words(finding));
         }
-        self.tell_of(peer, true);
+        self.tell_exposed();
         // An audit that it passed is no new evidence against it.
         if finding.step > 0.0 {
             self.observe(peer, Observation::Exposed);
@@ -280,20 +286,16 @@ impl State {
         inform(&self.context.addresses.score, Class::Control, score::Msg::Observed { peer, observation });
     }
 
+    /// Whoever serves others suggests no exposed ones. All of them are told each time, so that nobody stays exposed of whom
+    /// one word was lost.
     fn tell_exposed(&self) {
-        for peer in self.evidence.exposed() {
-            self.tell_of(peer, true);
-        }
-    }
-
-    /// Whoever serves others suggests no exposed ones.
-    fn tell_of(&self, peer: PeerId, is_exposed: bool) {
         let to = &self.context.addresses;
         if !self.context.own.role.indexer {
             return;
         }
-        inform(&to.suggestions, Class::Control, suggestions::Msg::Exposed { peer, is_exposed });
-        inform(&to.registry, Class::Control, registry::Msg::IndexerExposed { peer, is_exposed });
+        let exposed: Vec<PeerId> = self.evidence.exposed().collect();
+        inform(&to.suggestions, Class::Control, suggestions::Msg::Exposed(exposed.clone()));
+        inform(&to.registry, Class::Control, registry::Msg::IndexersExposed(exposed));
     }
 }
 

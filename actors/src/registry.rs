@@ -1,10 +1,11 @@
 //! Registry: the sessions of an indexer, their records, and what is put into the DHT for them.
 //!
 //! Owns [`protocol::session::Registry`] and the counts of heartbeats. The tasks that serve streams ask it, and tell it what
-//! bandwidth probes measured; suggestions tell it whom to suggest, claim our own record, gate whom to refuse and whether we
-//! are drained. It tells gate, health and suggestions how many there are, gate of offences, the store which key came first
-//! for a UUID. A restart forgets every session: the next beat of each node makes it anew, and its record comes along because
-//! it is no longer acknowledged; first keys are read back. Bounds: `gate.max_nodes` sessions; `PUTS_AT_ONCE` puts a tick; those of the book of bans.
+//! bandwidth probes measured; suggestions tell it whom to suggest, auditor whom not to, claim our own record, gate whom to
+//! refuse and whether we are drained. It tells gate, health and suggestions how many there are, gate of offences, the store
+//! which key came first for a UUID. A restart forgets every session: the next beat of each node makes it anew, and its record
+//! comes along because it is no longer acknowledged; first keys are read back. Bounds: `gate.max_nodes` sessions;
+//! `PUTS_AT_ONCE` puts a tick; those of the book of bans.
 
 use std::{sync::Arc, time::Duration};
 
@@ -193,13 +194,8 @@ pub enum Msg {
     IndexerGone(PeerId),
     /// An indexer that went is here again.
     IndexerBack(PeerId),
-    /// An audit found that an indexer claims far more nodes than it has, or that its claims fit again.
-    IndexerExposed {
-        /// Who.
-        peer: PeerId,
-        /// It does.
-        is_exposed: bool,
-    },
+    /// By our audits these claim far more nodes than they have, and no other indexer does.
+    IndexersExposed(Vec<PeerId>),
     /// A peer left.
     Left {
         /// Who.
@@ -335,7 +331,7 @@ impl Actor for Registry {
             Msg::Known(records) => state.known(records),
             Msg::IndexerGone(peer) => state.book.gone(&peer),
             Msg::IndexerBack(peer) => state.book.back(&peer, state.seat.now().wall),
-            Msg::IndexerExposed { peer, is_exposed } => state.book.set_exposed(peer, is_exposed),
+            Msg::IndexersExposed(peers) => state.book.set_exposed(peers),
             Msg::Left { peer } => state.ended(&peer, "it left"),
             Msg::Lost { peer } => state.ended(&peer, "it is not there any more"),
             Msg::Put { peer, seq, is_done } => state.put_ended(&peer, seq, is_done),

@@ -1,8 +1,8 @@
 //! Suggestions: the other indexers, found, kept fresh and told; and ourselves, told to them.
 //!
 //! Owns [`protocol::suggestions::IndexerBook`] and our own `IndexerRecord`. It asks the DHT for others, lists us there,
-//! and tells registry, relay, presence and health whom it knows; gate tells it whether we are drained. A restart forgets the
-//! book; the next look at the DHT fills it.
+//! and tells registry, relay, presence and health whom it knows; gate tells it whether we are drained, auditor whom not to
+//! suggest. A restart forgets the book; the next look at the DHT fills it.
 //! Bounds: the book's; one look and one put under way.
 
 use std::{sync::Arc, time::Duration};
@@ -110,13 +110,8 @@ pub enum Msg {
         /// Who.
         peer: PeerId,
     },
-    /// An audit found that an indexer claims far more nodes than it has, or that its claims fit again.
-    Exposed {
-        /// Who.
-        peer: PeerId,
-        /// It does.
-        is_exposed: bool,
-    },
+    /// By our audits these claim far more nodes than they have, and nobody else does.
+    Exposed(Vec<PeerId>),
     /// Some are wanted.
     Pick {
         /// How many.
@@ -192,7 +187,7 @@ impl Actor for Suggestions {
             Msg::Learned(record) => state.learned(*record),
             Msg::Met { peer } => state.met(&peer),
             Msg::Gone { peer } => state.gone(&peer),
-            Msg::Exposed { peer, is_exposed } => state.book.set_exposed(peer, is_exposed),
+            Msg::Exposed(peers) => state.book.set_exposed(peers),
             Msg::Pick { count, besides, reply } => reply.send(state.pick(count, &besides)),
             Msg::Roll(reply) => reply.send(state.book.roll(state.seat.now())),
             Msg::Drained(is_on) => state.drained(is_on),

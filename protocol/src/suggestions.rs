@@ -207,14 +207,13 @@ impl IndexerBook {
             .map(|entry| &entry.record)
     }
 
-    /// An indexer was found to claim far more nodes than it has, or no longer. Of the exposed [`SUSPECTS_MAX`] are held;
-    /// more than an auditor has.
-    pub fn set_exposed(&mut self, peer: PeerId, is_exposed: bool) {
-        if !is_exposed {
-            self.exposed.remove(&peer);
-        } else if self.exposed.len() < SUSPECTS_MAX {
-            self.exposed.insert(peer);
-            self.kept.retain(|kept| *kept != peer);
+    /// These were found to claim far more nodes than they have, and nobody else is held to any longer. [`SUSPECTS_MAX`] of
+    /// them are taken; more than an auditor has.
+    pub fn set_exposed(&mut self, exposed: impl IntoIterator<Item = PeerId>) {
+        self.exposed = exposed.into_iter().take(SUSPECTS_MAX).collect();
+        let (exposed, before) = (&self.exposed, self.kept.len());
+        self.kept.retain(|kept| !exposed.contains(kept));
+        for _ in self.kept.len()..before {
             self.fill_up();
         }
     }
@@ -404,20 +403,33 @@ mod tests {
         let mut book = book(false);
         learn(&mut book, 1, 0);
         learn(&mut book, 2, 0);
-        book.set_exposed(keys(1).peer_id(), true);
+        book.set_exposed([keys(1).peer_id()]);
         assert_eq!(picked(&book, 5, 9, 0, 1), [keys(2).peer_id()]);
         // Neither a newer record nor a refresh brings it back.
         book.learn(record(1, 2, 0.5, "/ip4/10.0.0.1/tcp/1", 600), Source::Dht, now(1).wall);
         book.refreshed(now(1), &mut StdRng::seed_from_u64(1));
         assert_eq!(picked(&book, 5, 9, 1, 1), [keys(2).peer_id()]);
         assert_eq!(book.roll(now(1)).len(), 2);
-        book.set_exposed(keys(1).peer_id(), false);
+        book.set_exposed([keys(2).peer_id()]);
+        book.refreshed(now(1), &mut StdRng::seed_from_u64(1));
+        assert_eq!(picked(&book, 5, 9, 1, 1), [keys(1).peer_id()], "what is told last is all that holds");
+        book.set_exposed([]);
         book.refreshed(now(1), &mut StdRng::seed_from_u64(1));
         assert_eq!(picked(&book, 5, 9, 1, 1).len(), 2);
-        for number in 0..2_000 {
-            book.set_exposed(keys(number).peer_id(), true);
-        }
+        book.set_exposed((0..2_000).map(|number| keys(number).peer_id()));
         assert_eq!(book.exposed.len(), SUSPECTS_MAX);
+    }
+
+    #[test]
+    fn others_take_the_places_of_all_who_are_exposed_at_once() {
+        let mut book = book(false);
+        for n in 1..=20 {
+            learn(&mut book, n, 0);
+        }
+        let exposed: Vec<PeerId> = book.kept[..3].to_vec();
+        book.set_exposed(exposed.clone());
+        assert_eq!(book.kept.len(), KEPT_MAX);
+        assert!(book.kept.iter().all(|kept| !exposed.contains(kept)));
     }
 
     #[test]
