@@ -2,11 +2,12 @@
 //!
 //! Owns the buckets for new sessions, the counts of each peer's requests, its strikes, the book of bans, and the order to
 //! drain. Asked by the tasks that serve streams and by operators; told by them and by the registry of bad signatures and
-//! changed DIDs. Tells the swarm whom to cut off, the registry whom to refuse, and registry, suggestions and health
-//! whether we are drained. What it decides holds at once, and is written down by the store before anybody is told that it
-//! is done. A restart forgets counts and strikes; bans, the past of repeaters and the order to drain it reads back, and
-//! greets nobody before it has. Bounds: `behaviour.peers_max` peers, [`protocol::bans::BANS_MAX`] bans, `WRITES_MAX`
-//! changes that wait for the database, the buckets' own.
+//! changed DIDs, by the root that we leave. Tells the swarm whom to cut off, the registry whom to refuse, and registry,
+//! suggestions and health whether we are drained. What it decides holds at once, and is written down by the store before
+//! anybody is told that it is done. A restart forgets counts and strikes, and that we leave, which the registry knows too;
+//! bans, the past of repeaters and the order to drain it reads back, and greets nobody before it has. Bounds:
+//! `behaviour.peers_max` peers, [`protocol::bans::BANS_MAX`] bans, `WRITES_MAX` changes that wait for the database, the
+//! buckets' own.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use protocol::{
     addr::Subnet,
     bans::{Ban, Bans, OrderError},
     behaviour::{Behaviour, Kind, Offence, Scope, Verdict},
-    gate::{Cause, DRAINED_WAIT, Gate as Buckets, spread_secs},
+    gate::{Cause, DRAINED_WAIT, Gate as Buckets, LEAVING_WAIT, spread_secs},
     health::Memory,
     wire::{Protocol, RefusalCode, Refused, Role},
 };
@@ -72,6 +73,7 @@ pub struct State {
     behaviour: Behaviour,
     bans: Bans,
     drained_since: Option<Timestamp>,
+    is_leaving: bool,
     is_recalled: bool,
     sessions: usize,
     observed: usize,
@@ -171,6 +173,8 @@ pub enum Msg {
         /// Once it is on the disk.
         reply: Reply<Result<(), OrderFault>>,
     },
+    /// We leave: whoever has no session is sent elsewhere.
+    Leaving,
     /// Registry, suggestions or health began a life and want to know who is banned and whether we are drained.
     TellPolicy,
     /// What the store kept of bans and orders; nothing when the database is away.
@@ -210,6 +214,7 @@ impl Actor for Gate {
             behaviour,
             bans: Bans::new(),
             drained_since: None,
+            is_leaving: false,
             is_recalled: false,
             sessions: 0,
             observed: 0,
@@ -243,6 +248,7 @@ impl Actor for Gate {
             Msg::Lift { peer, was_banned, reply } => state.lift(&peer, was_banned, reply),
             Msg::Bans(reply) => reply.send(state.bans.list(state.seat.now().mono).cloned().collect()),
             Msg::Drain { is_on, reply } => state.drain(is_on, reply),
+            Msg::Leaving => state.is_leaving = true,
             Msg::TellPolicy => state.tell_policy(),
             Msg::Recalled(policy) => state.recalled(policy),
             Msg::Kept { number, kept } => state.kept(number, kept),
@@ -278,6 +284,11 @@ impl State {
         let banned = self.bans.left(&peer, None, now).max(self.behaviour.banned(&peer, None, now));
         if let Some(left) = banned {
             return Err(Bans::refusal(left));
+        }
+        // Another indexer too: we search no more.
+        if self.is_leaving && !has_session {
+            let secs = spread_secs(LEAVING_WAIT, &mut self.rng);
+            return Err(Refused::new(RefusalCode::Busy, "this indexer is leaving").retry_after(secs));
         }
         // Another indexer answers our searches without a session.
         if self.drained_since.is_some() && !has_session && !role.indexer {

@@ -2,10 +2,10 @@
 //!
 //! Owns [`protocol::session::Registry`] and the counts of heartbeats. The tasks that serve streams ask it, and tell it what
 //! bandwidth probes measured; suggestions tell it whom to suggest, auditor whom not to, claim our own record, gate whom to
-//! refuse and whether we are drained. It tells gate, health and suggestions how many there are, gate of offences, the store
-//! which key came first for a UUID. A restart forgets every session: the next beat of each node makes it anew, and its record
-//! comes along because it is no longer acknowledged; first keys are read back. Bounds: `gate.max_nodes` sessions;
-//! `PUTS_AT_ONCE` puts a tick; those of the book of bans.
+//! refuse and whether we are drained, the root that we leave. It tells gate, health and suggestions how many there are, gate
+//! of offences, the store which key came first for a UUID. A restart forgets every session: the next beat of each node makes
+//! it anew, also while we leave, and its record comes along because it is no longer acknowledged; first keys are read back.
+//! Bounds: `gate.max_nodes` sessions; `PUTS_AT_ONCE` puts a tick; those of the book of bans.
 
 use std::{sync::Arc, time::Duration};
 
@@ -258,6 +258,8 @@ pub enum Msg {
     Look(Reply<Vec<SessionView>>),
     /// Everybody who has a session.
     Peers(Reply<Vec<PeerId>>),
+    /// We leave: take nobody new from now on. Answered with everybody who has a session, and is served until we are gone.
+    Leave(Reply<Vec<PeerId>>),
     /// Some that have a session, drawn by chance for one record.
     Sample(Reply<Vec<PeerId>>),
     /// Settings may change.
@@ -348,6 +350,7 @@ impl Actor for Registry {
             Msg::Collect => state.collect(),
             Msg::Look(reply) => reply.send(state.look()),
             Msg::Peers(reply) => reply.send(state.peers()),
+            Msg::Leave(reply) => reply.send(state.leave()),
             Msg::Sample(reply) => reply.send(state.sample()),
             Msg::Configure(turn) => state.configure(turn),
             Msg::Tick => state.tick(),
@@ -655,6 +658,11 @@ impl State {
     fn peers(&self) -> Vec<PeerId> {
         let (views, _) = self.sessions.views(0, usize::MAX);
         views.into_iter().map(|session| session.peer).collect()
+    }
+
+    fn leave(&mut self) -> Vec<PeerId> {
+        self.sessions.set_leaving();
+        self.peers()
     }
 
     fn sample(&mut self) -> Vec<PeerId> {

@@ -1,5 +1,8 @@
 //! The root: puts the tree together, starts it in order, and leads it through its leaving.
 
+#[cfg(test)]
+mod tests;
+
 use std::{sync::Arc, time::Duration};
 
 use ::store::Store as Database;
@@ -190,7 +193,9 @@ impl Running {
 async fn goodbye(context: &Context) {
     let addresses = &context.addresses;
     inform(&addresses.swarm, Class::Control, swarm::Msg::Do(swarm::Command::Unprovide));
-    let nodes = addresses.registry.ask(Class::Control, registry::Msg::Peers, ASK_WITHIN).await.unwrap_or_default();
+    // Nobody comes in behind the list of those who are told: whom the gate let through before, the registry turns away.
+    inform(&addresses.gate, Class::Control, gate::Msg::Leaving);
+    let nodes = addresses.registry.ask(Class::Control, registry::Msg::Leave, ASK_WITHIN).await.unwrap_or_default();
     let pool = addresses.pool.ask(Class::Control, pool::Msg::Leave, LEAVE_WITHIN);
     let (_, (), ()) = tokio::join!(pool, leave::say_all(context, &nodes), leave::gossip(context));
 }

@@ -41,6 +41,10 @@ const FULL_WAIT: Duration = Duration::from_secs(30);
 /// The wait of a newcomer at an indexer that lets its nodes go: it has alternatives, and may be gone soon.
 pub const DRAINED_WAIT: Duration = Duration::from_secs(60);
 
+/// The wait of a newcomer at an indexer that leaves is drawn from here to twice as long: by then it is gone, and may be back
+/// before anybody else has room.
+pub const LEAVING_WAIT: Duration = Duration::from_secs(5);
+
 /// No turn is put off by more than this to spread those of several subnets.
 const SPREAD_MAX: Duration = Duration::from_secs(3);
 

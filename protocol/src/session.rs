@@ -24,7 +24,7 @@ use libp2p_identity::PeerId;
 use rand::{Rng, RngExt as _};
 
 use crate::{
-    gate::{DRAINED_WAIT, spread_secs},
+    gate::{DRAINED_WAIT, LEAVING_WAIT, spread_secs},
     names,
     record::PeerRecord,
     signed::{Claimed, SignedObject as _, Verified},
@@ -152,6 +152,7 @@ pub struct Registry {
     pins: Pins,
     own: Option<Own>,
     is_drained: bool,
+    is_leaving: bool,
 }
 
 impl Registry {
@@ -174,6 +175,7 @@ impl Registry {
             pins: Pins::new(PINS_MIN.max(2 * max_nodes as usize)),
             own: None,
             is_drained: false,
+            is_leaving: false,
         }
     }
 
@@ -183,7 +185,8 @@ impl Registry {
     /// because it is a promise.
     ///
     /// # Errors
-    /// When the heartbeat is another's, its name or DID is not acceptable, or there is no room for a new session.
+    /// When the heartbeat is another's, its name or DID is not acceptable, there is no room for a new session, or it is one of
+    /// a peer without a session while we leave.
     pub fn beat(
         &mut self,
         from: PeerId,
@@ -195,6 +198,10 @@ impl Registry {
     ) -> Result<Beat, BeatError> {
         if heartbeat.peer_id != from {
             return Err(BeatError::NotYours { got: heartbeat.peer_id });
+        }
+        // A probe is not answered either: whoever sent it would take us for one to join.
+        if self.is_leaving && self.live_slot(&from, now.mono).is_none() {
+            return Err(self.leaving(&from, book, now, rng));
         }
         // Looked up before this very beat makes or touches a session, or the answer about the asker would prove nothing.
         let challenges = self.challenged(&heartbeat.challenges, now);
@@ -303,6 +310,18 @@ impl Registry {
     /// Lets nobody in who has no session, or takes newcomers again.
     pub fn set_drained(&mut self, is_drained: bool) {
         self.is_drained = is_drained;
+    }
+
+    /// Lets nobody in who has no session, for good: we go in a moment, and say so to those who have one. What those are
+    /// answered stays true, for a restart shall cost no score.
+    pub fn set_leaving(&mut self) {
+        self.is_leaving = true;
+    }
+
+    /// Whether we leave.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving
     }
 
     /// The newest number ever accepted from a peer that is still remembered.
@@ -463,6 +482,11 @@ impl Registry {
     fn drained(&self, asker: &PeerId, book: &IndexerBook, now: Now, rng: &mut impl Rng) -> BeatError {
         let alternatives = book.pick(KEPT_MAX, asker, now.wall, rng);
         BeatError::Drained { retry_after: spread_secs(DRAINED_WAIT, rng), alternatives }
+    }
+
+    fn leaving(&self, asker: &PeerId, book: &IndexerBook, now: Now, rng: &mut impl Rng) -> BeatError {
+        let alternatives = book.pick(KEPT_MAX, asker, now.wall, rng);
+        BeatError::Leaving { retry_after: spread_secs(LEAVING_WAIT, rng), alternatives }
     }
 
     fn begin(&mut self, peer: PeerId, now: Mono) -> u32 {

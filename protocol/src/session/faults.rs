@@ -78,6 +78,14 @@ pub enum BeatError {
         /// Others that may have room.
         alternatives: Vec<AddrInfo>,
     },
+    /// It is about to go; sessions that exist are served until then.
+    #[error("this indexer is leaving and takes no new nodes")]
+    Leaving {
+        /// Whole seconds.
+        retry_after: u64,
+        /// Others that may have room.
+        alternatives: Vec<AddrInfo>,
+    },
 }
 
 impl BeatError {
@@ -88,11 +96,14 @@ impl BeatError {
             Self::NotYours { .. } => RefusalCode::NotYours,
             Self::Name(_) => RefusalCode::Invalid,
             Self::Did(fault) => fault.code(),
-            Self::Full { .. } | Self::Drained { .. } => RefusalCode::Busy,
+            Self::Full { .. } | Self::Drained { .. } | Self::Leaving { .. } => RefusalCode::Busy,
         };
         let mut refused = Refused::new(code, self.to_string());
         refused.seq = Some(seq);
-        if let Self::Full { retry_after, alternatives, .. } | Self::Drained { retry_after, alternatives } = self {
+        if let Self::Full { retry_after, alternatives, .. }
+        | Self::Drained { retry_after, alternatives }
+        | Self::Leaving { retry_after, alternatives } = self
+        {
             refused.retry_after = Some(*retry_after);
             refused.alternatives.clone_from(alternatives);
         }
@@ -104,7 +115,9 @@ impl BeatError {
     pub fn offence(&self) -> Option<Offence> {
         match self {
             Self::Did(fault) => fault.offence(),
-            Self::NotYours { .. } | Self::Name(_) | Self::Full { .. } | Self::Drained { .. } => None,
+            Self::NotYours { .. } | Self::Name(_) | Self::Full { .. } | Self::Drained { .. } | Self::Leaving { .. } => {
+                None
+            }
         }
     }
 }

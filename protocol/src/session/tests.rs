@@ -140,6 +140,25 @@ impl Bed {
         self.store(record(n, 1, name, 120), 0).unwrap();
     }
 
+    /// Another indexer that can be named: 200.
+    fn knows_another(&mut self) {
+        let info = IndexerRecord {
+            peer_id: peer(200),
+            addrs: vec!["/ip4/10.0.0.1/tcp/1".parse().unwrap()],
+            region: String::new(),
+            capacity: 1,
+            fill_rate: 0.0,
+            peer_count: 0,
+            salt: String::new(),
+            peers_digest: Vec::new(),
+            born_at: now(0).wall,
+            expiry_date: now(600).wall,
+            seq: 1,
+            pub_key: keys(200).pub_key().to_owned(),
+        };
+        self.book.learn(Verified::sign(&info, &keys(200)), Source::Dht, now(0).wall);
+    }
+
     fn puts(&mut self, at: u64) -> Vec<u64> {
         self.registry.puts_due(now(at), 100).iter().map(|put| put.record.seq).collect()
     }
@@ -352,6 +371,28 @@ fn a_drained_indexer_serves_its_sessions_and_takes_no_new_one() {
 }
 
 #[test]
+fn one_that_leaves_serves_its_sessions_as_before_and_names_others_to_everybody_else() {
+    let mut bed = Bed::new(10);
+    bed.knows_another();
+    bed.beat(&heartbeat(1), 0).unwrap();
+    bed.registry.set_leaving();
+    let kept = bed.beat(&heartbeat(1), 1).unwrap();
+    let answer = kept.answer;
+    assert_eq!(kept.presence, Presence::Kept);
+    assert_eq!((answer.fill_rate, answer.peer_count, answer.max_nodes), (0.1, 1, 10), "it goes, and is not full");
+    let probe = |n| Heartbeat { probe: true, ..heartbeat(n) };
+    assert_eq!(bed.beat(&probe(1), 1).unwrap().presence, Presence::Probed);
+    for newcomer in [heartbeat(2), probe(3)] {
+        let error = bed.beat(&newcomer, 1).unwrap_err();
+        let refused = error.refusal(7);
+        assert_eq!((refused.refused, error.offence()), (RefusalCode::Busy, None));
+        assert!(refused.retry_after.is_some_and(|secs| (5..=10).contains(&secs)));
+        assert_eq!(refused.alternatives.iter().map(|info| info.id).collect::<Vec<_>>(), [peer(200)]);
+    }
+    assert_eq!(bed.registry.count(), 1, "whoever has no session now has none to lose");
+}
+
+#[test]
 fn p5_an_accepted_number_never_goes_back() {
     let mut bed = Bed::new(10);
     bed.beat(&heartbeat(1), 0).unwrap();
@@ -430,21 +471,7 @@ fn collecting_looks_at_no_more_than_it_may() {
 #[test]
 fn g17_a_full_indexer_refuses_newcomers_and_keeps_whom_it_has() {
     let mut bed = Bed::new(2);
-    let info = IndexerRecord {
-        peer_id: peer(200),
-        addrs: vec!["/ip4/10.0.0.1/tcp/1".parse().unwrap()],
-        region: String::new(),
-        capacity: 1,
-        fill_rate: 0.0,
-        peer_count: 0,
-        salt: String::new(),
-        peers_digest: Vec::new(),
-        born_at: now(0).wall,
-        expiry_date: now(600).wall,
-        seq: 1,
-        pub_key: keys(200).pub_key().to_owned(),
-    };
-    bed.book.learn(Verified::sign(&info, &keys(200)), Source::Dht, now(0).wall);
+    bed.knows_another();
     bed.beat(&heartbeat(1), 0).unwrap();
     assert_eq!(bed.beat(&heartbeat(2), 0).unwrap().answer.fill_rate, 1.0);
     let refused = bed.beat(&heartbeat(3), 0).unwrap_err().refusal(7);

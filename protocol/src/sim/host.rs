@@ -19,7 +19,7 @@ use crate::{
     addr::Subnet,
     admission::{Admission, Conduct, TooLow},
     behaviour::{Behaviour, Kind, Offence},
-    gate::{self, Cause, DRAINED_WAIT, Gate, spread_secs},
+    gate::{self, Cause, DRAINED_WAIT, Gate, LEAVING_WAIT, spread_secs},
     offload::{Load, Loads, Offload},
     record::{DIGEST_MAX, INDEXER_RECORD_LIFE, IndexerRecord, PeerRecord, digest},
     session::{BeatError, Presence, RecordError, Registry},
@@ -137,6 +137,10 @@ impl Host {
             return Err(Refused::new(RefusalCode::Banned, "banned here").retry_after(left.as_secs().max(1)));
         }
         let has_session = self.registry.has_session(&peer, now.mono);
+        if self.registry.is_leaving() && !has_session {
+            let secs = spread_secs(LEAVING_WAIT, rng);
+            return Err(Refused::new(RefusalCode::Busy, "this indexer is leaving").retry_after(secs));
+        }
         // Another indexer answers our searches without a session.
         if self.is_drained && !has_session && !world.is_indexer[from as usize] {
             let secs = spread_secs(DRAINED_WAIT, rng);
@@ -541,8 +545,9 @@ impl Host {
         world.after(COLLECT_EVERY, own.at, What::Collect);
     }
 
-    /// Those who have a session, for a word of leaving.
-    pub(super) fn peers(&self) -> Vec<PeerId> {
+    /// Takes nobody new from now on; those who have a session are to hear a word of leaving.
+    pub(super) fn leave(&mut self) -> Vec<PeerId> {
+        self.registry.set_leaving();
         self.registry.views(0, usize::MAX).0.into_iter().map(|session| session.peer).collect()
     }
 

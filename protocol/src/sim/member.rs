@@ -317,7 +317,7 @@ impl Member {
         let alternatives = self.host.as_ref().map(|host| host.book.pick(ALTERNATIVES, &me, now.wall, &mut self.rng));
         let alternatives = alternatives.unwrap_or_default();
         let mut told: BTreeSet<u32> = self.beats.keys().copied().collect();
-        let sessions = self.host.as_ref().map(Host::peers).unwrap_or_default();
+        let sessions = self.host.as_mut().map(Host::leave).unwrap_or_default();
         told.extend(sessions.iter().filter_map(|peer| world.at(peer)));
         for peer in told {
             self.say_leave(peer, alternatives.clone(), world);
