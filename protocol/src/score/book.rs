@@ -10,7 +10,7 @@ use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Check, Decision, Explained, Facts, Ledger, Observation, Score, Settings, Verdict,
+    Check, Decision, Entry, Explained, Facts, Ledger, Observation, Score, Settings, Verdict,
     evidence::{Evidence, faded, is_sane, is_slow},
     score,
 };
@@ -145,6 +145,19 @@ impl Account {
         self.heard = self.heard.max(now);
         self.evidence.observe(seen, now, settings);
         self.ledger.write(*seen, now, settings);
+    }
+
+    /// As it were, had these facts been known before what the ledger has one by one. Of what it folded the suspicions stay.
+    /// What was decided did not rest on them, and goes.
+    fn upon(self, facts: Facts, away: Duration, now: Mono, settings: &Settings) -> Self {
+        let began = self.ledger.began();
+        let mut facts = faded(facts, away.saturating_sub(now.since(began)), settings);
+        facts.suspicions.join(&self.ledger.base().suspicions);
+        let mut account = Self { excused_until: self.excused_until, failed: self.failed, ..Self::new(facts, began) };
+        for Entry { at, seen } in self.ledger.entries() {
+            account.observe(seen, *at, settings);
+        }
+        account
     }
 
     fn score(&self, now: Mono, settings: &Settings) -> Option<Score> {
@@ -431,16 +444,20 @@ impl Book {
         self.accounts.iter().map(row).collect()
     }
 
-    /// Takes up what the database kept, faded by the time that went by. Nonsense is left out.
+    /// Takes up what the database kept, faded by the time that went by. Nonsense is left out. What was seen since this life
+    /// began counts on top of it.
     pub fn restore(&mut self, rows: Vec<Row>, now: Now) {
         for Row { peer_id, saved_at, facts } in rows {
             let away = Duration::try_from(now.wall.duration_since(saved_at)).unwrap_or_default();
             if !is_sane(&facts) || (!self.accounts.contains_key(&peer_id) && !self.make_room()) {
                 continue;
             }
-            let facts = faded(facts, away, &self.settings);
+            let account = match self.accounts.remove(&peer_id) {
+                Some(seen) => seen.upon(facts, away, now.mono, &self.settings),
+                None => Account::new(faded(facts, away, &self.settings), now.mono),
+            };
             let is_member = self.members.contains(&peer_id);
-            self.accounts.insert(peer_id, Account { is_member, ..Account::new(facts, now.mono) });
+            self.accounts.insert(peer_id, Account { is_member, ..account });
         }
     }
 

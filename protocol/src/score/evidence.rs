@@ -263,6 +263,11 @@ impl Evidence {
         Self { facts, faded_to: now, since: None, online_to: None, missed: None, announced: None }
     }
 
+    /// The time at which its counts are as they stand.
+    pub(super) fn faded_to(&self) -> Mono {
+        self.faded_to
+    }
+
     /// The facts as they stand at `now`.
     pub(super) fn facts(&self, now: Mono, settings: &Settings) -> Facts {
         let mut facts = faded(self.facts.clone(), now.since(self.faded_to), settings);

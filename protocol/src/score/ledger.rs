@@ -203,6 +203,11 @@ impl Ledger {
         &self.base.facts
     }
 
+    /// Where its entries begin: what was before is in the base.
+    pub(super) fn began(&self) -> Mono {
+        self.base.faded_to()
+    }
+
     /// The score that a decision rested on, computed again; nothing when there was no evidence, or when events before
     /// and after it are one in the base by now.
     #[must_use]

@@ -183,6 +183,15 @@ impl Suspicions {
         self.set(check, 0.0);
     }
 
+    /// Takes over what is worse in the other. Two runs of checks are not one, so their sums are not added.
+    pub(super) fn join(&mut self, other: &Self) {
+        for (check, sum) in other.sums() {
+            let worse = self.of(check).max(sum);
+            self.sums.insert(check, worse);
+        }
+        self.is_caught |= other.is_caught;
+    }
+
     /// All sums are multiplied by `factor`, 0 to 1.
     pub(super) fn fade(&mut self, factor: f64) {
         for sum in self.sums.values_mut() {

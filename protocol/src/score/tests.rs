@@ -729,6 +729,43 @@ fn evidence_survives_the_process_and_fades_meanwhile() {
 }
 
 #[test]
+fn what_was_seen_before_the_rows_came_counts_on_top_of_them() {
+    let now = |second: u64| Now { mono: Mono::from_secs(second), wall: wall(second as i64) };
+    let mut former = Book::default();
+    let end = beats(&mut former, 0, 600);
+    former.observe(peer(1), &Observation::Challenged { good: 8, bad: 4, unfound: 2 }, end);
+    let rows = former.rows(now(600));
+    let see = |book: &mut Book| {
+        let end = beats(book, 1_000, 1_100);
+        book.observe(peer(1), &Observation::Challenged { good: 1, bad: 3, unfound: 3 }, end);
+    };
+    let (mut prompt, mut late) = (Book::default(), Book::default());
+    prompt.restore(rows.clone(), now(1_000));
+    see(&mut prompt);
+    see(&mut late);
+    late.decide(&peer(1), Decision::Suspected, Mono::from_secs(1_100));
+    late.restore(rows, now(1_200));
+    let end = Mono::from_secs(1_300);
+    assert_eq!(late.facts(&peer(1), end), prompt.facts(&peer(1), end));
+    assert!(late.explain(&peer(1), now(1_300)).unwrap().holds());
+}
+
+#[test]
+fn one_that_was_caught_before_the_rows_came_stays_so_however_much_was_seen_since() {
+    let now = |second: u64| Now { mono: Mono::from_secs(second), wall: wall(second as i64) };
+    let mut former = Book::default();
+    beats(&mut former, 0, 600);
+    let mut book = Book::default();
+    book.observe(peer(1), &Observation::Exposed, Mono::from_secs(1_000));
+    // More than the ledger has one by one.
+    beats(&mut book, 1_000, 7_000);
+    book.restore(former.rows(now(600)), now(7_000));
+    let facts = book.facts(&peer(1), Mono::from_secs(7_000)).unwrap();
+    assert!(facts.suspicions.is_caught() && facts.age > Duration::from_secs(600), "{facts:?}");
+    assert!(book.explain(&peer(1), now(7_000)).unwrap().holds());
+}
+
+#[test]
 fn nonsense_rows_are_left_out() {
     let check = |change: fn(&mut Facts), expected| {
         let mut facts = Facts { observed: hours(2), online: hours(1), ..Facts::default() };
