@@ -306,6 +306,7 @@ impl Pool {
     fn take(&mut self, input: Input, now: Mono, rng: &mut impl Rng) {
         match input {
             Input::Start { remembered, seeds } => self.start(remembered, seeds, now),
+            Input::Remembered { remembered } => self.recall(remembered, now),
             Input::Sent { peer } => {
                 if let Some(member) = self.members.get_mut(&peer) {
                     member.about.rhythm.sent(now, &self.beats, rng);

@@ -107,6 +107,7 @@ impl Pool {
         }
         if let Some(known) = self.known.get_mut(&info.id) {
             known.about.seed |= seed;
+            known.about.remembered |= remembered;
             merge(&mut known.about.addrs, info.addrs);
             return None;
         }
@@ -118,15 +119,37 @@ impl Pool {
         Some(info.id)
     }
 
+    /// Whoever is remembered joins as at the start while more are wanted, and is known otherwise. One that was met
+    /// meanwhile stays what it is.
+    pub(super) fn recall(&mut self, remembered: Vec<AddrInfo>, now: Mono) {
+        for info in remembered {
+            if self.remembered_count() >= self.settings.remembered_max as usize {
+                return;
+            }
+            if let Some(member) = self.members.get_mut(&info.id) {
+                member.about.remembered = true;
+                continue;
+            }
+            let new = self.enter(info, false, true);
+            if let Some(peer) = new.filter(|_| self.wanted(now) > 0 && self.members.len() < self.members_max()) {
+                self.join(peer, now);
+            }
+        }
+    }
+
+    /// How many are remembered over restarts.
+    pub(super) fn remembered_count(&self) -> usize {
+        let members = self.members.values().filter(|member| member.about.remembered).count();
+        members + self.known.values().filter(|known| known.about.remembered).count()
+    }
+
     pub(super) fn remember(&mut self, peer: PeerId) {
         let Some(member) = self.members.get_mut(&peer) else { return };
         if std::mem::replace(&mut member.about.remembered, true) {
             return;
         }
         self.out.push(Action::Remember { peer, addrs: member.about.addrs.clone() });
-        let members = self.members.values().filter(|member| member.about.remembered).count();
-        let others = self.known.values().filter(|known| known.about.remembered).count();
-        if members + others <= self.settings.remembered_max as usize {
+        if self.remembered_count() <= self.settings.remembered_max as usize {
             return;
         }
         let departed = self.known.iter().filter(|(_, known)| known.about.remembered && !known.kept);

@@ -186,6 +186,27 @@ fn the_pool_is_filled_from_memory_and_then_from_seeds() {
 }
 
 #[test]
+fn what_is_remembered_too_late_for_the_start_is_taken_up_all_the_same() {
+    let (mut bench, actions) = Bench::new([], [1]);
+    assert_eq!(started(&actions), [peer(1)], "it does not wait for its memory");
+    bench.answered(1);
+    let actions = bench.feed(Input::Remembered { remembered: infos([999, 1, 2, 3, 4, 5, 6]) });
+    assert_eq!(started(&actions), [2, 3, 4, 5].map(peer), "as many as are wanted");
+    assert_eq!(probes(&actions), [peer(6)], "the others are known");
+    assert!(!bench.answered(2).iter().any(|action| matches!(action, Action::Remember { .. })), "it is remembered");
+    assert_eq!(bench.pool.remembered_count(), 6);
+    let actions = bench.feed(Input::Remembered { remembered: infos(100..200) });
+    assert_eq!((started(&actions), bench.pool.remembered_count()), (Vec::new(), 32), "no more than may be");
+    // One that others named is remembered from then on, and nobody is forgotten for it.
+    let (mut bench, _) = Bench::new([], []);
+    bench.feed(Input::Inbound { info: info(7) });
+    let actions = bench.feed(Input::Remembered { remembered: infos([7]) });
+    assert_eq!((started(&actions), bench.pool.remembered_count()), (Vec::new(), 1), "its probe is under way");
+    bench.probed(7, 0.2);
+    assert!(bench.is_member(7));
+}
+
+#[test]
 fn we_are_never_in_our_own_pool() {
     let (mut bench, actions) = Bench::new([999], [999, 1]);
     assert_eq!(started(&actions), [peer(1)]);
@@ -1822,6 +1843,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         1 => (who(), list()).prop_map(|(peer, alternatives)| Input::Left { peer, alternatives }),
         1 => (who(), list()).prop_map(|(from, candidates)| Input::Candidates { from, candidates }),
         1 => list().prop_map(|found| Input::Local { found }),
+        1 => list().prop_map(|remembered| Input::Remembered { remembered }),
         1 => list().prop_map(|found| Input::Dht {
             found: found.into_iter().map(|info| Found { info, fill_rate: Some(0.4) }).collect()
         }),
@@ -1868,6 +1890,9 @@ proptest! {
             }
             if let Input::BudgetSpent { peer } = &input {
                 running.remove(peer);
+            }
+            if let Input::Remembered { remembered: late } = &input {
+                remembered.extend(late.iter().map(|info| info.id).filter(|late| *late != peer(999)));
             }
             let carried = pool.answering().len();
             let is_eviction = matches!(input, Input::Evicted { .. });

@@ -73,6 +73,11 @@ pub enum Input {
         /// Configured ones.
         seeds: Vec<AddrInfo>,
     },
+    /// What earlier lives remember is known only now: the node started without it.
+    Remembered {
+        /// Good indexers of those lives, best first.
+        remembered: Vec<AddrInfo>,
+    },
     /// A member's heartbeat was sent.
     Sent {
         /// To whom.
