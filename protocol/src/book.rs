@@ -32,6 +32,18 @@ pub struct Fare {
     pub last_failed: Option<Timestamp>,
 }
 
+impl Fare {
+    /// Adds how it fared before.
+    fn restore(&mut self, before: &Self) {
+        if self.succeeded == 0 {
+            self.failed = self.failed.saturating_add(before.failed);
+        }
+        self.succeeded = self.succeeded.saturating_add(before.succeeded);
+        self.last_ok = self.last_ok.max(before.last_ok);
+        self.last_failed = self.last_failed.max(before.last_failed);
+    }
+}
+
 /// What is known of one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -84,6 +96,32 @@ impl Entry {
         }
         self.addrs.push(Fare { addr: addr.clone(), succeeded: 0, failed: 0, last_ok: None, last_failed: None });
         self.rank();
+    }
+
+    /// What is known already is newer, and is only added to.
+    fn restore(&mut self, kept: Self, rule: &Rule) {
+        // A record names it and its DID; a DID without a name is what hello claims.
+        if self.name.is_empty() {
+            self.name = kept.name;
+            if !kept.did.is_empty() {
+                self.did = kept.did;
+            }
+        }
+        if self.agent.is_empty() {
+            self.agent = kept.agent;
+        }
+        if self.role == Role::default() {
+            self.role = kept.role;
+        }
+        self.last_seen = self.last_seen.max(kept.last_seen);
+        for fare in kept.addrs.into_iter().filter(|fare| fare.succeeded > 0 || rule.permits(&fare.addr)) {
+            match self.addrs.iter_mut().find(|known| known.addr == fare.addr) {
+                Some(known) => known.restore(&fare),
+                None => self.addrs.push(fare),
+            }
+        }
+        self.rank();
+        self.addrs.truncate(ADDRS_MAX);
     }
 
     /// What failed least since it last worked comes first, then what worked last: a stale address is tried last, and is
@@ -180,14 +218,12 @@ impl Book {
         entry.rank();
     }
 
-    /// Puts back what was kept over a restart. The rules about addresses may have changed since: hearsay has to keep them
-    /// anew, what once worked was tried by us and stays.
-    pub fn restore(&mut self, peer: PeerId, entry: Entry, rule: &Rule) {
-        if let Some(place) = self.entry(peer) {
-            *place = Entry { is_connected: place.is_connected, ..entry };
-            place.addrs.retain(|fare| fare.succeeded > 0 || rule.permits(&fare.addr));
-            place.addrs.truncate(ADDRS_MAX);
-            place.rank();
+    /// Puts back what was kept over a restart, beside what was learnt since; nobody makes room for it. The rules about
+    /// addresses may have changed since: hearsay has to keep them anew, what once worked was tried by us and stays.
+    pub fn restore(&mut self, peer: PeerId, kept: Entry, rule: &Rule) {
+        if self.entries.contains_key(&peer) || self.entries.len() < self.peers_max {
+            let Some(place) = self.entry(peer) else { return };
+            place.restore(kept, rule);
         }
     }
 
@@ -322,6 +358,38 @@ mod tests {
         assert_eq!(book.addr_info(peer(2)).addrs, [addr(2), "/ip4/8.8.8.8/tcp/4001".parse().unwrap()]);
         book.restore(peer(2), entry, &Rule { is_local: true, private_ranges: Vec::new() });
         assert_eq!(book.addr_info(peer(2)).addrs.len(), 3);
+    }
+
+    #[test]
+    fn what_was_kept_is_put_beside_what_was_learnt_before_it_came_and_displaces_nobody() {
+        let mut before = Book::new(peer(1), 10);
+        before.named(peer(2), "paris", "did:key:z6Mk", at(1));
+        for (port, second) in [(1, 10), (2, 20)] {
+            before.met(peer(2), NODE, "muster/1", "", Some(&addr(port)), at(second));
+        }
+        before.failed(&peer(2), &[addr(2)], at(30));
+        let kept = before.get(&peer(2)).unwrap().clone();
+        let rule = Rule { is_local: true, private_ranges: Vec::new() };
+
+        let mut book = Book::new(peer(1), 2);
+        let indexer = Role { node: true, indexer: true };
+        book.met(peer(2), indexer, "muster/2", "did:key:z6Other", Some(&addr(1)), at(40));
+        book.heard(peer(2), &[addr(2), addr(3)]);
+        book.failed(&peer(2), &[addr(2)], at(50));
+        book.restore(peer(2), kept.clone(), &rule);
+        let entry = book.get(&peer(2)).unwrap();
+        assert_eq!((&*entry.name, &*entry.did, &*entry.agent), ("paris", "did:key:z6Mk", "muster/2"));
+        assert_eq!((entry.role, entry.is_connected, entry.last_seen), (indexer, true, Some(at(40))));
+        let fares = entry.addrs.iter().map(|fare| (fare.addr.clone(), fare.succeeded, fare.failed, fare.last_ok));
+        let expected = [(addr(1), 2, 0, Some(at(40))), (addr(3), 0, 0, None), (addr(2), 1, 2, Some(at(20)))];
+        assert_eq!(fares.collect::<Vec<_>>(), expected);
+
+        book.named(peer(3), "lyon", "did:key:z6Lyon", at(60));
+        book.restore(peer(3), kept.clone(), &rule);
+        let entry = book.get(&peer(3)).unwrap();
+        assert_eq!((&*entry.name, &*entry.did, entry.addrs.len()), ("lyon", "did:key:z6Lyon", 2));
+        book.restore(peer(4), kept, &rule);
+        assert_eq!((book.len(), book.get(&peer(4))), (2, None), "there is no room");
     }
 
     #[test]
