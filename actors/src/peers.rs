@@ -2,7 +2,11 @@
 //!
 //! Owns [`protocol::book::Book`]. The swarm tells it who was met, lost and not reached; verified records name peers.
 //! It tells the pool which indexers it could ask, claim, health and presence where we listen, and the store what to keep.
-//! A restart forgets only who is connected; the rest comes back from the store. Bound: `store.peers_max` peers.
+//! A restart forgets only who is connected; the rest comes back from the store, as soon as the database answers. Before that
+//! nothing is written over it. Bound: `store.peers_max` peers.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +35,9 @@ use crate::{
 
 /// What was learnt is written down this often.
 const KEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// While the database does not answer it is asked this often.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// A peer unseen for a week is forgotten.
 pub(crate) const FORGET_AFTER: Duration = Duration::from_secs(7 * 86_400);
@@ -61,6 +68,8 @@ pub struct State {
     listen: Vec<Multiaddr>,
     /// Which pre-shared keys those hold who are connected, as their hellos said.
     network_keys: BTreeMap<PeerId, Vec<String>>,
+    /// When the store is asked again for what it kept; nothing once it told that.
+    asking: Option<Timer>,
     timer: Timer,
 }
 
@@ -137,8 +146,8 @@ pub enum Msg {
         /// What its hello said.
         reply: Reply<Role>,
     },
-    /// What was kept over the restart.
-    Restored(Vec<(PeerId, Entry)>),
+    /// What was kept over the restart; nothing when the database is away.
+    Restored(Option<Vec<(PeerId, Entry)>>),
     /// How well do we know it?
     Acquainted {
         /// The peer.
@@ -171,6 +180,8 @@ pub enum Msg {
     Look(Reply<Vec<PeerView>>),
     /// Forget a batch of what is stale.
     Collect,
+    /// The store may answer now.
+    Retry,
     /// Write down what was learnt.
     Keep,
 }
@@ -188,11 +199,11 @@ impl Actor for Peers {
         let peers_max = context.settings.store.peers_max as usize;
         let book = Book::new(context.own.peer_id, peers_max);
         inform(&context.addresses.swarm, Class::Control, swarm::Msg::Do(swarm::Command::TellPeers));
-        let reply = seat.reply(Msg::Restored);
-        inform(&context.addresses.store, Class::Control, store::Msg::Peers { reply });
         let timer = seat.after(KEEP_EVERY, Msg::Keep);
-        let (listen, network_keys) = (Vec::new(), BTreeMap::new());
-        Ok(State { seat, context, book, changed: BTreeSet::new(), listen, network_keys, timer })
+        let (changed, listen, network_keys) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
+        let mut state = State { seat, context, book, changed, listen, network_keys, asking: None, timer };
+        state.recall();
+        Ok(state)
     }
 
     async fn handle(
@@ -223,6 +234,7 @@ impl Actor for Peers {
             Msg::Names { peers, reply } => reply.send(state.names(&peers)),
             Msg::Look(reply) => reply.send(state.look()),
             Msg::Collect => state.collect(),
+            Msg::Retry => state.retry(),
             Msg::Keep => state.keep(),
         }
         Ok(())
@@ -338,10 +350,26 @@ impl State {
         Some(Acquaintance { is_connected: entry.is_connected, last_seen: entry.last_seen })
     }
 
-    fn restored(&mut self, peers: Vec<(PeerId, Entry)>) {
+    fn recall(&mut self) {
+        let ask = store::Msg::Peers { reply: self.seat.reply(Msg::Restored) };
+        inform(&self.context.addresses.store, Class::Control, ask);
+        self.asking = Some(self.seat.after(RETRY_EVERY, Msg::Retry));
+    }
+
+    fn retry(&mut self) {
+        if self.asking.is_some() {
+            self.recall();
+        }
+    }
+
+    fn restored(&mut self, peers: Option<Vec<(PeerId, Entry)>>) {
+        // The timer asks again where the database is away.
+        let Some(peers) = peers.filter(|_| self.asking.is_some()) else { return };
+        self.asking = None;
         let rule = self.context.settings.network.rule();
         for (peer, entry) in peers {
-            if self.book.get(&peer).is_none() {
+            // The row of one that was revoked while the database was away is still there.
+            if !self.context.is_revoked(&peer) {
                 self.book.restore(peer, entry, &rule);
             }
         }
@@ -369,13 +397,22 @@ impl State {
     }
 
     fn keep(&mut self) {
+        if self.asking.is_some() {
+            // How an address fared in this life alone would be written over how it fared in all.
+            self.changed.retain(|peer| self.book.get(peer).is_some());
+        } else {
+            self.write_down();
+        }
+        // Re-armed last, so that two never queue.
+        self.timer = self.seat.after(KEEP_EVERY, Msg::Keep);
+    }
+
+    fn write_down(&mut self) {
         let rows: Vec<_> = self.changed.iter().filter_map(|peer| Some(to_row(*peer, self.book.get(peer)?))).collect();
         match self.context.addresses.store.tell(Class::History, store::Msg::KeepPeers(rows)) {
             Ok(()) => self.changed.clear(),
             Err(_) => warn!("the store is busy: what was learnt of peers is kept later"),
         }
-        // Re-armed last, so that two never queue.
-        self.timer = self.seat.after(KEEP_EVERY, Msg::Keep);
     }
 
     fn view(&self, peer: PeerId, entry: &Entry) -> PeerView {

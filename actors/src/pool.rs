@@ -3,7 +3,9 @@
 //! Owns the pool's state machine and supervises one heartbeat per member. Heartbeats tell it how each indexer did,
 //! score whom to evict, claim what to carry, the swarm and peers whom they heard of. It tells heartbeats what to say,
 //! claim, score and health who is a member, the store whom to remember. A restart begins anew from the remembered
-//! members and the seeds. Bounds: the state machine's; twice `max_indexer` heartbeats; `TASKS_MAX` questions under way.
+//! members and the seeds: while the database is away from the seeds alone, and whom it remembers is taken up when it is
+//! told. Before that nothing is written over it. Bounds: the state machine's; twice `max_indexer` heartbeats; `TASKS_MAX`
+//! questions under way.
 
 #[cfg(test)]
 mod tests;
@@ -52,7 +54,7 @@ const TASKS_MAX: usize = 64;
 /// Messages that wait at one heartbeat.
 const HEARTBEAT_BOUND: u64 = 64;
 
-/// Until it has begun, it asks again for what it needs.
+/// Until it is told whom the store remembers and that the swarm listens, it asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The topic under which health says what keeps us out.
@@ -143,11 +145,17 @@ pub struct State {
     tries: Tries,
     kept: BTreeMap<PeerId, MemberRow>,
     signed: Option<Arc<Signed>>,
-    remembered: Option<Vec<AddrInfo>>,
+    /// Whom the store remembers, on their way to the state machine.
+    remembered: Vec<AddrInfo>,
+    /// The store answered, if only that the database is away.
+    is_answered: bool,
+    is_recalled: bool,
     is_listening: bool,
     is_started: bool,
     told: (Vec<Judged>, health::PoolFacts),
     tasks: JoinSet<()>,
+    /// Asks again for what it begins with.
+    asking: Option<Timer>,
     timer: Option<Timer>,
     offered: Offered,
 }
@@ -156,8 +164,8 @@ pub struct State {
 pub enum Msg {
     /// The swarm listens: the pool may be filled.
     Listening,
-    /// What the store remembers.
-    Remembered(Vec<MemberRow>),
+    /// What the store remembers; nothing when the database is away.
+    Remembered(Option<Vec<MemberRow>>),
     /// A heartbeat begins a life and wants its orders.
     Begin {
         /// Whose.
@@ -318,6 +326,8 @@ pub enum Msg {
     Leave(Reply<()>),
     /// Settings may change.
     Configure(Turn),
+    /// Whom it asked for what it begins with may answer now.
+    AskAgain,
     /// Time went by.
     Tick,
     /// A heartbeat's restart is due.
@@ -343,9 +353,8 @@ impl Actor for Pool {
             rule: settings.network.rule(),
         };
         let machine = Machine::new(context.live().pool.clone(), settings.heartbeat.clone(), owner);
-        ask_beginnings(&seat, &context);
         inform(&context.addresses.claim, Class::Control, claim::Msg::TellPool);
-        Ok(State {
+        let mut state = State {
             rng: seat.rng(),
             machine,
             heartbeats: seat.children(CHILDREN_MAX, Msg::RestartDue),
@@ -355,16 +364,21 @@ impl Actor for Pool {
             tries: Tries::default(),
             kept: BTreeMap::new(),
             signed: None,
-            remembered: None,
+            remembered: Vec::new(),
+            is_answered: false,
+            is_recalled: false,
             is_listening: false,
             is_started: false,
             told: (Vec::new(), health::PoolFacts::default()),
             tasks: JoinSet::new(),
-            timer: Some(seat.after(ASK_AGAIN, Msg::Tick)),
+            asking: None,
+            timer: None,
             offered: Offered::default(),
             seat,
             context,
-        })
+        };
+        state.ask_beginnings();
+        Ok(state)
     }
 
     async fn handle(
@@ -408,6 +422,7 @@ impl Actor for Pool {
             Msg::Look(reply) => reply.send(state.look()),
             Msg::Leave(reply) => state.leave(reply),
             Msg::Configure(turn) => state.configure(turn).await?,
+            Msg::AskAgain => state.ask_beginnings(),
             Msg::Tick => state.tick().await?,
             Msg::RestartDue(due) => {
                 let outcome = state.heartbeats.restart_due(due).await?;
@@ -446,13 +461,22 @@ impl State {
     }
 
     async fn tick(&mut self) -> Result<(), ActorProcessingErr> {
-        if self.is_started {
-            return self.take(Input::Tick).await;
+        self.take(Input::Tick).await
+    }
+
+    /// Asks for what the pool begins with and was not told: whom the store remembers, and that the swarm listens.
+    fn ask_beginnings(&mut self) {
+        let to = &self.context.addresses;
+        if !self.is_recalled {
+            let remembered = store::Msg::Members { reply: self.seat.reply(Msg::Remembered) };
+            inform(&to.store, Class::Control, remembered);
         }
-        // Whoever was asked may have died with the question.
-        ask_beginnings(&self.seat, &self.context);
-        self.timer = Some(self.seat.after(ASK_AGAIN, Msg::Tick));
-        Ok(())
+        if !self.is_listening {
+            inform(&to.peers, Class::Control, peers::Msg::TellListening);
+        }
+        // Whoever was asked may die with the question, and the database may be away.
+        let is_told = self.is_recalled && self.is_listening;
+        self.asking = (!is_told).then(|| self.seat.after(ASK_AGAIN, Msg::AskAgain));
     }
 
     async fn listening(&mut self) -> Result<(), ActorProcessingErr> {
@@ -460,19 +484,50 @@ impl State {
         self.start().await
     }
 
-    async fn remember(&mut self, rows: Vec<MemberRow>) -> Result<(), ActorProcessingErr> {
-        let remembered = rows.iter().map(|row| AddrInfo { id: row.peer, addrs: row.addresses.clone() }).collect();
-        self.kept = rows.into_iter().map(|row| (row.peer, row)).collect();
-        self.remembered = Some(remembered);
-        self.start().await
-    }
-
-    async fn start(&mut self) -> Result<(), ActorProcessingErr> {
-        if self.is_started || !self.is_listening {
+    async fn remember(&mut self, rows: Option<Vec<MemberRow>>) -> Result<(), ActorProcessingErr> {
+        self.is_answered = true;
+        if let Some(rows) = rows.filter(|_| !self.is_recalled) {
+            self.is_recalled = true;
+            self.remembered = rows.iter().map(|row| AddrInfo { id: row.peer, addrs: row.addresses.clone() }).collect();
+            self.recall(rows);
+        }
+        if !self.is_started {
+            return self.start().await;
+        }
+        let remembered = std::mem::take(&mut self.remembered);
+        if remembered.is_empty() {
             return Ok(());
         }
-        let Some(remembered) = self.remembered.take() else { return Ok(()) };
+        info!(remembered = remembered.len(), "whom the pool remembers is read back");
+        self.take(Input::Remembered { remembered }).await
+    }
+
+    /// What is known of a member by now is newer. Evidence that score did not tell since then is as it was kept.
+    fn recall(&mut self, rows: Vec<MemberRow>) {
+        let rows = rows.into_iter().map(|row| (row.peer, row)).collect();
+        for (peer, new) in std::mem::replace(&mut self.kept, rows) {
+            let row = match self.kept.remove(&peer) {
+                Some(old) if new.evidence.is_empty() => MemberRow {
+                    score: old.score,
+                    evidence: old.evidence,
+                    last_answer: new.last_answer.or(old.last_answer),
+                    standing: old.standing,
+                    ..new
+                },
+                _ => new,
+            };
+            inform(&self.context.addresses.store, Class::Control, store::Msg::KeepMember(row.clone()));
+            self.kept.insert(peer, row);
+        }
+    }
+
+    /// It begins once the swarm listens and the store answered: without what is remembered rather than not at all.
+    async fn start(&mut self) -> Result<(), ActorProcessingErr> {
+        if self.is_started || !self.is_listening || !self.is_answered {
+            return Ok(());
+        }
         self.is_started = true;
+        let remembered = std::mem::take(&mut self.remembered);
         let seeds = self.context.settings.network.seed_infos();
         info!(remembered = remembered.len(), seeds = seeds.len(), "filling the pool");
         self.take(Input::Start { remembered, seeds }).await
@@ -486,12 +541,9 @@ impl State {
             self.act(action).await?;
         }
         self.tell_members();
-        // Before it has begun the timer is the one that asks again for what it begins with.
-        if self.is_started {
-            // Re-armed last, so that two never queue.
-            let wait = self.machine.wake(now).since(now);
-            self.timer = Some(self.seat.after(wait, Msg::Tick));
-        }
+        // Re-armed last, so that two never queue.
+        let wait = self.machine.wake(now).since(now);
+        self.timer = Some(self.seat.after(wait, Msg::Tick));
         Ok(())
     }
 
@@ -664,7 +716,9 @@ impl State {
                 row.score = Some(scored.value);
                 row.evidence.clone_from(&scored.evidence);
                 row.last_answer = self.said.get(&scored.peer).and_then(|said| said.last_answer).or(row.last_answer);
-                inform(&self.context.addresses.store, Class::History, store::Msg::KeepMember(row.clone()));
+                if self.is_recalled {
+                    inform(&self.context.addresses.store, Class::History, store::Msg::KeepMember(row.clone()));
+                }
             }
         }
         let ranked = scores.iter().map(|scored| {
@@ -688,7 +742,10 @@ impl State {
         });
         row.addresses = addrs;
         row.last_answer = self.said.get(&peer).and_then(|said| said.last_answer).or(row.last_answer);
-        inform(&self.context.addresses.store, Class::Control, store::Msg::KeepMember(row.clone()));
+        // Before that, a row without evidence would be written over the one with it.
+        if self.is_recalled {
+            inform(&self.context.addresses.store, Class::Control, store::Msg::KeepMember(row.clone()));
+        }
     }
 
     fn signed(&mut self, signed: Arc<Signed>) {
@@ -863,13 +920,6 @@ impl State {
         let said = |shown: &Shown| self.said.get(&shown.peer).cloned().unwrap_or_default();
         self.machine.shown(now).into_iter().map(|shown| MemberView { said: said(&shown), shown }).collect()
     }
-}
-
-/// Asks for what the pool cannot begin without: whom the store remembers, and that the swarm listens.
-fn ask_beginnings(seat: &Seat<Msg>, context: &Context) {
-    let remembered = store::Msg::Members { reply: seat.reply(Msg::Remembered) };
-    inform(&context.addresses.store, Class::Control, remembered);
-    inform(&context.addresses.peers, Class::Control, peers::Msg::TellListening);
 }
 
 /// The same state in the words of the view.

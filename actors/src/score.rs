@@ -3,14 +3,19 @@
 //! Owns [`protocol::score::Book`] and the ledgers in it. Heartbeats tell it what they observed and what witnesses said,
 //! the pool who is a member and what it decided; it tells the pool the scores and who is to go. A restart takes the
 //! evidence up again as the store kept it, at most one judgement old, and forgets the events, what witnesses are worth and
-//! what scores were. Bounds: `score.indexers_max` indexers; those of the ledger and of the history.
+//! what scores were. While the database is away it judges by what it sees itself and tells no scores, which would be written
+//! over what is kept. Bounds: `score.indexers_max` indexers; those of the ledger and of the history.
 
-use std::collections::BTreeSet;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, time::Duration};
 
 use ::store::MemberRow;
 use protocol::{
     PeerId, Timestamp,
     score::{Book, Decision, Explained, History, Judged, Observation, Part, Row, Sample, Score as Scored},
+    time::Now,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tracing::{info, warn};
@@ -24,6 +29,9 @@ use crate::{
     supervision::{Class, Envelope, Reply, Seat, Timer},
     view::{CurveView, ScoreView},
 };
+
+/// While the database does not answer it is asked this often.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// The actor.
 pub struct Score;
@@ -43,6 +51,8 @@ pub struct State {
     book: Book,
     history: History,
     members: Vec<Judged>,
+    /// When the store is asked again for what it kept; nothing once it told that.
+    asking: Option<Timer>,
     timer: Timer,
     offered: Offered,
 }
@@ -81,8 +91,8 @@ pub enum Msg {
     },
     /// Who is in the pool now.
     Members(Vec<Judged>),
-    /// What the store kept.
-    Restored(Vec<MemberRow>),
+    /// What the store kept; nothing when the database is away.
+    Restored(Option<Vec<MemberRow>>),
     /// The scores of these are wanted.
     Look {
         /// Whose.
@@ -110,6 +120,8 @@ pub enum Msg {
     Configure(Turn),
     /// Which share of the peers asked lately is silent? Nothing where that says nothing.
     SilentShare(Reply<Option<f64>>),
+    /// The store may answer now.
+    Retry,
     /// Judge.
     Tick,
 }
@@ -125,12 +137,12 @@ impl Actor for Score {
         Args { seat, context }: Args,
     ) -> Result<State, ActorProcessingErr> {
         let book = Book::new(context.live().score.clone());
-        let restored = store::Msg::Members { reply: seat.reply(Msg::Restored) };
-        inform(&context.addresses.store, Class::Control, restored);
         inform(&context.addresses.pool, Class::Control, pool::Msg::TellScore);
         let timer = seat.after(book.settings().judge_every, Msg::Tick);
         let (history, offered) = (History::default(), Offered::default());
-        Ok(State { seat, context, book, history, members: Vec::new(), timer, offered })
+        let mut state = State { seat, context, book, history, members: Vec::new(), asking: None, timer, offered };
+        state.recall();
+        Ok(state)
     }
 
     async fn handle(
@@ -155,6 +167,7 @@ impl Actor for Score {
             Msg::History { peer, since, reply } => reply.send(state.history(peer, since)),
             Msg::Configure(turn) => state.configure(turn),
             Msg::SilentShare(reply) => reply.send(state.book.silent_share(state.seat.now().mono)),
+            Msg::Retry => state.retry(),
             Msg::Tick => state.tick(),
         }
         Ok(())
@@ -168,7 +181,22 @@ impl State {
         self.members = members;
     }
 
-    fn restored(&mut self, rows: Vec<MemberRow>) {
+    fn recall(&mut self) {
+        let ask = store::Msg::Members { reply: self.seat.reply(Msg::Restored) };
+        inform(&self.context.addresses.store, Class::Control, ask);
+        self.asking = Some(self.seat.after(RETRY_EVERY, Msg::Retry));
+    }
+
+    fn retry(&mut self) {
+        if self.asking.is_some() {
+            self.recall();
+        }
+    }
+
+    fn restored(&mut self, rows: Option<Vec<MemberRow>>) {
+        // The timer asks again where the database is away.
+        let Some(rows) = rows.filter(|_| self.asking.is_some()) else { return };
+        self.asking = None;
         let evidence: Vec<Row> = rows
             .iter()
             .filter(|row| !row.evidence.is_empty())
@@ -219,6 +247,15 @@ impl State {
                 self.history.take(member.peer, Sample::of(&score, now.wall));
             }
         }
+        // Evidence without the past would be written over it.
+        if self.asking.is_none() {
+            self.tell_scores(now);
+        }
+        // Re-armed last, so that two never queue.
+        self.timer = self.seat.after(self.book.settings().judge_every, Msg::Tick);
+    }
+
+    fn tell_scores(&self, now: Now) {
         let scores = self
             .book
             .rows(now)
@@ -231,8 +268,6 @@ impl State {
             })
             .collect();
         inform(&self.context.addresses.pool, Class::Control, pool::Msg::Scores(scores));
-        // Re-armed last, so that two never queue.
-        self.timer = self.seat.after(self.book.settings().judge_every, Msg::Tick);
     }
 }
 

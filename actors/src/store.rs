@@ -5,7 +5,11 @@
 //! dead: it keeps the newest `WAITING_MAX` writes, drops older memories, counts them, and tries again each second.
 //! A restart forgets what waited; nothing of it is a promise. A disk that fails ends the process (exit 74).
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use ::store::{
     AddressRow, Binding, Change, Changed, Destination, MemberRow, OutboxRow, OutboxTotal, PeerRow, PlanRow, Refusal,
@@ -196,13 +200,13 @@ pub enum Msg {
     },
     /// Every peer kept.
     Peers {
-        /// As the book holds them.
-        reply: Reply<Vec<(PeerId, Entry)>>,
+        /// As the book holds them, or nothing while the database is away.
+        reply: Reply<Option<Vec<(PeerId, Entry)>>>,
     },
     /// Every member remembered, best first.
     Members {
-        /// The rows.
-        reply: Reply<Vec<MemberRow>>,
+        /// The rows, or nothing while the database is away.
+        reply: Reply<Option<Vec<MemberRow>>>,
     },
     /// Forget a batch of what is stale.
     Collect,
@@ -425,16 +429,15 @@ impl State {
         Ok(())
     }
 
-    async fn peers(&mut self, reply: Reply<Vec<(PeerId, Entry)>>) -> Result<(), StoreError> {
+    async fn peers(&mut self, reply: Reply<Option<Vec<(PeerId, Entry)>>>) -> Result<(), StoreError> {
         let outcome = self.context.database.peers(self.context.settings.store.peers_max).await;
-        let rows = self.judge(outcome)?.map(|rows| rows.rows).unwrap_or_default();
-        reply.send(rows.into_iter().map(from_row).collect());
+        reply.send(self.judge(outcome)?.map(|rows| rows.rows.into_iter().map(from_row).collect()));
         Ok(())
     }
 
-    async fn members(&mut self, reply: Reply<Vec<MemberRow>>) -> Result<(), StoreError> {
+    async fn members(&mut self, reply: Reply<Option<Vec<MemberRow>>>) -> Result<(), StoreError> {
         let outcome = self.context.database.remembered_members().await;
-        reply.send(self.judge(outcome)?.map(|rows| rows.rows).unwrap_or_default());
+        reply.send(self.judge(outcome)?.map(|rows| with_waiting(rows.rows, self.waiting.iter().rev())));
         Ok(())
     }
 
@@ -508,6 +511,24 @@ pub(crate) fn told<T>(context: &Context, outcome: Result<T, StoreError>) -> Opti
             None
         }
     }
+}
+
+/// What waits for the next batch is newer than what is written.
+fn with_waiting<'a>(mut rows: Vec<MemberRow>, newest_first: impl Iterator<Item = &'a Write>) -> Vec<MemberRow> {
+    let mut seen = BTreeSet::new();
+    for write in newest_first {
+        let (peer, row) = match write {
+            Write::Member(row) => (row.peer, Some(row)),
+            Write::ForgetMember(peer) => (*peer, None),
+            _ => continue,
+        };
+        if seen.insert(peer) {
+            rows.retain(|written| written.peer != peer);
+            rows.extend(row.cloned());
+        }
+    }
+    rows.sort_by_key(|row| (row.standing, Reverse(row.last_answer)));
+    rows
 }
 
 /// A peer as its row.
@@ -585,5 +606,30 @@ mod tests {
             addrs: vec![fare],
         };
         assert_eq!(from_row(to_row(peer, &entry)), (peer, entry));
+    }
+
+    #[test]
+    fn what_waits_to_be_written_of_members_is_read_as_if_it_were() {
+        let member = |n: u8, score: f64| MemberRow {
+            peer: Keys::from_seed([n; 32]).peer_id(),
+            addresses: Vec::new(),
+            is_seed: false,
+            score: Some(score),
+            evidence: String::new(),
+            last_answer: Some(Timestamp::from_second(i64::from(n)).unwrap()),
+            standing: 0,
+        };
+        let written = vec![member(4, 1.0), member(3, 1.0), member(2, 1.0)];
+        let waiting = [
+            Write::Member(member(3, 2.0)),
+            Write::Member(member(2, 2.0)),
+            Write::ForgetMember(member(4, 1.0).peer),
+            Write::Day(String::new()),
+            Write::Member(member(1, 2.0)),
+            Write::ForgetMember(member(2, 2.0).peer),
+            Write::Member(member(3, 3.0)),
+        ];
+        assert_eq!(with_waiting(written.clone(), waiting.iter().rev()), [member(3, 3.0), member(1, 2.0)]);
+        assert_eq!(with_waiting(written.clone(), [].iter()), written);
     }
 }

@@ -1,10 +1,10 @@
-//! A pool among stand-ins: a store that lets its first questions die with it.
+//! A pool among stand-ins: a store that lets its first questions die with it, or whose database is away.
 
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Arc, Mutex};
 
-use protocol::identity::Keys;
+use protocol::{identity::Keys, wire::HeartbeatResponse};
 
 use super::*;
 use crate::{
@@ -28,7 +28,7 @@ async fn a_pool_that_hears_of_others_before_it_began_still_asks_again_for_what_i
             if let store::Msg::Members { reply } = msg {
                 *asked += 1;
                 if *asked > 2 {
-                    reply.send(Vec::new());
+                    reply.send(Some(Vec::new()));
                 }
             }
         },
@@ -70,7 +70,7 @@ async fn where_a_member_lives_is_its_own_to_say_and_not_the_local_networks() {
         mind: Arc::new(Mutex::new(row)),
         hear: |msg, row: &mut MemberRow| {
             if let store::Msg::Members { reply } = msg {
-                reply.send(vec![row.clone()]);
+                reply.send(Some(vec![row.clone()]));
             }
         },
     };
@@ -94,5 +94,128 @@ async fn where_a_member_lives_is_its_own_to_say_and_not_the_local_networks() {
     assert_eq!(lives().await.unwrap(), [old], "anybody could have said it");
     pool.tell(Class::Control, Msg::Heard { candidates: moved }).unwrap();
     assert!(lives().await.unwrap().contains(&new), "it said so itself");
+    drop(running);
+}
+
+/// What the disk holds, what was written over it, and to whom streams were wanted.
+#[derive(Default)]
+struct Mind {
+    asked: u32,
+    /// Nothing while the database is away.
+    rows: Option<Vec<MemberRow>>,
+    written: Vec<MemberRow>,
+    wanted: BTreeSet<PeerId>,
+    /// Nobody is ever reached, and nobody is told so.
+    orders: Vec<swarm::Msg>,
+}
+
+fn peer(n: u8) -> PeerId {
+    Keys::from_seed([n; 32]).peer_id()
+}
+
+fn address(n: u8) -> Multiaddr {
+    format!("/ip4/127.0.0.1/tcp/{n}").parse().unwrap()
+}
+
+/// As it was kept by an earlier life.
+fn kept(n: u8) -> MemberRow {
+    MemberRow {
+        peer: peer(n),
+        addresses: vec![address(n)],
+        is_seed: false,
+        score: Some(0.0),
+        evidence: format!("evidence of {n}"),
+        last_answer: None,
+        standing: 0,
+    }
+}
+
+fn given() -> Box<Given> {
+    let response = HeartbeatResponse {
+        seq: 1,
+        record_seq: None,
+        served_us: 0,
+        fill_rate: 0.5,
+        peer_count: 5,
+        max_nodes: 10,
+        born_at: Timestamp::now(),
+        challenges: Vec::new(),
+        dht_found: None,
+        dht_payload: None,
+        witnesses: Vec::new(),
+        suggestions: Vec::new(),
+        suggest_migrate: false,
+    };
+    let rtt = Duration::from_millis(20);
+    let challenged = Vec::new();
+    Box::new(Given { response, rtt, is_served_time_false: false, challenged, referent: false, is_recorded: None })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_without_its_database_begins_with_its_seeds_and_takes_up_whom_it_remembers_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    settings.network.seeds = vec![format!("{}/p2p/{}", address(2), peer(2)).parse().unwrap()];
+    let start = start_of(&folder, &Keys::from_seed([1; 32]), NODE, settings, 1).await;
+    let mind = Arc::new(Mutex::new(Mind::default()));
+    let store = StandIn {
+        mind: Arc::clone(&mind),
+        hear: |msg, mind: &mut Mind| match msg {
+            store::Msg::Members { reply } => {
+                mind.asked += 1;
+                // The first question dies with its store.
+                if mind.asked > 1 {
+                    reply.send(mind.rows.clone());
+                }
+            }
+            store::Msg::KeepMember(row) => mind.written.push(row),
+            _ => {}
+        },
+    };
+    let swarm = StandIn {
+        mind: Arc::clone(&mind),
+        hear: |msg: swarm::Msg, mind: &mut Mind| {
+            if let swarm::Msg::Do(swarm::Command::Open { peer, .. }) = &msg {
+                mind.wanted.insert(*peer);
+                mind.orders.push(msg);
+            }
+        },
+    };
+    let running = root::start_with(start, |context| {
+        let of_pool = context.clone();
+        vec![
+            ChildSpec::new(&context.addresses.store, store, |_| ()),
+            ChildSpec::new(&context.addresses.swarm, swarm, |_| ()),
+            ChildSpec::new(&context.addresses.pool, Pool, move |seat| Args { seat, context: of_pool.clone() }),
+        ]
+    });
+    let running = running.await.unwrap_or_else(|failure| panic!("it does not start: {failure:?}"));
+    let pool = &running.context().addresses.pool;
+    let tell = |msg| pool.tell(Class::Control, msg).unwrap();
+    let members = async || {
+        let views = pool.ask(Class::Control, Msg::Look, PATIENCE).await.unwrap();
+        views.into_iter().map(|view| view.shown.peer).collect::<BTreeSet<_>>()
+    };
+    let is_wanted = async |n: u8| mind.lock().unwrap().wanted.contains(&peer(n)).then_some(());
+    tell(Msg::Listening);
+    until("it begins with its seed", async || is_wanted(2).await).await;
+    // What is seen in this life alone is not written over what an earlier one kept.
+    tell(Msg::Answered { peer: peer(2), given: given() });
+    assert_eq!(members().await, BTreeSet::from([peer(2)]));
+
+    mind.lock().unwrap().rows = Some(vec![kept(2), kept(3)]);
+    until("it takes up whom it remembers", async || is_wanted(3).await).await;
+    let written = async || {
+        let written = mind.lock().unwrap().written.clone();
+        (!written.is_empty()).then_some(written)
+    };
+    let written = until("what it saw is written down beside it", written).await;
+    for row in written {
+        assert_eq!((row.peer, &*row.evidence, row.score), (peer(2), "evidence of 2", Some(0.0)));
+        assert!(row.is_seed && row.last_answer.is_some(), "{row:?}");
+    }
+    // Another answer may have been on its way.
+    tell(Msg::Remembered(Some(vec![kept(4)])));
+    assert_eq!(members().await, BTreeSet::from([peer(2), peer(3)]));
     drop(running);
 }
