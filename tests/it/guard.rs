@@ -1,12 +1,12 @@
 //! The indexer's guard: bans that outlive it, and nodes that are let go.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use actors::view::{BanView, MemberState};
 use libp2p::Multiaddr;
 use protocol::{
     identity::{Keys, PreSharedKey},
-    wire::RefusalCode,
+    wire::{RefusalCode, Refused},
 };
 use tokio::runtime::Runtime;
 
@@ -23,6 +23,20 @@ fn thin(member: &Member, seed: u8) -> Thin {
     let key: PreSharedKey = text.parse().unwrap();
     let network = Network { key: Some(*key.as_bytes()), id: "opencloud".to_owned() };
     Thin::start(Keys::from_seed([seed; 32]), &format!("thin-{seed}"), &network).unwrap()
+}
+
+/// A plain node with the key of this indexer.
+fn with_key_of(indexer: &Member) -> Thin {
+    let pem = fs::read_to_string(indexer.dir.join("identity.pem")).unwrap();
+    Thin::start(Keys::from_pem(&pem).unwrap(), "thin", &indexer.network()).unwrap()
+}
+
+/// What a newcomer hears of an indexer that takes no nodes, and whom it is named instead.
+async fn turned_away(newcomer: &Thin, address: &Multiaddr) -> (Refused, BTreeSet<String>) {
+    let refused = newcomer.connect(address).await.unwrap_err().refusal().cloned().unwrap();
+    assert_eq!(refused.refused, RefusalCode::Busy, "{refused:?}");
+    let named = refused.alternatives.iter().map(|other| other.id.to_string()).collect();
+    (refused, named)
 }
 
 /// A verb that changes the member, with its token.
@@ -103,15 +117,29 @@ fn a_drained_indexer_loses_its_nodes_and_no_node_is_ever_below_its_minimum() {
     member.start();
     let member = federation.member("indexer-2");
     until("indexer-2 is back, and drained", PATIENCE, || member.try_status().filter(|status| status.drained));
+    until_true("it knows the others again", PATIENCE, || member.status().indexers_known == 2);
     let address: Multiaddr = member.address().parse().unwrap();
-    Runtime::new().unwrap().block_on(async {
-        let refused = thin(member, 9).connect(&address).await.unwrap_err().refusal().cloned().unwrap();
-        assert_eq!(refused.refused, RefusalCode::Busy);
+    let [first, third] = ["indexer-1", "indexer-3"].map(|name| federation.member(name).peer_id.clone());
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (refused, named) = turned_away(&thin(member, 9), &address).await;
         assert!(refused.retry_after.is_some_and(|secs| secs >= 60), "{refused:?}");
+        assert_eq!(named, BTreeSet::from([first.clone(), third.clone()]), "those that it knows, and never itself");
     });
+    // Killed, so that its key is free for another; it takes longer to be given up than to come back as a node.
+    federation.member_mut("indexer-3").kill();
+    let member = federation.member("indexer-2");
+    until_true("indexer-3 is not connected", PATIENCE, || {
+        !member.peers().iter().any(|peer| peer.connected && peer.peer_id.to_string() == third)
+    });
+    runtime.block_on(async {
+        let (_, named) = turned_away(&with_key_of(federation.member("indexer-3")), &address).await;
+        assert_eq!(named, BTreeSet::from([first]), "nobody is sent to itself");
+    });
+    assert_eq!(member.status().indexers_known, 2, "it was left out as the asker, and not as a dead one");
     order(member, &["undrain"]);
     member.until_ready();
-    Runtime::new().unwrap().block_on(async {
+    runtime.block_on(async {
         let newcomer = thin(member, 9);
         let link = newcomer.connect(&address).await.unwrap();
         newcomer.beats(&link).await.unwrap().beat().await.unwrap();
