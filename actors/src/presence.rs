@@ -6,6 +6,9 @@
 //! to gossip, and pool, peers, suggestions and registry what a look of our own found. A restart forgets the runs: for
 //! five minutes a leave of an earlier run could be repeated. Bounds: those of [`protocol::presence::topic`].
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use libp2p::Multiaddr;
