@@ -267,6 +267,7 @@ impl State {
     fn looked(&self, peer: PeerId, outcome: &Probed) {
         // One that is silent or refuses us is there, and may serve others.
         if !matches!(outcome, Probed::Unreachable) {
+            debug!(indexer = %peer, "is there, whatever another indexer said");
             return;
         }
         info!(indexer = %peer, "cannot be reached, as another indexer said");
