@@ -7,8 +7,8 @@
 #![allow(missing_docs, clippy::cast_precision_loss)]
 
 mod batch;
-mod files;
-mod plot;
+pub(crate) mod files;
+pub(crate) mod plot;
 mod row;
 mod scale;
 
@@ -24,7 +24,7 @@ const WRITER: &str = "tests/sim/run";
 
 /// Plays members in virtual time, and looks at what must hold.
 #[derive(Debug, Parser)]
-struct Args {
+pub(crate) struct Args {
     /// Only this scenario, by the name of its file; as often as wanted.
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
@@ -86,7 +86,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn play(args: &Args) -> Result<bool, String> {
+pub(crate) fn play(args: &Args) -> Result<bool, String> {
     if !args.scale.is_empty() {
         return scale::table(&args.scale, args.document.as_deref());
     }

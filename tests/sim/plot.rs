@@ -4,8 +4,8 @@ use std::{fmt::Write as _, path::Path};
 
 use protocol::sim::Outcome;
 
-const WIDTH: f64 = 900.0;
-const HEIGHT: f64 = 320.0;
+pub(crate) const WIDTH: f64 = 900.0;
+pub(crate) const HEIGHT: f64 = 320.0;
 const MARGIN: f64 = 48.0;
 
 /// Lines that can still be told apart; of more the first are drawn.

@@ -1,0 +1,112 @@
+//! What the simulator prints, draws and writes. What it plays is tested where its rules are, in `protocol`.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "main.rs"]
+#[allow(dead_code, reason = "its `main` is the program's, and here there is another")]
+mod sim;
+
+use std::fs;
+
+use clap::Parser as _;
+use protocol::sim::{Outcome, Sample, Sim};
+
+use self::sim::{Args, files, play, plot};
+
+/// Does what the command line would, and tells whether all was kept.
+fn simulate(args: &[&str]) -> bool {
+    let args = ["tests/sim/run"].iter().chain(args).copied();
+    play(&Args::try_parse_from(args).unwrap()).unwrap()
+}
+
+/// Every tag is closed in its turn, attributes have their quotes, and there is one root and no word beside it.
+fn is_well_formed(text: &str) -> bool {
+    let (mut open, mut roots) = (Vec::new(), 0);
+    let mut parts = text.split('<');
+    let mut is_fine = parts.next() == Some("");
+    for part in parts {
+        let Some((tag, words)) = part.split_once('>') else { return false };
+        if let Some(name) = tag.strip_prefix('/') {
+            is_fine &= open.pop() == Some(name);
+        } else {
+            let (bare, is_whole) = tag.strip_suffix('/').map_or((tag, false), |bare| (bare, true));
+            let (name, attributes) = bare.split_once(' ').unwrap_or((bare, ""));
+            roots += usize::from(open.is_empty());
+            if !is_whole {
+                open.push(name);
+            }
+            is_fine &= are_attributes(attributes);
+        }
+        is_fine &= !words.contains('&') && (!open.is_empty() || words.trim().is_empty());
+    }
+    is_fine && open.is_empty() && roots == 1
+}
+
+fn are_attributes(mut text: &str) -> bool {
+    while !text.is_empty() {
+        let Some((name, rest)) = text.split_once("=\"") else { return false };
+        let Some((_, rest)) = rest.split_once('"') else { return false };
+        if name.is_empty() || !name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-') {
+            return false;
+        }
+        text = rest.trim_start();
+    }
+    true
+}
+
+/// The name of each curve and how many points it has, all of them on the paper.
+fn curves(svg: &str) -> Vec<(String, usize)> {
+    let is_on_paper = |point: &str| {
+        let (x, y) = point.split_once(',').unwrap();
+        let (x, y): (f64, f64) = (x.parse().unwrap(), y.parse().unwrap());
+        (0.0..=plot::WIDTH).contains(&x) && (0.0..=plot::HEIGHT).contains(&y)
+    };
+    let lines = svg.lines().filter(|line| line.starts_with("<polyline "));
+    lines
+        .map(|line| {
+            let (_, rest) = line.split_once("points=\"").unwrap();
+            let (points, rest) = rest.split_once('"').unwrap();
+            assert!(points.split_whitespace().all(is_on_paper), "{line}");
+            let (_, name) = rest.strip_suffix("</text>").unwrap().rsplit_once('>').unwrap();
+            (name.to_owned(), points.split_whitespace().count())
+        })
+        .collect()
+}
+
+/// A curve for each indexer, with a point for each sample that has something of it.
+fn of_indexers(outcome: &Outcome, has: fn(&Sample, usize) -> bool) -> Vec<(String, usize)> {
+    let points = |at: usize| outcome.samples.iter().filter(|sample| has(sample, at)).count();
+    outcome.indexers.iter().enumerate().map(|(at, name)| (name.clone(), points(at))).collect()
+}
+
+#[test]
+fn what_is_no_markup_is_seen_to_be_none() {
+    assert!(is_well_formed("<svg width=\"1\" x-y=\"a b\"><g/><text>words</text></svg>\n"));
+    for text in ["", "words", "<svg", "<svg>", "<g><i></g></i>", "<svg x=1/>", "<svg/><svg/>", "<svg>&</svg>"] {
+        assert!(!is_well_formed(text), "{text}");
+    }
+}
+
+#[test]
+fn a_run_is_drawn_in_three_plots_with_a_curve_for_each_member_as_long_as_it_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let plots = folder.path().join("plots");
+    assert!(simulate(&["--scenario", "f1", "--seed", "7", "--plot", plots.to_str().unwrap()]));
+    assert_eq!(fs::read_dir(&plots).unwrap().count(), 3);
+    let drawn = |plot: &str| {
+        let svg = fs::read_to_string(plots.join(format!("f1-7-{plot}.svg"))).unwrap();
+        assert!(is_well_formed(&svg), "{plot}: {svg}");
+        curves(&svg)
+    };
+    // The same seed is the same run.
+    let scenario = files::read(&["f1".to_owned()], false).unwrap().remove(0).scenario;
+    let outcome = Sim::new(scenario, 7, false).unwrap().run();
+    assert_eq!(outcome.indexers, ["i0", "i1"]);
+    let load = drawn("load");
+    assert_eq!(load, of_indexers(&outcome, |sample, at| sample.sessions[at].is_some()));
+    assert!(0 < load[0].1 && load[0].1 < load[1].1, "the first is killed: {load:?}");
+    assert_eq!(drawn("scores"), of_indexers(&outcome, |sample, at| sample.scores[at].is_some()));
+    assert!(drawn("scores").iter().all(|(_, points)| *points > 0));
+    let samples = outcome.samples.len();
+    assert_eq!(drawn("pools"), ["least", "mean", "most"].map(|name| (name.to_owned(), samples)));
+}
