@@ -1,6 +1,7 @@
 //! Many seeds of many scenarios, on all processors.
 
 use std::{
+    fmt::Write as _,
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -18,6 +19,9 @@ pub(crate) fn seed_of_the_day() -> u64 {
 /// Why a lock is never poisoned.
 const UNPOISONED: &str = "nobody panics while it is held";
 
+/// Failed seeds of one scenario that are told each with its command; of more their number.
+const AGAIN_MAX: usize = 20;
+
 /// Which seeds are played.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
@@ -34,11 +38,28 @@ pub(crate) struct Result {
     pub(crate) about: String,
     pub(crate) first: u64,
     pub(crate) played: u64,
+    /// In their order.
     pub(crate) failed: Vec<u64>,
     /// Virtual time in all.
     pub(crate) lived: Duration,
     /// Processor time in all.
     pub(crate) took: Duration,
+}
+
+impl Result {
+    /// The seeds that failed, with the command that plays each again; nothing where none did.
+    pub(crate) fn again(&self) -> Option<String> {
+        let Self { name, failed, .. } = self;
+        let mut text = format!("{name}: {} failed", failed.len());
+        for seed in failed.iter().take(AGAIN_MAX) {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n  again: tests/sim/run --scenario {name} --seed {seed}");
+        }
+        if failed.len() > AGAIN_MAX {
+            let _ = write!(text, "\n  and {} more", failed.len() - AGAIN_MAX);
+        }
+        (!failed.is_empty()).then_some(text)
+    }
 }
 
 /// What of one scenario was played, and for how long.
@@ -72,7 +93,8 @@ impl Batch {
                 });
             }
         });
-        results.into_iter().map(|result| result.into_inner().expect(UNPOISONED)).collect()
+        let results = results.into_iter().map(|result| result.into_inner().expect(UNPOISONED));
+        results.map(sorted).collect()
     }
 
     /// The next seed of the scenario that had the least time.
@@ -87,6 +109,12 @@ impl Batch {
 
 fn named(play: &Play, first: u64) -> Result {
     Result { name: play.name.clone(), about: play.scenario.about.clone(), first, ..Result::default() }
+}
+
+/// Threads end their seeds in an order of their own.
+fn sorted(mut result: Result) -> Result {
+    result.failed.sort_unstable();
+    result
 }
 
 /// Processor time of this thread so far: the same beside other work, which waiting is not. The clock where there is none.
@@ -113,6 +141,7 @@ fn one(play: &Play, seed: u64, result: &Mutex<Result>) {
     result.lived += play.scenario.length.0;
     result.took += spent(clock).saturating_sub(began);
     if !outcome.is_kept() {
+        // At once, for whoever breaks off; in full, for the others fail by the same defect more often than not.
         if result.failed.is_empty() {
             tell(play, &outcome);
             println!("  again: tests/sim/run --scenario {} --seed {seed}", play.name);

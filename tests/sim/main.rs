@@ -6,10 +6,10 @@
 
 #![allow(missing_docs, clippy::cast_precision_loss)]
 
-mod batch;
+pub(crate) mod batch;
 pub(crate) mod files;
 pub(crate) mod plot;
-mod row;
+pub(crate) mod row;
 mod scale;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
@@ -114,12 +114,18 @@ pub(crate) fn play(args: &Args) -> Result<bool, String> {
             row.after(before)
         })
         .collect();
-    println!("{}", row::HEAD);
-    rows.iter().for_each(|row| println!("{row}"));
+    println!("{}", last_words(&results, &rows));
     if let Some(page) = &args.document {
         files::write_rows(page, WRITER, &rows)?;
     }
     Ok(results.iter().all(|result| result.failed.is_empty()))
+}
+
+/// What is said at the end: each seed that failed, and the table.
+pub(crate) fn last_words(results: &[batch::Result], rows: &[Row]) -> String {
+    let failed = results.iter().filter_map(batch::Result::again);
+    let table = [row::HEAD.to_owned()].into_iter().chain(rows.iter().map(Row::to_string));
+    failed.chain(table).collect::<Vec<_>>().join("\n")
 }
 
 /// One run, told in full.

@@ -11,7 +11,13 @@ use std::fs;
 use clap::Parser as _;
 use protocol::sim::{Outcome, Sample, Sim};
 
-use self::sim::{Args, files, play, plot};
+use self::sim::{
+    Args,
+    batch::Batch,
+    files::{self, Play},
+    last_words, play, plot,
+    row::Row,
+};
 
 /// Does what the command line would, and tells whether all was kept.
 fn simulate(args: &[&str]) -> bool {
@@ -109,4 +115,38 @@ fn a_run_is_drawn_in_three_plots_with_a_curve_for_each_member_as_long_as_it_live
     assert!(drawn("scores").iter().all(|(_, points)| *points > 0));
     let samples = outcome.samples.len();
     assert_eq!(drawn("pools"), ["least", "mean", "most"].map(|name| (name.to_owned(), samples)));
+}
+
+/// A scenario that no seed can keep.
+fn impossible() -> Play {
+    let text = "about = \"an indexer has sessions of nobody\"\nlength = \"10s\"\n\
+                [[members]]\nname = \"i\"\nrole = \"indexer\"\ncount = 1\n\
+                [[expect]]\nwhat = \"sessions\"\nwho = [\"i\"]\nleast = 1\nmost = 9\nfrom = \"5s\"\n";
+    Play { name: "impossible".to_owned(), scenario: toml_edit::de::from_str(text).unwrap() }
+}
+
+#[test]
+fn each_seed_that_failed_is_told_with_the_command_that_plays_it_again_and_of_many_how_many_more() {
+    for (seeds, more) in [(20, None), (21, Some("and 1 more")), (43, Some("and 23 more"))] {
+        let results = Batch { first: vec![5], seeds, within: None }.run(&[impossible()]);
+        assert_eq!(results[0].failed, (5..5 + seeds).collect::<Vec<_>>());
+        let rows: Vec<Row> = results.iter().filter_map(Row::of).collect();
+        let said = last_words(&results, &rows);
+        let again: Vec<&str> = said.lines().filter_map(|line| line.trim().strip_prefix("again: ")).collect();
+        let commands = (5..25).map(|seed| format!("tests/sim/run --scenario impossible --seed {seed}"));
+        assert_eq!(again, commands.collect::<Vec<_>>());
+        assert!(again.iter().all(|command| Args::try_parse_from(command.split(' ')).is_ok()), "they can be given");
+        assert_eq!(said.lines().map(str::trim).find(|line| line.starts_with("and ")), more);
+        // The row tells the first alone, as it always did.
+        assert!(said.lines().last().unwrap().contains(&format!("| {seeds} | 5 | {seeds} (seed 5) |")), "{said}");
+    }
+}
+
+#[test]
+fn where_no_seed_failed_the_table_is_all_that_is_said() {
+    let plays = files::read(&["f1".to_owned()], false).unwrap();
+    let results = Batch { first: vec![0], seeds: 2, within: None }.run(&plays);
+    let rows: Vec<Row> = results.iter().filter_map(Row::of).collect();
+    let said = last_words(&results, &rows);
+    assert!(said.starts_with("| scenario |") && said.lines().count() == 3, "{said}");
 }
