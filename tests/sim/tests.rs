@@ -150,3 +150,42 @@ fn where_no_seed_failed_the_table_is_all_that_is_said() {
     let said = last_words(&results, &rows);
     assert!(said.starts_with("| scenario |") && said.lines().count() == 3, "{said}");
 }
+
+/// Of a scenario's row: how many seeds, where they begin, and how many failed.
+fn counts(page: &str, scenario: &str) -> (u64, u64, String) {
+    let begin = format!("| {scenario} |");
+    let row = page.lines().find(|line| line.starts_with(&begin)).unwrap();
+    let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+    (cells[3].parse().unwrap(), cells[4].parse().unwrap(), cells[5].to_owned())
+}
+
+/// A page without the row of this scenario.
+fn without(page: &str, scenario: &str) -> String {
+    let begin = format!("| {scenario} |");
+    page.lines().filter(|line| !line.starts_with(&begin)).flat_map(|line| [line, "\n"]).collect()
+}
+
+#[test]
+fn more_seeds_begin_where_the_row_of_the_document_ends_and_are_added_to_it_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("performance.md");
+    let path = copy.to_str().unwrap();
+    let before = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md")).unwrap();
+    fs::write(&copy, &before).unwrap();
+    let more = ["--more", "--scenario", "f1", "--seeds", "3", "--document", path];
+    assert!(simulate(&more));
+    let after = fs::read_to_string(&copy).unwrap();
+    let (seeds, from, failed) = counts(&before, "f1");
+    // Seeds that did not follow on those of the row would have taken their place.
+    assert_eq!(counts(&after, "f1"), (seeds + 3, from, failed));
+    assert_eq!(without(&after, "f1"), without(&before, "f1"), "nothing else is touched");
+
+    // One that has no row begins with the first seed.
+    fs::write(&copy, without(&before, "f1")).unwrap();
+    assert!(simulate(&more));
+    let after = fs::read_to_string(&copy).unwrap();
+    assert_eq!(counts(&after, "f1"), (3, 0, "0".to_owned()));
+    assert_eq!(without(&after, "f1"), without(&before, "f1"));
+    let without_page = ["tests/sim/run", "--more", "--scenario", "f1"];
+    assert!(Args::try_parse_from(without_page).is_err(), "there is no row to begin with");
+}
