@@ -48,6 +48,12 @@ use crate::{
 /// Members and as many that are being stopped: twice the hard bound of the largest pool.
 const CHILDREN_MAX: usize = 4 * protocol::pool::MAX_INDEXER_MAX as usize;
 
+/// Evicted indexers whose evidence is kept: as many as are remembered.
+const DISOWNED_MAX: usize = 32;
+
+/// The standing of their rows.
+const DISOWNED: u32 = 1;
+
 /// Probes, questions for candidates and to others, and leaves under way at once.
 const TASKS_MAX: usize = 64;
 
@@ -488,7 +494,9 @@ impl State {
         self.is_answered = true;
         if let Some(rows) = rows.filter(|_| !self.is_recalled) {
             self.is_recalled = true;
-            self.remembered = rows.iter().map(|row| AddrInfo { id: row.peer, addrs: row.addresses.clone() }).collect();
+            let to_go_back_to = rows.iter().filter(|row| row.standing == 0);
+            self.remembered =
+                to_go_back_to.map(|row| AddrInfo { id: row.peer, addrs: row.addresses.clone() }).collect();
             self.recall(rows);
         }
         if !self.is_started {
@@ -567,6 +575,7 @@ impl State {
                 self.kept.remove(&peer);
                 inform(&self.context.addresses.store, Class::Control, store::Msg::ForgetMember(peer));
             }
+            Action::Disown { peer } => self.disown(&peer),
             Action::Note(event) => self.note(&event),
         }
         Ok(())
@@ -741,10 +750,27 @@ impl State {
             standing: 0,
         });
         row.addresses = addrs;
+        row.standing = 0;
         row.last_answer = self.said.get(&peer).and_then(|said| said.last_answer).or(row.last_answer);
         // Before that, a row without evidence would be written over the one with it.
         if self.is_recalled {
             inform(&self.context.addresses.store, Class::Control, store::Msg::KeepMember(row.clone()));
+        }
+    }
+
+    /// The row stays for its evidence; of too many the one goes that answered longest ago.
+    fn disown(&mut self, peer: &PeerId) {
+        let Some(row) = self.kept.get_mut(peer) else { return };
+        row.standing = DISOWNED;
+        if self.is_recalled {
+            inform(&self.context.addresses.store, Class::Control, store::Msg::KeepMember(row.clone()));
+        }
+        let disowned = || self.kept.values().filter(|row| row.standing == DISOWNED);
+        if disowned().count() > DISOWNED_MAX
+            && let Some(peer) = disowned().min_by_key(|row| row.last_answer).map(|row| row.peer)
+        {
+            self.kept.remove(&peer);
+            inform(&self.context.addresses.store, Class::Control, store::Msg::ForgetMember(peer));
         }
     }
 

@@ -539,7 +539,7 @@ impl Pool {
         }
         // A seed is in the settings, and would be joined at the next start as if nothing had been seen of it.
         if !member.about.seed && std::mem::take(&mut member.about.remembered) {
-            self.out.push(Action::Forget { peer });
+            self.out.push(Action::Disown { peer });
         }
         self.stop(peer, Why::Evicted, self.settings.evicted_rest, now);
     }

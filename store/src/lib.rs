@@ -207,7 +207,7 @@ impl Store {
         bindings::read_all(&mut self.database.reader().await?.session(), self.settings.bindings_max).await
     }
 
-    /// The remembered pool, best standing first.
+    /// The remembered pool: those to go back to first, the best scores first.
     ///
     /// # Errors
     /// See [`StoreError`].

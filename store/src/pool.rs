@@ -30,7 +30,7 @@ pub struct MemberRow {
     pub evidence: String,
     /// When it last answered, to the millisecond.
     pub last_answer: Option<Timestamp>,
-    /// Its place in the pool when it was written, 0 is best.
+    /// 0 for one to go back to; above it the row is kept for its evidence alone, and goes first for want of room.
     pub standing: u32,
 }
 
@@ -56,17 +56,18 @@ pub(crate) async fn forget(session: &mut Session<'_>, peer: &PeerId) -> Result<(
     Ok(())
 }
 
-/// Lets those go that are over `max`: not seeds first, then who answered longest ago.
+/// Lets those go that are over `max`: not seeds first, of them those kept for their evidence alone, then who answered longest
+/// ago.
 pub(crate) async fn prune(session: &mut Session<'_>, max: u32) -> Result<u64, StoreError> {
     let sql = "DELETE FROM members WHERE peer_id IN (
-             SELECT peer_id FROM members ORDER BY is_seed, last_answer_ms ASC NULLS FIRST, standing DESC, peer_id
+             SELECT peer_id FROM members ORDER BY is_seed, standing DESC, last_answer_ms ASC NULLS FIRST, peer_id
              LIMIT (SELECT CASE WHEN count(*) > $1 THEN count(*) - $1 ELSE 0 END FROM members))";
     session.execute(sql, values![max]).await
 }
 
 pub(crate) async fn read_all(session: &mut Session<'_>, max: u32) -> Result<Rows<MemberRow>, StoreError> {
     let sql = "SELECT peer_id, addresses, is_seed, score, evidence, last_answer_ms, standing FROM members
-         ORDER BY standing, last_answer_ms DESC NULLS LAST, peer_id LIMIT $1 + 0";
+         ORDER BY standing, score DESC NULLS LAST, last_answer_ms DESC NULLS LAST, peer_id LIMIT $1 + 0";
     let rows = session.fetch(sql, values![max]).await?;
     Ok(Rows::read("members", &rows, read_row))
 }
@@ -132,12 +133,22 @@ mod tests {
 
         async fn past_the_bound_seeds_stay_and_the_longest_silent_leaves(place) {
             let store = place.open_with(&Settings { members_max: 3, ..Settings::default() }).await;
-            let seed = MemberRow { is_seed: true, last_answer: None, ..member(0) };
+            let seed = MemberRow { is_seed: true, last_answer: None, score: None, ..member(0) };
+            let member = |n| MemberRow { standing: 0, ..member(n) };
             let writes: Vec<Write> = [seed, member(1), member(2)].map(Write::Member).into();
             assert_eq!(store.apply(&writes).await.unwrap().evicted, 0);
             assert_eq!(store.apply(&[Write::Member(member(3))]).await.unwrap().evicted, 1);
-            let left: Vec<PeerId> = store.remembered_members().await.unwrap().rows.iter().map(|row| row.peer).collect();
-            assert_eq!(left, [peer(0), peer(2), peer(3)]);
+            let left = async || {
+                let rows = store.remembered_members().await.unwrap().rows;
+                rows.iter().map(|row| row.peer).collect::<Vec<_>>()
+            };
+            assert_eq!(left().await, [peer(3), peer(2), peer(0)], "the best scores first");
+            // One that is kept for its evidence alone goes before one to go back to, and is read after it.
+            let disowned = |n| MemberRow { standing: 1, ..member(n) };
+            store.apply(&[Write::Member(disowned(3))]).await.unwrap();
+            assert_eq!(left().await, [peer(2), peer(0), peer(3)]);
+            store.apply(&[Write::Member(member(1))]).await.unwrap();
+            assert_eq!(left().await, [peer(2), peer(1), peer(0)]);
         }
 
         async fn evidence_and_addresses_are_bounded(place) {

@@ -4,11 +4,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use protocol::{identity::Keys, wire::HeartbeatResponse};
+use protocol::{identity::Keys, pool::MAX_INDEXER_MAX, wire::HeartbeatResponse};
 
 use super::*;
 use crate::{
-    root,
+    root::{self, Running},
     settings::Settings,
     supervision::ChildSpec,
     testing::{NODE, PATIENCE, StandIn, start_of, until},
@@ -104,6 +104,7 @@ struct Mind {
     /// Nothing while the database is away.
     rows: Option<Vec<MemberRow>>,
     written: Vec<MemberRow>,
+    forgotten: Vec<PeerId>,
     wanted: BTreeSet<PeerId>,
     /// Nobody is ever reached, and nobody is told so.
     orders: Vec<swarm::Msg>,
@@ -151,15 +152,11 @@ fn given() -> Box<Given> {
     Box::new(Given { response, rtt, is_served_time_false: false, challenged, referent: false, is_recorded: None })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pool_without_its_database_begins_with_its_seeds_and_takes_up_whom_it_remembers_later() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut settings = Settings::default();
-    settings.network.seeds = vec![format!("{}/p2p/{}", address(2), peer(2)).parse().unwrap()];
-    let start = start_of(&folder, &Keys::from_seed([1; 32]), NODE, settings, 1).await;
-    let mind = Arc::new(Mutex::new(Mind::default()));
+/// A real pool between a store that holds what `mind` has and a swarm that reaches nobody.
+async fn pool_of(folder: &tempfile::TempDir, settings: Settings, mind: &Arc<Mutex<Mind>>) -> Running {
+    let start = start_of(folder, &Keys::from_seed([1; 32]), NODE, settings, 1).await;
     let store = StandIn {
-        mind: Arc::clone(&mind),
+        mind: Arc::clone(mind),
         hear: |msg, mind: &mut Mind| match msg {
             store::Msg::Members { reply } => {
                 mind.asked += 1;
@@ -169,11 +166,12 @@ async fn a_pool_without_its_database_begins_with_its_seeds_and_takes_up_whom_it_
                 }
             }
             store::Msg::KeepMember(row) => mind.written.push(row),
+            store::Msg::ForgetMember(peer) => mind.forgotten.push(peer),
             _ => {}
         },
     };
     let swarm = StandIn {
-        mind: Arc::clone(&mind),
+        mind: Arc::clone(mind),
         hear: |msg: swarm::Msg, mind: &mut Mind| {
             if let swarm::Msg::Do(swarm::Command::Open { peer, .. }) = &msg {
                 mind.wanted.insert(*peer);
@@ -189,7 +187,16 @@ async fn a_pool_without_its_database_begins_with_its_seeds_and_takes_up_whom_it_
             ChildSpec::new(&context.addresses.pool, Pool, move |seat| Args { seat, context: of_pool.clone() }),
         ]
     });
-    let running = running.await.unwrap_or_else(|failure| panic!("it does not start: {failure:?}"));
+    running.await.unwrap_or_else(|failure| panic!("it does not start: {failure:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_without_its_database_begins_with_its_seeds_and_takes_up_whom_it_remembers_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    settings.network.seeds = vec![format!("{}/p2p/{}", address(2), peer(2)).parse().unwrap()];
+    let mind = Arc::new(Mutex::new(Mind::default()));
+    let running = pool_of(&folder, settings, &mind).await;
     let pool = &running.context().addresses.pool;
     let tell = |msg| pool.tell(Class::Control, msg).unwrap();
     let members = async || {
@@ -217,5 +224,46 @@ async fn a_pool_without_its_database_begins_with_its_seeds_and_takes_up_whom_it_
     // Another answer may have been on its way.
     tell(Msg::Remembered(Some(vec![kept(4)])));
     assert_eq!(members().await, BTreeSet::from([peer(2), peer(3)]));
+    drop(running);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_seen_of_an_evicted_one_is_kept_and_it_is_not_gone_back_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let disowned = MemberRow { standing: DISOWNED, ..kept(4) };
+    let mind = Mind { asked: 1, rows: Some(vec![kept(2), kept(3), disowned]), ..Mind::default() };
+    let mind = Arc::new(Mutex::new(mind));
+    let running = pool_of(&folder, Settings::default(), &mind).await;
+    let pool = &running.context().addresses.pool;
+    let tell = |msg| pool.tell(Class::Control, msg).unwrap();
+    tell(Msg::Listening);
+    let has_begun = async || (mind.lock().unwrap().wanted == BTreeSet::from([peer(2), peer(3)])).then_some(());
+    until("it begins with those that it may go back to", has_begun).await;
+    [2, 3].into_iter().for_each(|n| tell(Msg::Answered { peer: peer(n), given: given() }));
+    tell(Msg::Evicted { peer: peer(3) });
+    let last = async || mind.lock().unwrap().written.last().filter(|row| row.standing == DISOWNED).cloned();
+    let row = until("its row is kept", last).await;
+    assert_eq!((row.peer, &*row.evidence, row.score), (peer(3), "evidence of 3", Some(0.0)));
+    let mind = mind.lock().unwrap();
+    assert!(mind.forgotten.is_empty() && !mind.wanted.contains(&peer(4)));
+    drop(running);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_largest_pool_has_a_heartbeat_for_each_member() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    settings.pool.max_indexer = MAX_INDEXER_MAX;
+    settings.pool.remembered_max = MAX_INDEXER_MAX;
+    let rows: Vec<MemberRow> = (0..=254).filter(|n| *n != 1).take(MAX_INDEXER_MAX as usize).map(kept).collect();
+    let all: BTreeSet<PeerId> = rows.iter().map(|row| row.peer).collect();
+    let mind = Arc::new(Mutex::new(Mind { asked: 1, rows: Some(rows), ..Mind::default() }));
+    let running = pool_of(&folder, settings, &mind).await;
+    let pool = &running.context().addresses.pool;
+    pool.tell(Class::Control, Msg::Listening).unwrap();
+    let has_begun = async || (mind.lock().unwrap().wanted == all).then_some(());
+    until("each member is asked for a stream", has_begun).await;
+    let members = pool.ask(Class::Control, Msg::Look, PATIENCE).await.unwrap();
+    assert_eq!(members.len(), all.len());
     drop(running);
 }

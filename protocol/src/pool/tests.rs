@@ -709,7 +709,7 @@ fn an_evicted_member_is_stopped_forgotten_and_does_not_come_back_soon() {
     let mut bench = Bench::with([1, 2], []);
     let actions = bench.feed(Input::Evicted { peer: peer(2) });
     assert_eq!(stopped(&actions), [(peer(2), Why::Evicted)]);
-    assert!(actions.contains(&Action::Forget { peer: peer(2) }));
+    assert!(actions.contains(&Action::Disown { peer: peer(2) }));
     let again = bench.feed(Input::Candidates { from: peer(1), candidates: infos([2]) });
     assert_eq!(probes(&again), []);
     bench.feed(Input::Inbound { info: AddrInfo { id: peer(2), addrs: info(55).addrs } });
@@ -1233,7 +1233,7 @@ fn what_is_remembered_is_bounded() {
         for action in actions {
             match action {
                 Action::Remember { peer, .. } => assert!(rows.insert(peer)),
-                Action::Forget { peer } => assert!(rows.remove(&peer)),
+                Action::Forget { peer } | Action::Disown { peer } => assert!(rows.remove(&peer)),
                 _ => {}
             }
         }
@@ -1497,7 +1497,7 @@ impl World {
             Action::Remember { peer: to, addrs } => {
                 peer.memory.insert(to, AddrInfo { id: to, addrs });
             }
-            Action::Forget { peer: to } => assert!(peer.memory.remove(&to).is_some()),
+            Action::Forget { peer: to } | Action::Disown { peer: to } => assert!(peer.memory.remove(&to).is_some()),
             Action::Note(event) => peer.log.push((now, event)),
         }
     }
@@ -1915,7 +1915,7 @@ proptest! {
                     }
                     Action::Probe { peer, .. } => prop_assert!(!running.contains(&peer), "probed a member"),
                     Action::Remember { peer, .. } => prop_assert!(remembered.insert(peer)),
-                    Action::Forget { peer } => prop_assert!(remembered.remove(&peer)),
+                    Action::Forget { peer } | Action::Disown { peer } => prop_assert!(remembered.remove(&peer)),
                     Action::AskOthers { about, ask } => {
                         prop_assert!((1..=OTHERS_ASKED).contains(&ask.len()) && !ask.contains(&about));
                         prop_assert!(ask.iter().all(|other| running.contains(other)));

@@ -416,6 +416,11 @@ pub enum Action {
         /// Whom.
         peer: PeerId,
     },
+    /// It was evicted: not one to go back to. What was seen of it is kept, so that a restart does not clear it.
+    Disown {
+        /// Whom.
+        peer: PeerId,
+    },
     /// Write it into the journal.
     Note(Event),
 }

@@ -84,6 +84,8 @@ struct Disk {
     seq: u64,
     indexer_seq: u64,
     remembered: BTreeMap<PeerId, Vec<Multiaddr>>,
+    /// Evicted: what was seen of them is kept.
+    disowned: BTreeSet<PeerId>,
     rows: Vec<Row>,
 }
 
@@ -386,8 +388,15 @@ impl Member {
             Action::AskCandidates { members, count } => self.ask_candidates(&members, count, world),
             Action::AskDht => world.after(DHT_TAKES, self.own.at, What::Listed),
             Action::Probe { peer, .. } => self.probe(&peer, world),
-            Action::Remember { peer, addrs } => drop(self.disk.remembered.insert(peer, addrs)),
+            Action::Remember { peer, addrs } => {
+                self.disk.disowned.remove(&peer);
+                self.disk.remembered.insert(peer, addrs);
+            }
             Action::Forget { peer } => drop(self.disk.remembered.remove(&peer)),
+            Action::Disown { peer } => {
+                self.disk.remembered.remove(&peer);
+                self.disk.disowned.insert(peer);
+            }
             Action::Close { peer } => {
                 if let Some(peer) = world.at(&peer) {
                     world.after(Duration::ZERO, self.own.at, What::Close { peer });
@@ -754,7 +763,9 @@ impl Member {
             self.take(Input::Evicted { peer }, world);
         }
         if world.keeps_disks {
-            self.disk.rows = self.book.rows(now);
+            let Disk { rows, remembered, disowned, .. } = &mut self.disk;
+            *rows = self.book.rows(now);
+            rows.retain(|row| remembered.contains_key(&row.peer_id) || disowned.contains(&row.peer_id));
         }
         let ranked = self.book.peers().filter_map(|peer| {
             let is_condemned = self.book.is_condemned(&peer, now.mono);
