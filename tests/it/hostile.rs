@@ -8,10 +8,11 @@ use protocol::{
     Timestamp,
     identity::Keys,
     presence::token::{PresenceToken, epoch_of},
+    record::Leave,
     signed::Verified,
     wire::{
-        AddrInfo, AuditRequest, AuditResponse, GetValue, HeartbeatResponse, Protocol, PublishReceipt, RefusalCode,
-        Refused, Role, WitnessRequest,
+        AddrInfo, AuditRequest, AuditResponse, GetValue, HeartbeatResponse, LeaveAck, Protocol, PublishReceipt,
+        RefusalCode, Refused, Role, WitnessRequest,
     },
 };
 use serde_json::value::RawValue;
@@ -198,6 +199,70 @@ fn g21_records_are_counted_together_whatever_streams_they_come_on() {
             let is_refused = serde_json::from_str::<Refused>(&answer).is_ok_and(|it| it.refused == RefusalCode::Limit);
             assert_eq!(is_refused, number == 11, "record {number}: {answer}");
         }
+    });
+}
+
+#[test]
+fn g21_heartbeats_whose_record_is_over_are_counted_like_others() {
+    let mut federation = Federation::new();
+    federation.add(Spec::indexer("indexer-1").set("behaviour.heartbeats", "1")).start();
+    let member = federation.member("indexer-1");
+    member.until_ready();
+    Runtime::new().unwrap().block_on(async {
+        let thin = thin(member, 1);
+        let link = thin.connect(&address(member)).await.unwrap();
+        let mut question = thin.beats(&link).await.unwrap().question();
+        question.record = Some(thin.sign_until(Timestamp::now() - Duration::from_secs(60)).record());
+        // The profile of one machine takes ten times the limit.
+        for number in 1..=11 {
+            let answer = link.ask::<_, HeartbeatResponse>(Protocol::Heartbeat, &question).await;
+            let expected = if number == 11 { RefusalCode::Limit } else { RefusalCode::Clock };
+            assert_eq!(code(answer), expected, "heartbeat {number}");
+        }
+    });
+}
+
+#[test]
+fn leaves_are_counted_and_a_forged_one_is_two_strikes() {
+    let mut federation = Federation::new();
+    federation.add(Spec::indexer("indexer-1").set("behaviour.publishes", "1")).start();
+    let member = federation.member("indexer-1");
+    member.until_ready();
+    let leave_of = |thin: &Thin| {
+        let now = Timestamp::now();
+        let leave = Leave {
+            peer_id: thin.keys.peer_id(),
+            did: thin.did.clone(),
+            role: Role { node: true, ..Role::default() },
+            born_at: now,
+            seq: 1,
+            time: now,
+            restart: false,
+            alternatives: Vec::new(),
+            pub_key: thin.keys.pub_key().to_owned(),
+        };
+        Verified::sign(&leave, &thin.keys).to_raw()
+    };
+    Runtime::new().unwrap().block_on(async {
+        let eager = thin(member, 1);
+        let link = eager.connect(&address(member)).await.unwrap();
+        let leave = leave_of(&eager);
+        for number in 1..=11 {
+            let answer = link.ask::<_, LeaveAck>(Protocol::Leave, &leave).await;
+            if number == 11 {
+                assert_eq!(code(answer), RefusalCode::Limit);
+            } else {
+                assert!(answer.unwrap().ok, "leave {number}");
+            }
+        }
+        let liar = thin(member, 2);
+        let at = liar.connect(&address(member)).await.unwrap();
+        let forged = leave_of(&liar).get().replace("\"restart\":false", "\"restart\":true");
+        let forged = RawValue::from_string(forged).unwrap();
+        assert_eq!(code(at.ask::<_, LeaveAck>(Protocol::Leave, &forged).await), RefusalCode::Invalid);
+        drop(at.ask::<_, LeaveAck>(Protocol::Leave, &forged).await);
+        tokio::time::timeout(PATIENCE, at.ended()).await.unwrap();
+        assert_eq!(code(liar.connect(&address(member)).await), RefusalCode::Banned);
     });
 }
 

@@ -133,6 +133,8 @@ pub(super) struct Driver {
     checks: JoinSet<Checked>,
     shelf: Shelf,
     shelf_swept: Instant,
+    /// We leave, and are not listed anew.
+    is_withdrawn: bool,
 }
 
 impl Driver {
@@ -158,6 +160,7 @@ impl Driver {
             shelf: Shelf::new(context.settings.dht.clone()),
             shelf_swept: Instant::now(),
             context,
+            is_withdrawn: false,
         }
     }
 
@@ -201,6 +204,7 @@ impl Driver {
             Command::Providers { reply } => self.providers(reply),
             Command::Provide => self.provide(),
             Command::Unprovide => {
+                self.is_withdrawn = true;
                 self.swarm.behaviour_mut().kad.stop_providing(&kad::RecordKey::new(&dht::indexers_key()));
             }
             Command::TellPeers => self.tell_peers(),
@@ -530,6 +534,9 @@ impl Driver {
     }
 
     fn provide(&mut self) {
+        if self.is_withdrawn {
+            return;
+        }
         match self.swarm.behaviour_mut().kad.start_providing(kad::RecordKey::new(&dht::indexers_key())) {
             Ok(query) => drop(self.queries.insert(query, Query::Provide)),
             Err(error) => warn!(?error, "cannot list ourselves among the indexers"),
