@@ -384,6 +384,8 @@ impl Actor for Pool {
             context,
         };
         state.ask_beginnings();
+        // A former life told of members that are none now.
+        state.tell_all_of_members();
         Ok(state)
     }
 
@@ -921,10 +923,14 @@ impl State {
                 self.context.trouble(CANNOT_JOIN, None);
             }
             self.told = (members, facts);
-            self.tell_claim();
-            self.tell_health();
-            self.tell_score();
+            self.tell_all_of_members();
         }
+    }
+
+    fn tell_all_of_members(&self) {
+        self.tell_claim();
+        self.tell_health();
+        self.tell_score();
     }
 
     fn tell_claim(&self) {

@@ -8,6 +8,7 @@ use protocol::{identity::Keys, pool::MAX_INDEXER_MAX, wire::HeartbeatResponse};
 
 use super::*;
 use crate::{
+    handle::Fault,
     root::{self, Running},
     settings::Settings,
     supervision::ChildSpec,
@@ -105,6 +106,8 @@ struct Mind {
     rows: Option<Vec<MemberRow>>,
     written: Vec<MemberRow>,
     forgotten: Vec<PeerId>,
+    /// Whom the judge takes for members.
+    judged: Option<Vec<PeerId>>,
     wanted: BTreeSet<PeerId>,
     /// Nobody is ever reached, and nobody is told so.
     orders: Vec<swarm::Msg>,
@@ -179,10 +182,19 @@ async fn pool_of(folder: &tempfile::TempDir, settings: Settings, mind: &Arc<Mute
             }
         },
     };
+    let score = StandIn {
+        mind: Arc::clone(mind),
+        hear: |msg, mind: &mut Mind| {
+            if let score::Msg::Members(members) = msg {
+                mind.judged = Some(members.iter().map(|member| member.peer).collect());
+            }
+        },
+    };
     let running = root::start_with(start, |context| {
         let of_pool = context.clone();
         vec![
             ChildSpec::new(&context.addresses.store, store, |_| ()),
+            ChildSpec::new(&context.addresses.score, score, |_| ()),
             ChildSpec::new(&context.addresses.swarm, swarm, |_| ()),
             ChildSpec::new(&context.addresses.pool, Pool, move |seat| Args { seat, context: of_pool.clone() }),
         ]
@@ -265,5 +277,20 @@ async fn the_largest_pool_has_a_heartbeat_for_each_member() {
     until("each member is asked for a stream", has_begun).await;
     let members = pool.ask(Class::Control, Msg::Look, PATIENCE).await.unwrap();
     assert_eq!(members.len(), all.len());
+    drop(running);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_that_begins_anew_says_that_nobody_is_a_member_before_anybody_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mind = Arc::new(Mutex::new(Mind { asked: 1, rows: Some(vec![kept(2)]), ..Mind::default() }));
+    let running = pool_of(&folder, Settings::default(), &mind).await;
+    let pool = &running.context().addresses.pool;
+    pool.tell(Class::Control, Msg::Listening).unwrap();
+    let is_judged = async |members: &[PeerId]| (mind.lock().unwrap().judged.as_deref() == Some(members)).then_some(());
+    until("its member is judged", async || is_judged(&[peer(2)]).await).await;
+    // The swarm of this test never says again that it listens, so nobody joins the next life.
+    running.handle().inject(pool.path().as_str(), Fault::Panic).unwrap();
+    until("nobody is", async || is_judged(&[]).await).await;
     drop(running);
 }
