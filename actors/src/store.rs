@@ -527,7 +527,10 @@ fn with_waiting<'a>(mut rows: Vec<MemberRow>, newest_first: impl Iterator<Item =
             rows.extend(row.cloned());
         }
     }
-    rows.sort_by_key(|row| (row.standing, Reverse(row.last_answer)));
+    // As the database gives them: those to go back to first, the best of them before the others.
+    let score = |row: &MemberRow| row.score.unwrap_or(f64::NEG_INFINITY);
+    rows.sort_by_key(|row| Reverse(row.last_answer));
+    rows.sort_by(|one, other| one.standing.cmp(&other.standing).then(score(other).total_cmp(&score(one))));
     rows
 }
 
@@ -631,5 +634,25 @@ mod tests {
         ];
         assert_eq!(with_waiting(written.clone(), waiting.iter().rev()), [member(3, 3.0), member(1, 2.0)]);
         assert_eq!(with_waiting(written.clone(), [].iter()), written);
+    }
+
+    #[test]
+    fn the_best_of_those_to_go_back_to_are_read_first() {
+        let member = |n: u8, score, standing| MemberRow {
+            peer: Keys::from_seed([n; 32]).peer_id(),
+            addresses: Vec::new(),
+            is_seed: false,
+            score,
+            evidence: String::new(),
+            last_answer: Some(Timestamp::from_second(i64::from(n)).unwrap()),
+            standing,
+        };
+        let best_first =
+            [member(1, Some(90.0), 0), member(3, Some(70.0), 0), member(2, Some(70.0), 0), member(4, None, 0)];
+        let evicted = member(5, Some(95.0), 1);
+        let expected: Vec<MemberRow> = best_first.into_iter().chain([evicted]).collect();
+        let mut rows = expected.clone();
+        rows.sort_by_key(|row| row.peer);
+        assert_eq!(with_waiting(rows, [].iter()), expected);
     }
 }
